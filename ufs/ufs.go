@@ -32,8 +32,8 @@ type Store interface {
 
 	// List yields what is directly in the directory dir ("" or ending in "/") with names greater than after, in ascending
 	// byte order of full names, directories with their slash. after is a full name or "". With flat set (only if
-	// Features.Flat) it yields every key at any depth instead. The directory's own marker is not yielded, except by a flat
-	// listing of a greater depth. Errors: errs.NotExist if a real directory is missing; an object store yields nothing.
+	// Features.Flat) it yields every key at any depth instead. On an object store the directory's own marker comes first,
+	// with Name == dir. Errors: errs.NotExist if a real directory is missing; an object store yields nothing.
 	List(ctx context.Context, dir, after string, flat bool) iter.Seq2[Info, error]
 
 	// Open reads n bytes from off of the file name (n < 0: to the end), if it still is the given version ("": whatever it
@@ -101,6 +101,12 @@ type Attr struct {
 	Owner     string
 	Group     string
 	Marker    bool // of a directory: it is a key of its own
+}
+
+// Checker is implemented by a reader of a store whose reads are not conditional. Check reports errs.Precondition if the
+// bytes read so far may not all be of the version that was opened.
+type Checker interface {
+	Check() error
 }
 
 // CreateOptions are the options of Create.
