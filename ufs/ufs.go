@@ -4,8 +4,9 @@
 // ufs/ufstest.
 //
 // Names are relative to the store's root, byte-exact, without a leading slash: "a/b" is a file, "a/b/" a directory (a
-// real one, or the marker object of an object store), "" the root. Everything below ".sluice/" is staging: drivers put
-// their temporary files there and never list it.
+// real one, or the marker object of an object store), "" the root, which always exists. Everything below ".sluice/" is
+// staging: drivers put their temporary files there and never list it. A name a store cannot hold is errs.Invalid in every
+// method, with the segment that is wrong (CheckFile, CheckDir).
 package ufs
 
 import (
@@ -43,7 +44,9 @@ type Store interface {
 
 	// Create returns a writer whose bytes become name at Commit. size is the number of bytes that will be written, or -1.
 	// Missing parents of the name are made. Staged bytes of a writer that is dropped without Commit or Abort are found
-	// and removed by CleanStaging.
+	// and removed by CleanStaging. A writer whose ctx has ended fails its Write and Commit. Errors, here or at Commit: on
+	// a store with directories errs.IsDir if name is one, errs.NotDir if an ancestor is a file; errs.Invalid if the bytes
+	// written are not size; errs.NoSpace, errs.TooLarge.
 	Create(ctx context.Context, name string, size int64, o CreateOptions) (Writer, error)
 
 	// Remove removes a file, or an empty directory ("a/"), if it still is the given version ("": whatever it is).
@@ -51,7 +54,7 @@ type Store interface {
 	Remove(ctx context.Context, name, version string) error
 
 	// CleanStaging removes staged writes that none of the live tokens names: what crashed writers left. A token is what
-	// Writer.Token returned.
+	// Writer.Token returned. Writers that are still open on this Store are left alone, named or not.
 	CleanStaging(ctx context.Context, live func(token string) bool) error
 
 	// Close releases what the store holds. It is idempotent.
@@ -64,13 +67,20 @@ type Features struct {
 	Kind         string        // "local", "s3", "mem"
 	Dirs         bool          // real directories: they exist empty, have times, and a name cannot be file and directory at once
 	Flat         bool          // List can be flat, in byte order of whole keys, starting anywhere
-	AtomicRename bool          // Rename of a file or directory is one atomic step
+	AtomicRename bool          // is a Renamer: Rename of a file or directory is one atomic step
 	Conditional  bool          // Create honours IfNew and IfVersion atomically against writers other than Sluice too
 	OddNames     bool          // names may hold empty, "." and ".." segments
 	MD5ETag      bool          // Info.ETag is S3's
 	Attrs        bool          // keeps Attr with the file
 	MaxName      int           // longest segment in bytes, 0 if unlimited
 	MaxKey       int           // longest name in bytes, 0 if unlimited
+	Mkdir        bool          // is a Mkdirer
+	Trash        bool          // is a Trasher
+	Copy         bool          // is a Copier
+	Append       bool          // is an Appender
+	SetAttr      bool          // is an AttrSetter
+	Compose      bool          // is a Composer
+	Probe        bool          // is a Prober
 	Racy         time.Duration // a version first seen within this of its ModTime may change again without a trace; 0: never
 }
 
@@ -135,7 +145,9 @@ type Writer interface {
 // Renamer is a Store that renames files and directories in one atomic step.
 type Renamer interface {
 	// Rename moves from to to: both files, or both directories ending in "/". It replaces to only if replace is set and
-	// to is a file or an empty directory. Errors: errs.NotExist, errs.Exist, errs.NotEmpty.
+	// to is a file or an empty directory. Missing parents of to are made. Attributes go along; the version may change.
+	// Errors: errs.NotExist, errs.Exist, errs.NotEmpty; errs.IsDir or errs.NotDir if to is of the other kind;
+	// errs.Invalid if to lies below from.
 	Rename(ctx context.Context, from, to string, replace bool) error
 }
 
@@ -147,25 +159,30 @@ type Mkdirer interface {
 
 // Trasher is a Store that can make a whole directory tree invisible in one step.
 type Trasher interface {
-	// Trash removes the tree at dir ("a/") from view at once, durably, and then frees it.
+	// Trash removes the tree at dir ("a/") from view at once, durably, and then frees it. What could not be freed is left
+	// to CleanStaging. Errors: errs.NotExist.
 	Trash(ctx context.Context, dir string) error
 }
 
 // Copier is a Store that copies on its own side.
 type Copier interface {
-	// Copy makes to a copy of from, which must have the given version; attr replaces its attributes if not nil.
+	// Copy makes to a copy of from, which must have the given version ("": whatever it is); attr replaces its attributes
+	// if not nil. Errors: errs.NotExist, errs.Precondition.
 	Copy(ctx context.Context, from, version, to string, attr *Attr) (Info, error)
 }
 
 // Appender is a Store that can add bytes to a file.
 type Appender interface {
-	// Append returns a writer whose bytes are added to name, which must have the given version, at Commit. attr replaces
-	// its attributes. The file shows all of the added bytes or none.
+	// Append returns a writer whose bytes are added to name, which must have the given version here and at Commit. attr
+	// replaces its attributes. The file shows all of the added bytes or none. Errors: errs.NotExist, errs.Precondition.
 	Append(ctx context.Context, name, version string, attr Attr) (Writer, error)
 }
 
 // AttrSetter is a Store that can change what Sluice keeps with a name, without touching the bytes.
 type AttrSetter interface {
+	// SetAttr replaces the attributes of the file or directory name, which must have the given version ("": whatever it
+	// is), and returns its facts: the version may change, the bytes and the modification time of a file on a store with
+	// directories do not. Errors: errs.NotExist, errs.Precondition.
 	SetAttr(ctx context.Context, name, version string, attr Attr) (Info, error)
 }
 
@@ -177,7 +194,8 @@ type Composer interface {
 	PutPart(ctx context.Context, name, id string, number int, size int64, r io.Reader) (etag string, err error)
 	// CopyPart makes a part of bytes of another file of the store.
 	CopyPart(ctx context.Context, name, id string, number int, from, version string, off, n int64) (etag string, err error)
-	// Complete makes name of the parts.
+	// Complete makes name of the parts, in their order. An unknown id is errs.NotExist, a part that is missing or differs
+	// errs.Invalid.
 	Complete(ctx context.Context, name, id string, parts []Part, o CreateOptions) (Info, error)
 	// Cancel drops an upload. An unknown id is no error.
 	Cancel(ctx context.Context, name, id string) error
