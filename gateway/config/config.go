@@ -1,0 +1,94 @@
+// Package config is what an operator can set: one tree of plain structs, filled from defaults, a YAML file, environment
+// variables and flags, in that order, and checked as a whole. It knows what the settings mean, not what they do: it opens
+// nothing but the configuration file and secret files.
+//
+// A key is its path in the YAML file ("s3.listen"); its environment variable and its flag follow from it
+// (SLUICE_S3_LISTEN, --s3-listen). Every key is documented in configs/sluice.yaml.
+package config
+
+import "time"
+
+// Config is the whole configuration of one process.
+type Config struct {
+	Data          string        `key:"data" help:"directory for the journal, the root store, credentials and the disk cache"`
+	Superuser     string        `key:"superuser" help:"user that passes every permission check and owns the root keys (default: the user running serve)"`
+	S3            S3            `key:"s3"`
+	WebHDFS       WebHDFS       `key:"webhdfs"`
+	Admin         Admin         `key:"admin"`
+	TLS           TLS           `key:"tls"`
+	Root          Root          `key:"root"`
+	BucketAliases Aliases       `key:"bucket_aliases" help:"bucket NAME stands for the directory PATH (NAME=PATH, repeatable)"`
+	SyncInterval  Interval      `key:"sync_interval" help:"how old facts about a store may be: 0s checks at each access, -1 never again"`
+	WriteType     string        `key:"write_type" help:"CACHE_THROUGH or THROUGH, of writes that name none"`
+	ReadType      string        `key:"read_type" help:"CACHE or NO_CACHE, of reads that name none"`
+	Cache         Cache         `key:"cache"`
+	Log           Log           `key:"log"`
+	DrainTimeout  time.Duration `key:"drain_timeout" help:"how long requests in progress may take to end at shutdown"`
+	Mounts        []Mount       `key:"mounts" flag:"mount" help:"mount the store URI at PATH: PATH=URI[,option=value...] (repeatable)"`
+}
+
+// S3 are the settings of the S3 front-end.
+type S3 struct {
+	Listen    string `key:"listen" help:"address of S3 over HTTP, or off"`
+	TLSListen string `key:"tls_listen" help:"address of S3 over HTTPS"`
+	Region    string `key:"region" help:"region that signatures must name; any accepts all"`
+	Domain    string `key:"domain" help:"domain below which BUCKET.DOMAIN is a bucket (virtual-host style)"`
+}
+
+// WebHDFS are the settings of the WebHDFS front-end.
+type WebHDFS struct {
+	Listen    string `key:"listen" help:"address of WebHDFS over HTTP, or off"`
+	TLSListen string `key:"tls_listen" help:"address of WebHDFS over HTTPS"`
+	Advertise string `key:"advertise" help:"host:port that redirects name (default: the one the client used)"`
+	Auth      string `key:"auth" help:"auto, simple (user.name is believed) or basic (access key pair); auto is simple while all WebHDFS listeners are on loopback"`
+}
+
+// Admin are the settings of the admin listener.
+type Admin struct {
+	Listen string `key:"listen" help:"address of the admin API, health and metrics, or off"`
+}
+
+// TLS is the certificate of the TLS listeners. It is read again on SIGHUP.
+type TLS struct {
+	Cert string `key:"cert" help:"PEM file of the certificate chain"`
+	Key  string `key:"key" help:"PEM file of the private key"`
+}
+
+// Root is the key pair of the superuser. Left empty, it is generated at the first start and kept in Data.
+type Root struct {
+	AccessKey string `key:"access_key" help:"access key of the superuser"`
+	SecretKey Secret `key:"secret_key" help:"secret key of the superuser, at least 8 characters"`
+}
+
+// Cache are the settings of the page cache.
+type Cache struct {
+	Tiers []Tier `key:"tiers" flag:"cache-tier" help:"a tier of the cache, fastest first: dir=DIR,quota=SIZE,medium=mem|ssd|hdd (repeatable; default: one in memory, one on disk)"`
+}
+
+// Tier is one level of the cache.
+type Tier struct {
+	Dir    string `key:"dir"`
+	Quota  Bytes  `key:"quota"`  // 0: a tenth of what is free, within bounds
+	Medium string `key:"medium"` // mem, ssd or hdd
+}
+
+// Log are the settings of the log, which goes to standard error.
+type Log struct {
+	Level  string `key:"level" help:"debug, info, warn or error"`
+	Format string `key:"format" help:"text, json, or auto: text on a terminal, else json"`
+}
+
+// Default returns a working configuration of a single process.
+func Default() Config {
+	return Config{
+		Data:         "./sluice-data",
+		S3:           S3{Listen: "127.0.0.1:9000", Region: "us-east-1"},
+		WebHDFS:      WebHDFS{Listen: "127.0.0.1:9870", Auth: "auto"},
+		Admin:        Admin{Listen: "127.0.0.1:9001"},
+		SyncInterval: Interval(time.Minute),
+		WriteType:    "CACHE_THROUGH",
+		ReadType:     "CACHE",
+		Log:          Log{Level: "info", Format: "auto"},
+		DrainTimeout: 30 * time.Second,
+	}
+}

@@ -1,0 +1,376 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/sluicefs/sluice/core"
+)
+
+// load loads a configuration from a file with the given text ("" for none) and flags.
+func load(t *testing.T, text string, args ...string) (Config, error) {
+	t.Helper()
+	fs := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+	AddFlags(fs)
+	if text != "" {
+		name := filepath.Join(t.TempDir(), "sluice.yaml")
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--config", name)
+	}
+	if err := fs.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return Load(fs)
+}
+
+func mustLoad(t *testing.T, text string, args ...string) Config {
+	t.Helper()
+	c, err := load(t, text, args...)
+	if err != nil {
+		t.Fatalf("Load: %v", err)
+	}
+	return c
+}
+
+func TestDefaultsAreValid(t *testing.T) {
+	want := Default()
+	want.Data, _ = filepath.Abs(want.Data)
+	if diff := cmp.Diff(want, mustLoad(t, "")); diff != "" {
+		t.Errorf("Load without anything (-want +got):\n%s", diff)
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	const file = "s3: {listen: '127.0.0.1:1'}\nsync_interval: 1s\nwrite_type: THROUGH\n"
+	t.Setenv("SLUICE_S3_LISTEN", "127.0.0.1:2")
+	t.Setenv("SLUICE_SYNC_INTERVAL", "2s")
+	c := mustLoad(t, file, "--s3-listen=127.0.0.1:3")
+	if got, want := c.S3.Listen, "127.0.0.1:3"; got != want {
+		t.Errorf("flag over environment over file: s3.listen = %s, want %s", got, want)
+	}
+	if got, want := c.SyncInterval, Interval(2*time.Second); got != want {
+		t.Errorf("environment over file: sync_interval = %v, want %v", got, want)
+	}
+	if got, want := c.WriteType, "THROUGH"; got != want {
+		t.Errorf("file over default: write_type = %s, want %s", got, want)
+	}
+	if got, want := c.WebHDFS.Listen, Default().WebHDFS.Listen; got != want {
+		t.Errorf("default: webhdfs.listen = %s, want %s", got, want)
+	}
+}
+
+func TestConfigFileFromEnvironment(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "c.yaml")
+	if err := os.WriteFile(name, []byte("superuser: alice\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SLUICE_CONFIG", name)
+	if got := mustLoad(t, "").Superuser; got != "alice" {
+		t.Errorf("superuser = %q, want alice", got)
+	}
+}
+
+func TestEveryScalarKeyHasFlagAndVariable(t *testing.T) {
+	for _, f := range fields() {
+		if f.list {
+			continue
+		}
+		values := map[string]string{
+			"sync_interval": "7s", "drain_timeout": "7s", "write_type": "THROUGH", "read_type": "NO_CACHE",
+			"log.level": "debug", "log.format": "json", "webhdfs.auth": "basic", "root.access_key": "abc",
+			"root.secret_key": "12345678", "webhdfs.advertise": "h:7", "data": "/d",
+		}
+		value := values[f.key]
+		if value == "" {
+			value = "127.0.0.1:7"
+		}
+		t.Run(f.key, func(t *testing.T) {
+			t.Setenv("SLUICE_ROOT_ACCESS_KEY", "abc")
+			t.Setenv("SLUICE_ROOT_SECRET_KEY", "12345678")
+			t.Setenv("SLUICE_TLS_CERT", "c")
+			t.Setenv("SLUICE_TLS_KEY", "k")
+			t.Setenv(f.env, value)
+			env := mustLoad(t, "")
+			if !reflect.DeepEqual(env, mustLoad(t, "")) || reflect.DeepEqual(env, Default()) {
+				t.Error("the variable changes nothing")
+			}
+			if f.flag == "" {
+				return
+			}
+			os.Unsetenv(f.env)
+			if f.root {
+				t.Setenv(f.env, "zzz")
+			}
+			if diff := cmp.Diff(env, mustLoad(t, "", "--"+f.flag+"="+value)); diff != "" {
+				t.Errorf("flag and variable differ:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestLists(t *testing.T) {
+	fileForm := `
+bucket_aliases: {my.tables: /lake/tables}
+cache: {tiers: [{dir: /m, quota: 64MiB, medium: mem}, {dir: /d, medium: ssd}]}
+mounts:
+  - {path: /lake, uri: 's3://b/p', read_only: true, sync_interval: -1, mode: "0750", options: {endpoint: 'http://h:1', fs.s3.weird.Name: x}}
+  - {path: /nfs, uri: 'file:///n'}
+`
+	never := Interval(-1)
+	wantMounts := []Mount{
+		{Path: "/lake", URI: "s3://b/p", ReadOnly: true, SyncInterval: &never, Mode: "0750",
+			Options: Options{"endpoint": "http://h:1", "fs.s3.weird.name": "x"}},
+		{Path: "/nfs", URI: "file:///n"},
+	}
+	wantTiers := []Tier{{Dir: "/m", Quota: 64 << 20, Medium: "mem"}, {Dir: "/d", Medium: "ssd"}}
+	check := func(t *testing.T, c Config) {
+		t.Helper()
+		if diff := cmp.Diff(wantMounts, c.Mounts); diff != "" {
+			t.Errorf("mounts (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(wantTiers, c.Cache.Tiers); diff != "" {
+			t.Errorf("tiers (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(Aliases{"my.tables": "/lake/tables"}, c.BucketAliases); diff != "" {
+			t.Errorf("aliases (-want +got):\n%s", diff)
+		}
+	}
+	lake := "/lake=s3://b/p,read_only=true,sync_interval=-1,mode=0750,endpoint=http://h:1,fs.s3.weird.name=x"
+	t.Run("file", func(t *testing.T) { check(t, mustLoad(t, fileForm)) })
+	t.Run("flags", func(t *testing.T) {
+		check(t, mustLoad(t, "mounts: [{path: /gone, uri: 'file:///g'}]", "--mount", lake, "--mount=/nfs=file:///n",
+			"--cache-tier=dir=/m,quota=64MiB,medium=mem", "--cache-tier=dir=/d,medium=ssd",
+			"--bucket-aliases=my.tables=/lake/tables"))
+	})
+	t.Run("environment", func(t *testing.T) {
+		t.Setenv("SLUICE_MOUNTS", lake+";/nfs=file:///n")
+		t.Setenv("SLUICE_CACHE_TIERS", "dir=/m,quota=64MiB,medium=mem;dir=/d,medium=ssd")
+		t.Setenv("SLUICE_BUCKET_ALIASES", "my.tables=/lake/tables")
+		check(t, mustLoad(t, "bucket_aliases: {other: /x}"))
+	})
+}
+
+// TestRefused has configurations that are refused, each with words its message must hold: the key, and what to do.
+func TestRefused(t *testing.T) {
+	for _, c := range []struct {
+		name, file string
+		args       []string
+		want       []string
+	}{
+		{"unknown key", "s3: {lisen: x}", nil, []string{"s3.lisen", "did you mean s3.listen?"}},
+		{"unknown top key", "superusr: x", nil, []string{"superusr", "did you mean superuser?"}},
+		{"unknown nothing near", "zzzzzzzzzz: 1", nil, []string{"zzzzzzzzzz", "configs/sluice.yaml"}},
+		{"misplaced", "tls_listen: x", nil, []string{"tls_listen", "s3.tls_listen"}},
+		{"unknown in list", "mounts: [{path: /a, urii: x}]", nil, []string{"mounts[0].urii", "did you mean mounts[0].uri?"}},
+		{"two unknown", "aaaaaaaa: 1\nbbbbbbbb: 2", nil, []string{"aaaaaaaa", "bbbbbbbb"}},
+		{"duplicate key", "data: a\ndata: b", nil, []string{"data"}},
+		{"not YAML", "s3: [", nil, []string{"sluice.yaml"}},
+		{"scalar for group", "s3: 7", nil, []string{"s3"}},
+		{"group for scalar", "data: {a: b}", nil, []string{"data"}},
+		{"bad address", "s3: {listen: nine}", nil, []string{"s3.listen", "HOST:PORT"}},
+		{"bad port", "s3: {listen: 'a:99999'}", nil, []string{"s3.listen", "99999"}},
+		{"same address", "s3: {listen: 'a:1'}\nadmin: {listen: 'a:1'}", nil, []string{"admin.listen", "s3.listen"}},
+		{"tls without cert", "", []string{"--s3-tls-listen=:9443"}, []string{"tls.cert", "tls.key"}},
+		{"bad interval", "sync_interval: 60", nil, []string{"sync_interval", "60s"}},
+		{"bad duration", "", []string{"--drain-timeout=soon"}, []string{"drain_timeout", "30s"}},
+		{"bad size", "cache: {tiers: [{dir: /x, quota: lots, medium: mem}]}", nil, []string{"quota", "64MiB"}},
+		{"bad medium", "cache: {tiers: [{dir: /x, medium: tape}]}", nil, []string{"cache.tiers[0].medium", "ssd"}},
+		{"bad flag tier", "", []string{"--cache-tier=dri=/x"}, []string{"dri", "quota"}},
+		{"bad mount flag", "", []string{"--mount=/lake"}, []string{"PATH=URI"}},
+		{"bad mount option", "", []string{"--mount=/l=file:///x,read_only=perhaps"}, []string{"read_only", "perhaps"}},
+		{"mount without uri", "mounts: [{path: /a}]", nil, []string{"mounts[0]: uri", "file:///"}},
+		{"mount path", "mounts: [{path: a, uri: 'file:///x'}]", nil, []string{"mounts[0]: path", "starts with /"}},
+		{"mount dots", "mounts: [{path: /a/../b, uri: 'file:///x'}]", nil, []string{"mounts[0]: path"}},
+		{"mount twice", "mounts: [{path: /a, uri: 'file:///x'}, {path: /a/, uri: 'file:///y'}]", nil, []string{"mounts[1].path", "twice"}},
+		{"secret in uri", "mounts: [{path: /a, uri: 's3://AK:hunter22@b'}]", nil, []string{"mounts[0]: uri", "secret_key"}},
+		{"octal mode unquoted", "mounts: [{path: /a, uri: 'file:///x', mode: 0755}]", nil, []string{"mode", "quotes"}},
+		{"bad mode", "mounts: [{path: /a, uri: 'file:///x', mode: '9'}]", nil, []string{"mounts[0]: mode", "0755"}},
+		{"bad write type", "write_type: MUST_CACHE", nil, []string{"write_type", "CACHE_THROUGH"}},
+		{"half a root pair", "root: {access_key: abc}", nil, []string{"root.access_key", "root.secret_key"}},
+		{"short secret", "root: {access_key: abc, secret_key: short}", nil, []string{"root.secret_key"}},
+		{"alias", "bucket_aliases: {UP_per: lake}", nil, []string{"bucket_aliases.up_per", "starts with /", "bucket name"}},
+		{"all problems", "log: {level: loud}\nwebhdfs: {auth: none}", nil, []string{"log.level", "webhdfs.auth"}},
+		{"alluxio unknown", "alluxio.master.hostname: x", nil, []string{"alluxio.master.hostname", "counterpart"}},
+		{"alluxio and own", "alluxio.user.file.metadata.sync.interval: 1min\nsync_interval: 2m", nil, []string{"alias", "sync_interval"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := load(t, c.file, c.args...)
+			if err == nil {
+				t.Fatal("Load accepted it")
+			}
+			for _, want := range c.want {
+				if !strings.Contains(fmt.Sprint(err), want) {
+					t.Errorf("message does not hold %q:\n%v", want, err)
+				}
+			}
+			for _, secret := range []string{"hunter22", "secret_key: short"} {
+				if strings.Contains(fmt.Sprint(err), secret) {
+					t.Errorf("message shows a secret:\n%v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestAlluxioAliases(t *testing.T) {
+	c := mustLoad(t, "alluxio.user.file.metadata.sync.interval: 2min\nalluxio.user.file.writetype.default: THROUGH\n"+
+		"mounts: [{path: /a, uri: 'file:///x', options: {alluxio.user.file.metadata.sync.interval: '500', alluxio.user.file.readtype.default: NO_CACHE, region: r}}]")
+	if got, want := c.SyncInterval, Interval(2*time.Minute); got != want {
+		t.Errorf("sync_interval = %v, want %v", got, want)
+	}
+	m, err := c.Mounts[0].Spec(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := 500 * time.Millisecond
+	path, _ := core.ParsePath("/a/")
+	want := core.MountSpec{Path: path, URI: "file:///x", SyncInterval: &half, WriteType: core.Through, ReadType: core.NoCache,
+		Options: map[string]string{"region": "r"}, Origin: core.FromConfig}
+	if diff := cmp.Diff(want, m, cmp.AllowUnexported(core.Path{})); diff != "" {
+		t.Errorf("Spec (-want +got):\n%s", diff)
+	}
+	if _, kept := c.Mounts[0].Options["alluxio.user.file.readtype.default"]; !kept {
+		t.Error("Spec changed the mount it was called on")
+	}
+	for text, want := range map[string]Interval{"-1": -1, "0": 0, "30sec": Interval(30 * time.Second), "1day": Interval(24 * time.Hour), "1h": Interval(time.Hour), "250": Interval(250 * time.Millisecond), "1h30m": Interval(90 * time.Minute)} {
+		if got, err := parseAlluxioInterval(text); err != nil || got != want {
+			t.Errorf("parseAlluxioInterval(%q) = %v, %v; want %v", text, got, err, want)
+		}
+	}
+}
+
+func TestSecretFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(name, []byte("from-a-file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SLUICE_ROOT_ACCESS_KEY", "root")
+	t.Setenv("SLUICE_ROOT_SECRET_KEY_FILE", name)
+	if got, want := mustLoad(t, "").Root.SecretKey.Reveal(), "from-a-file"; got != want {
+		t.Errorf("secret = %q, want %q", got, want)
+	}
+	t.Setenv("SLUICE_ROOT_SECRET_KEY", "as well")
+	if _, err := load(t, ""); err == nil {
+		t.Error("both forms at once were accepted")
+	}
+}
+
+func TestSecretsAreNeverShown(t *testing.T) {
+	const secret = "hunter22hunter22"
+	c := Default()
+	c.Root = Root{AccessKey: "AK", SecretKey: secret}
+	c.Mounts = []Mount{{Path: "/a", Options: Options{"secret_key": secret, "session_token": secret, "region": "visible"}}}
+	var log strings.Builder
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("m", "secret", c.Root.SecretKey, "root", c.Root, "mounts", fmt.Sprint(c.Mounts))
+	j, err := json.Marshal(c.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, err := yaml.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for how, text := range map[string]string{
+		"%v": fmt.Sprintf("%v", c), "%+v": fmt.Sprintf("%+v", c), "%#v": fmt.Sprintf("%#v", c), "%s": fmt.Sprintf("%s", c.Root.SecretKey),
+		"%q": fmt.Sprintf("%q", c.Root.SecretKey), "%x": fmt.Sprintf("%x", c.Root.SecretKey), "slog": log.String(), "json": string(j), "yaml": string(y),
+	} {
+		if strings.Contains(text, secret) || strings.Contains(text, fmt.Sprintf("%x", secret)) {
+			t.Errorf("%s shows the secret: %s", how, text)
+		}
+		if !strings.Contains(text, redacted) {
+			t.Errorf("%s does not show %s: %s", how, redacted, text)
+		}
+	}
+}
+
+func TestBytes(t *testing.T) {
+	for text, want := range map[string]Bytes{"64MiB": 64 << 20, "1GB": 1e9, "17": 17, "0": 0, "1.5KiB": 1536} {
+		got, err := ParseBytes(text)
+		if err != nil || got != want {
+			t.Errorf("ParseBytes(%q) = %d, %v; want %d", text, got, err, want)
+		}
+		if again, _ := ParseBytes(got.String()); again != got {
+			t.Errorf("%d prints as %s, which is %d", got, got, again)
+		}
+	}
+	for _, text := range []string{"", "-1", "lots", "99999999TiB"} {
+		if got, err := ParseBytes(text); err == nil {
+			t.Errorf("ParseBytes(%q) = %d, want an error", text, got)
+		}
+	}
+}
+
+func TestUnknownEnv(t *testing.T) {
+	got := UnknownEnv([]string{"SLUICE_S3_LISTEN=x", "SLUICE_S3_LISTN=x", "HOME=/", "SLUICE_ADMIN_URL=x", "SLUICE_ROOT_SECRET_KEY_FILE=x"}, "SLUICE_ADMIN_URL")
+	if diff := cmp.Diff([]string{"SLUICE_S3_LISTN"}, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// TestShippedFile loads configs/sluice.yaml as it is, and with every commented setting made active, and checks that each
+// field of each struct occurs in it and that what it shows as defaults are the defaults.
+func TestShippedFile(t *testing.T) {
+	b, err := os.ReadFile("../../configs/sluice.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := mustLoad(t, "")
+	if diff := cmp.Diff(want, mustLoad(t, string(b))); diff != "" {
+		t.Errorf("the file as shipped changes something:\n%s", diff)
+	}
+	active := regexp.MustCompile(`(?m)^( *)#((?:  +)?[a-z-])`).ReplaceAllString(string(b), "$1$2")
+	all := map[string]any{}
+	if err := yaml.Unmarshal([]byte(active), &all); err != nil {
+		t.Fatalf("with all settings active: %v", err)
+	}
+	checkFields(t, reflect.TypeFor[Config](), all, "")
+	got := mustLoad(t, active)
+	got.BucketAliases, got.Cache, got.Mounts = nil, Cache{}, nil
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("a value shown as default is not (-default +shown):\n%s", diff)
+	}
+}
+
+func checkFields(t *testing.T, typ reflect.Type, settings map[string]any, prefix string) {
+	t.Helper()
+	for f := range structFields(typ) {
+		key := prefix + f.Tag.Get("key")
+		value, ok := settings[f.Tag.Get("key")]
+		if !ok {
+			t.Errorf("configs/sluice.yaml does not document %s", key)
+			continue
+		}
+		switch child := f.Type; child.Kind() {
+		case reflect.Struct:
+			checkFields(t, child, value.(map[string]any), key+".")
+		case reflect.Slice:
+			checkFields(t, child.Elem(), value.([]any)[0].(map[string]any), key+"[0].")
+		}
+	}
+}
+
+func FuzzMountFlag(f *testing.F) {
+	f.Add("/lake=s3://b/p,read_only=true,endpoint=http://h")
+	f.Add("=,=,")
+	f.Add("/a=b:c,sync_interval=-1,mode=07777")
+	f.Fuzz(func(t *testing.T, s string) {
+		var m Mount
+		if m.UnmarshalText([]byte(s)) == nil {
+			_, _ = m.Spec(Default())
+		}
+	})
+}
