@@ -1,0 +1,380 @@
+package ufstest
+
+import (
+	"context"
+	"crypto/md5" //nolint:gosec // S3's ETag is an MD5
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/ufs"
+)
+
+var createTests = []entry{
+	{"nothing is visible before Commit", nil, func(f fixture) {
+		w := f.create("d/a", "data", 4, ufs.CreateOptions{})
+		f.wantGone("d/a")
+		f.commit(w)
+		f.wantData("d/a", "data")
+		f.put("d/b", "old")
+		w = f.create("d/b", "new", -1, ufs.CreateOptions{})
+		f.wantData("d/b", "old")
+		f.commit(w)
+		f.wantData("d/b", "new")
+	}},
+	{"an aborted write leaves nothing", nil, func(f fixture) {
+		w := f.create("a", "data", -1, ufs.CreateOptions{})
+		if err := w.Abort(); err != nil {
+			f.Errorf("abort: %v", err)
+		}
+		f.wantGone("a")
+		f.wantList("", "", false)
+		if _, err := w.Commit(f.ctx()); err == nil {
+			f.Error("commit after abort succeeded")
+		}
+		f.wantGone("a")
+	}},
+	{"Abort after Commit does nothing", nil, func(f fixture) {
+		w := f.create("a", "data", 4, ufs.CreateOptions{})
+		f.commit(w)
+		if err := w.Abort(); err != nil {
+			f.Errorf("abort after commit: %v", err)
+		}
+		f.wantData("a", "data")
+	}},
+	{"a cancelled write leaves nothing visible", nil, func(f fixture) {
+		for _, size := range []int{10, 3 << 20} {
+			for _, announced := range []int64{int64(size), -1} {
+				ctx, cancel := context.WithCancel(f.ctx())
+				w, err := f.s.Create(ctx, "a", announced, ufs.CreateOptions{})
+				if err != nil {
+					f.Fatal(err)
+				}
+				if _, err := io.WriteString(w, strings.Repeat("x", size)); err != nil {
+					f.Fatal(err)
+				}
+				cancel()
+				_, err = w.Commit(f.ctx())
+				wantCtx(f, "commit", err)
+				_ = w.Abort()
+				f.wantGone("a")
+			}
+		}
+	}},
+	{"Commit's own ctx counts too", nil, func(f fixture) {
+		w := f.create("a", "data", -1, ufs.CreateOptions{})
+		ctx, cancel := context.WithCancel(f.ctx())
+		cancel()
+		_, err := w.Commit(ctx)
+		wantCtx(f, "commit", err)
+		f.wantGone("a")
+	}},
+	{"sizes around the buffers, announced or not", nil, func(f fixture) {
+		for _, size := range []int{0, 1, 1<<16 - 1, 1 << 16, 1<<20 - 1, 1 << 20, 1<<20 + 1, 9<<20 + 7} {
+			data := pattern(size)
+			for _, announced := range []int64{int64(size), -1} {
+				w, err := f.s.Create(f.ctx(), "d/a", announced, ufs.CreateOptions{})
+				if err != nil {
+					f.Fatal(err)
+				}
+				for rest := data; rest != ""; { // odd chunks, so that no buffer ends where a write does
+					n := min(len(rest), 100_003)
+					if _, err := io.WriteString(w, rest[:n]); err != nil {
+						f.Fatal(err)
+					}
+					rest = rest[n:]
+				}
+				if in := f.commit(w); in.Size != int64(size) || in.Name != "d/a" {
+					f.Errorf("commit of %d bytes: got %+v", size, in)
+				}
+				if f.get("d/a") != data {
+					f.Errorf("%d bytes announced as %d: other bytes came back", size, announced)
+				}
+			}
+		}
+	}},
+	{"bytes that are not the announced number are errs.Invalid", nil, func(f fixture) {
+		for _, n := range []int{0, 9, 11, 2 << 20} {
+			w, err := f.s.Create(f.ctx(), "a", 10, ufs.CreateOptions{})
+			if err != nil {
+				f.Fatal(err)
+			}
+			_, err = io.WriteString(w, strings.Repeat("x", n))
+			if err == nil {
+				_, err = w.Commit(f.ctx())
+			}
+			f.wantErr(fmt.Sprintf("%d bytes for 10", n), err, errs.Invalid)
+			_ = w.Abort()
+			f.wantGone("a")
+		}
+		w := f.create("big", strings.Repeat("x", 2<<20), 3<<20, ufs.CreateOptions{})
+		_, err := w.Commit(f.ctx())
+		f.wantErr("2 MiB for 3", err, errs.Invalid)
+		f.wantGone("big")
+	}},
+	{"missing parents are made", nil, func(f fixture) {
+		f.put("p/q/r/s", "deep")
+		f.wantList("p/q/", "", false, "p/q/r/")
+		f.wantData("p/q/r/s", "deep")
+	}},
+	{"IfNew: the name must not exist", nil, func(f fixture) {
+		f.putWith("a", "first", ufs.CreateOptions{IfNew: true})
+		_, err := ufs.WriteFile(f.ctx(), f.s, "a", []byte("second"), ufs.CreateOptions{IfNew: true})
+		f.wantErr("create new over a file", err, errs.Exist)
+		f.wantData("a", "first")
+		w := f.create("b", "late", -1, ufs.CreateOptions{IfNew: true})
+		f.put("b", "early")
+		_, err = w.Commit(f.ctx())
+		f.wantErr("create new, overtaken", err, errs.Exist)
+		f.wantData("b", "early")
+	}},
+	{"IfNew: exactly one of many wins", func(x ufs.Features) bool { return x.Conditional }, func(f fixture) {
+		var wins atomic.Int32
+		var winner atomic.Value
+		var wg sync.WaitGroup
+		for i := range 16 {
+			wg.Go(func() {
+				data := fmt.Sprint("writer ", i)
+				_, err := ufs.WriteFile(f.ctx(), f.s, "race/a", []byte(data), ufs.CreateOptions{IfNew: true})
+				switch {
+				case err == nil:
+					wins.Add(1)
+					winner.Store(data)
+				case !errors.Is(err, errs.Exist) && !errors.Is(err, errs.Conflict):
+					f.Errorf("loser got %v, want errs.Exist", err)
+				}
+			})
+		}
+		wg.Wait()
+		if wins.Load() != 1 {
+			f.Fatalf("%d writers won, want 1", wins.Load())
+		}
+		f.wantData("race/a", winner.Load().(string))
+	}},
+	{"IfVersion: the name must have the version", nil, func(f fixture) {
+		one := f.put("a", "one")
+		two := f.putWith("a", "two", ufs.CreateOptions{IfVersion: one.Version})
+		_, err := ufs.WriteFile(f.ctx(), f.s, "a", []byte("x"), ufs.CreateOptions{IfVersion: one.Version})
+		f.wantErr("replace of an old version", err, errs.Precondition)
+		f.wantData("a", "two")
+		_, err = ufs.WriteFile(f.ctx(), f.s, "none", []byte("x"), ufs.CreateOptions{IfVersion: two.Version})
+		f.wantErr("replace of nothing", err, errs.Precondition, errs.NotExist)
+		f.wantGone("none")
+		if got := f.stat("a"); got.Version != two.Version {
+			f.Errorf("a refused replace left version %q, want %q", got.Version, two.Version)
+		}
+	}},
+	{"IfVersion: exactly one of many wins", func(x ufs.Features) bool { return x.Conditional }, func(f fixture) {
+		base := f.put("a", "base")
+		var wins atomic.Int32
+		var wg sync.WaitGroup
+		for i := range 12 {
+			wg.Go(func() {
+				o := ufs.CreateOptions{IfVersion: base.Version}
+				_, err := ufs.WriteFile(f.ctx(), f.s, "a", []byte(fmt.Sprint("writer ", i)), o)
+				if err == nil {
+					wins.Add(1)
+				} else if !errors.Is(err, errs.Precondition) && !errors.Is(err, errs.Conflict) {
+					f.Errorf("loser got %v, want errs.Precondition", err)
+				}
+			})
+		}
+		wg.Wait()
+		if wins.Load() != 1 {
+			f.Errorf("%d writers won, want 1", wins.Load())
+		}
+	}},
+	{"concurrent writers: the last commit is whole", nil, func(f fixture) {
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				data := strings.Repeat(string(rune('a'+i)), 70_000)
+				if _, err := ufs.WriteFile(f.ctx(), f.s, "n/a", []byte(data), ufs.CreateOptions{}); err != nil {
+					f.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		got := f.get("n/a")
+		if len(got) != 70_000 || strings.Trim(got, got[:1]) != "" {
+			f.Errorf("got a mixture of %d bytes", len(got))
+		}
+	}},
+	{"attributes are kept", attrs, func(f fixture) {
+		want := fullAttr()
+		in := f.putWith("a", "data", ufs.CreateOptions{Attr: want})
+		wantAttr(f, "commit", in, want)
+		wantAttr(f, "stat", f.stat("a"), want)
+		f.put("a", "data")
+		wantAttr(f, "stat of a plain overwrite", f.stat("a"), ufs.Attr{})
+	}},
+	{"SetAttr before Commit replaces attributes", attrs, func(f fixture) {
+		w := f.create("a", "data", 4, ufs.CreateOptions{Attr: ufs.Attr{User: map[string]string{"old": "1"}}})
+		want := fullAttr()
+		if err := w.SetAttr(want); errors.Is(err, errs.Unsupported) {
+			f.Skip("the store sends attributes first")
+		} else if err != nil {
+			f.Fatal(err)
+		}
+		f.commit(w)
+		wantAttr(f, "stat", f.stat("a"), want)
+	}},
+	{"Commit returns the facts Stat has", nil, func(f fixture) {
+		for _, size := range []int{3, 9 << 20} {
+			for _, announced := range []int64{int64(size), -1} {
+				in := f.commit(f.create("a", pattern(size), announced, ufs.CreateOptions{}))
+				if got := f.stat("a"); got.Version != in.Version || got.ETag != in.ETag || got.Size != in.Size {
+					f.Errorf("commit says %+v, stat %+v", in, got)
+				}
+			}
+		}
+	}},
+	{"a known MD5 is no harm", nil, func(f fixture) {
+		sum := md5.Sum([]byte("data")) //nolint:gosec // S3's ETag is an MD5
+		o := ufs.CreateOptions{MD5: sum[:], Attr: ufs.Attr{ETag: hex.EncodeToString(sum[:])}}
+		in := f.putWith("a", "data", o)
+		if f.s.Features().Attrs && in.ETag != hex.EncodeToString(sum[:]) {
+			f.Errorf("the acknowledged tag is lost: got %q", in.ETag)
+		}
+		f.wantData("a", "data")
+	}},
+}
+
+// fullAttr has something in every field that a file has.
+func fullAttr() ufs.Attr {
+	return ufs.Attr{
+		Headers: map[string]string{"Content-Type": "text/x-test; charset=utf-8", "Cache-Control": "max-age=3",
+			"Content-Disposition": `attachment; filename="a b"`, "Content-Encoding": "x-own", "Content-Language": "de"},
+		User:      map[string]string{"plain": "value", "with-dash": "a b; c=d", "empty": ""},
+		ETag:      "0123456789abcdef0123456789abcdef-7",
+		Checksums: `[{"Algorithm":"CRC32C","Value":"yZRlqg=="}]`,
+		Origin:    "inc.12.34",
+		Mode:      0o640, Owner: "ann", Group: "staff",
+	}
+}
+
+// wantAttr compares what the file keeps with want; an ETag or a mode that want has not may be the store's own.
+func wantAttr(f fixture, what string, got ufs.Info, want ufs.Attr) {
+	f.Helper()
+	if want.ETag != "" && got.ETag != want.ETag {
+		f.Errorf("%s: ETag is %q, want %q", what, got.ETag, want.ETag)
+	}
+	if want.Mode != 0 && (got.Mode != want.Mode || got.Owner != want.Owner || got.Group != want.Group) {
+		f.Errorf("%s: got %s:%s %o, want %s:%s %o", what, got.Owner, got.Group, got.Mode, want.Owner, want.Group, want.Mode)
+	}
+	a := got.Attr
+	if want.Mode == 0 {
+		a.Mode, a.Owner, a.Group = 0, "", ""
+	}
+	if want.Headers == nil {
+		a.Headers = nil
+	}
+	if diff := cmp.Diff(want, a, cmpopts.EquateEmpty()); diff != "" || !got.Full {
+		f.Errorf("%s: full %v, attributes (-want +got):\n%s", what, got.Full, diff)
+	}
+}
+
+// pattern returns n bytes in which no two pages are alike.
+func pattern(n int) string {
+	b := make([]byte, n)
+	x := uint32(n)*2654435761 + 1
+	for i := range b {
+		x ^= x << 13
+		x ^= x >> 17
+		x ^= x << 5
+		b[i] = byte(x)
+	}
+	return string(b)
+}
+
+var removeTests = []entry{
+	{"a file", nil, func(f fixture) {
+		f.put("d/a", "x")
+		f.put("d/b", "y")
+		if err := f.s.Remove(f.ctx(), "d/a", ""); err != nil {
+			f.Fatal(err)
+		}
+		f.wantGone("d/a")
+		f.wantData("d/b", "y")
+	}},
+	{"what is not there is errs.NotExist", nil, func(f fixture) {
+		f.put("d/a", "x")
+		for _, name := range []string{"none", "none/", "d/none", "d", "d/a/", "d/a/b"} {
+			f.wantErr("remove "+name, f.s.Remove(f.ctx(), name, ""), errs.NotExist)
+			f.wantErr("remove a version of "+name, f.s.Remove(f.ctx(), name, "1"), errs.NotExist, errs.Precondition)
+		}
+		f.wantData("d/a", "x")
+	}},
+	{"only the given version", nil, func(f fixture) {
+		old := f.put("a", "old one")
+		now := f.put("a", "new")
+		f.wantErr("remove of an old version", f.s.Remove(f.ctx(), "a", old.Version), errs.Precondition)
+		f.wantData("a", "new")
+		if got := f.stat("a"); got.Version != now.Version {
+			// The version of a name that was looked at may change, its bytes may not.
+			f.Logf("a refused removal changed the version from %q to %q", now.Version, got.Version)
+		}
+		if err := f.s.Remove(f.ctx(), "a", f.stat("a").Version); err != nil {
+			f.Fatal(err)
+		}
+		f.wantGone("a")
+	}},
+	{"an empty directory", mkdirs, func(f fixture) {
+		f.mkdir("e/")
+		if err := f.s.Remove(f.ctx(), "e/", ""); err != nil {
+			f.Fatal(err)
+		}
+		f.wantGone("e/")
+		f.wantList("", "", false)
+	}},
+	{"a directory with children is errs.NotEmpty", dirs, func(f fixture) {
+		f.put("d/a", "x")
+		f.wantErr("remove", f.s.Remove(f.ctx(), "d/", ""), errs.NotEmpty)
+		f.wantData("d/a", "x")
+	}},
+	{"a file's removal leaves its directory", dirs, func(f fixture) {
+		f.put("d/a", "x")
+		if err := f.s.Remove(f.ctx(), "d/a", ""); err != nil {
+			f.Fatal(err)
+		}
+		f.wantList("", "", false, "d/")
+	}},
+}
+
+var stagingTests = []entry{
+	{"staging is never listed", nil, func(f fixture) {
+		w := f.create("a", strings.Repeat("x", 9<<20), -1, ufs.CreateOptions{})
+		f.wantList("", "", false)
+		if f.s.Features().Flat {
+			f.wantList("", "", true)
+		}
+		f.commit(w)
+		f.wantList("", "", false, "a")
+		if f.s.Features().Flat {
+			f.wantList("", "", true, "a")
+		}
+	}},
+	{"CleanStaging leaves open writers and files alone", nil, func(f fixture) {
+		f.put("a", "x")
+		w := f.create("b", strings.Repeat("x", 9<<20), -1, ufs.CreateOptions{})
+		if err := f.s.CleanStaging(f.ctx(), func(string) bool { return false }); err != nil {
+			f.Fatal(err)
+		}
+		f.commit(w)
+		f.wantList("", "", false, "a", "b")
+		f.wantData("b", strings.Repeat("x", 9<<20))
+	}},
+	{"Close is idempotent", nil, func(f fixture) {
+		if err := errors.Join(f.s.Close(), f.s.Close()); err != nil {
+			f.Error(err)
+		}
+	}},
+}
