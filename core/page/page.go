@@ -1,5 +1,16 @@
 // Package page is the cache of file bytes: immutable pages in large segment files, in tiers of memory and disk. A page is
 // keyed by what its bytes are, so an overwrite is other pages and nothing is ever invalidated.
+//
+//	namespace ── Reader, Writer ──► Cache ── misses, one stream each ──► Source (an under-store)
+//	                                  │
+//	                                Store: Tiered ─► Segments on tmpfs ─ evicted ─► Segments on disk
+//
+// A Cache is what the namespace reads and writes through; it turns ranges into pages and misses into single-flight fills.
+// A Store keeps pages: Segments in the files of one directory (format.go describes them), Tiered in several of those,
+// mempage in memory for tests. The suite of a Store is pagetest.
+//
+// The package does not know files, versions or permissions, keeps no byte that could not be read again from where it came
+// (it never syncs), and is not a place for unpersisted data. It needs Linux (fallocate, mmap).
 package page
 
 import "io"
@@ -9,7 +20,7 @@ const Size = 1 << 20
 
 // Key names the bytes of one page for ever.
 type Key struct {
-	ID    [16]byte // of the file's content: see FileKey and StoreKey
+	ID    [16]byte // of the file's content
 	Rev   uint64
 	Index uint32 // Size*Index is the offset of the page in its extent
 }
@@ -18,6 +29,7 @@ type Key struct {
 type Handle interface {
 	// Bytes is the page, mapped from its segment file; it must not be written and not be used after Release.
 	Bytes() []byte
+	// Release ends the use of the page. Repeating it does nothing.
 	Release()
 }
 
@@ -25,10 +37,29 @@ type Handle interface {
 type Store interface {
 	// Get returns the page, verified, pinned; ok is false if it is not here (or was found damaged, and is dropped).
 	Get(k Key) (h Handle, ok bool)
+	// Has reports whether the page is here, without verifying it and without counting as a use of it.
+	Has(k Key) bool
 	// Put keeps a copy of data as the page k. It may evict other pages. A page that is already here is kept as it is.
-	// Errors: errs.NoSpace, errs.TooLarge; the cache works on without the page.
+	// Errors: errs.Invalid for no data, errs.TooLarge for more than Size bytes, errs.NoSpace, errs.Unavailable; the cache
+	// works on without the page.
 	Put(k Key, data []byte) error
-	// Drop forgets the pages of the content (ID, Rev) with Index in [from, to).
+	// Drop forgets the pages of the content (ID, Rev) with Index in [from, to). Pages that are pinned live on for their
+	// holders only.
 	Drop(k Key, from, to uint32)
+	// Close waits until every Handle is released. Later calls find nothing and keep nothing.
 	io.Closer
+}
+
+// TierStats describes one store of pages.
+type TierStats struct {
+	Dir, Medium string
+	Off         string // why the tier is turned off; "" while it works
+	Quota       int64  // bytes of segment files at most
+	Used        int64  // bytes of pages, rounded up to their slots
+	Pages       int64
+	Pinned      int64            // pages with a Handle out
+	Evicted     map[string]int64 // pages evicted by reason: "once" (left the small queue unread), "cold" (left the main
+	// queue), "reclaimed" (shared a chunk that was needed for pages of another size)
+	Corrupt int64 // pages and slot headers found damaged
+	Demoted int64 // evicted pages that went to the next tier
 }

@@ -1,0 +1,211 @@
+package page
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/sluicefs/sluice/core/errs"
+)
+
+// reserve returns a slot for the page k, held by the caller, and none without an error if the page is here. On success
+// active is counted.
+func (s *Segments) reserve(k Key, class uint8) (uint32, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if err := s.ready(); err != nil {
+			return none, err
+		}
+		if _, here := s.index[s.hash(k)]; here {
+			return none, nil
+		}
+		if no, ok := s.takeFree(class); ok {
+			s.active++
+			return no, nil
+		}
+		if n := len(s.idle); n > 0 {
+			no := s.idle[n-1]
+			s.idle = s.idle[:n-1]
+			if err := s.convert(no, class, nil); err != nil {
+				return none, err
+			}
+			continue
+		}
+		if s.growing {
+			s.change.Wait()
+			continue
+		}
+		if chunks := s.growth(); chunks > 0 {
+			if err := s.grow(chunks); err != nil && len(s.chunks) == 0 {
+				return none, err
+			}
+			continue
+		}
+		no, err := s.evict(class)
+		if err != nil || no != none {
+			return no, err
+		}
+	}
+}
+
+// ready reports why no page can be put. mu must be held.
+func (s *Segments) ready() error {
+	if s.closed {
+		return s.refuse(errs.Unavailable, "the store is closed")
+	}
+	if f := s.off.Load(); f != nil {
+		return s.refuse(errs.Unavailable, "the directory is turned off: "+f.err.Error())
+	}
+	if time.Now().Before(s.fullTill) {
+		return s.refuse(errs.NoSpace, "the file system of the directory is full")
+	}
+	return nil
+}
+
+// evict lets the page go whose turn it is. It returns that page's slot, held, if it has the right class; if not it turns
+// that page's whole chunk, whose pages are about as old, into slots of the class and returns none. mu must be held; it is
+// released meanwhile.
+func (s *Segments) evict(class uint8) (uint32, error) {
+	for range maxSkips {
+		no, why := s.fifo.victim()
+		if no == none {
+			break
+		}
+		c := &s.chunks[no>>8]
+		if c.class == class {
+			s.evictPage(no, why)
+			c.held++
+			s.active++
+			at, leaving := *c, s.departing(no)
+			s.mu.Unlock()
+			s.handDown(at, []departed{leaving})
+			s.mu.Lock()
+			return no, nil
+		}
+		if c.held > 0 {
+			s.fifo.skip(no)
+			continue
+		}
+		leaving := s.clear(no>>8, no, why)
+		return none, s.convert(no>>8, class, leaving)
+	}
+	return none, s.refuse(errs.NoSpace, "all pages are being read")
+}
+
+// departed is a page that left the index and whose bytes are still in its slot.
+type departed struct {
+	slot   int
+	key    Key
+	length int
+}
+
+// departing describes the page in a slot. mu must be held.
+func (s *Segments) departing(no uint32) departed {
+	sl := s.slot(no)
+	return departed{int(no & 255), sl.key, int(sl.length)}
+}
+
+// clear evicts all pages of a chunk that has none held, and takes its class from it. mu must be held.
+func (s *Segments) clear(no, first uint32, why reason) []departed {
+	c := &s.chunks[no]
+	var all []departed
+	for i := range c.slots {
+		if !c.slots[i].queued {
+			continue
+		}
+		n := no<<8 | uint32(i)
+		all = append(all, s.departing(n))
+		if n != first {
+			s.evictPage(n, reclaimed)
+		} else {
+			s.evictPage(n, why)
+		}
+	}
+	s.leaveRoom(no)
+	c.slots = nil
+	return all
+}
+
+// convert makes the chunk, which belongs to the caller alone, one of the class: the pages that are leaving go to the next
+// tier, its table is cleared, its data detached. mu must be held; it is released meanwhile.
+func (s *Segments) convert(no uint32, class uint8, leaving []departed) error {
+	c := s.chunks[no]
+	s.active++
+	s.mu.Unlock()
+	s.handDown(c, leaving)
+	var err error
+	if c.stale {
+		if err = c.seg.clearTable(c.n); err == nil {
+			err = c.seg.detach(c.seg.dataOff(c.n), chunkBytes)
+		}
+	}
+	s.mu.Lock()
+	s.active--
+	s.change.Broadcast()
+	if err != nil {
+		s.chunks[no].slots = nil
+		s.idle = append(s.idle, no)
+		return errs.E("page.Put", s.dir, s.failed(err), err)
+	}
+	s.give(no, class)
+	return nil
+}
+
+// handDown offers the pages, if their bytes are still what they were, to the next tier. It is called without mu.
+func (s *Segments) handDown(c chunk, pages []departed) {
+	if s.demote == nil {
+		return
+	}
+	for _, p := range pages {
+		if f := s.off.Load(); f != nil && f.reads {
+			return
+		}
+		ok, err := s.check(c, p.slot, p.key, uint32(p.length), false)
+		if err != nil {
+			s.turnOff(err, true)
+			return
+		}
+		if !ok {
+			s.corrupt.Add(1)
+		} else if s.demote(p.key, c.data(p.slot, p.length)) {
+			s.demoted.Add(1)
+		}
+	}
+}
+
+// growth returns how many chunks the next segment file may have. mu must be held.
+func (s *Segments) growth() int {
+	all := int(s.quota / chunkStride)
+	size := minSegment
+	for size*segmentsAtQuota < all {
+		size *= 2
+	}
+	return min(size, int((s.quota-s.fileBytes())/chunkStride))
+}
+
+// grow adds a segment file. If there is no room for it, the quota shrinks to what there is. mu must be held; it is released
+// meanwhile.
+func (s *Segments) grow(chunks int) error {
+	s.growing = true
+	name := filepath.Join(s.dir, fmt.Sprintf(segmentName, s.nextFile))
+	s.nextFile++
+	s.mu.Unlock()
+	g, err := createSegment(s.dev, name, chunks, s.tmpfs)
+	s.mu.Lock()
+	s.growing = false
+	s.change.Broadcast()
+	if err == nil {
+		first := s.addSegment(g)
+		for i := g.chunks - 1; i >= 0; i-- {
+			s.idle = append(s.idle, first+uint32(i))
+		}
+		return nil
+	}
+	kind := s.failed(err)
+	if kind == errs.NoSpace && len(s.chunks) > 0 {
+		s.quota, s.fullTill = s.fileBytes(), time.Time{}
+		s.log.Warn("page cache cannot grow to its quota", "dir", s.dir, "bytes", s.quota, "err", err)
+	}
+	return errs.E("page.Put", s.dir, kind, err)
+}

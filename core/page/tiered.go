@@ -1,0 +1,100 @@
+package page
+
+import (
+	"errors"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/sluicefs/sluice/core/errs"
+)
+
+// demotions is how many evicting Puts may write to lower tiers at a time. Beyond it evicted pages are simply lost: a slow
+// disk must not become the pace of the memory before it.
+const demotions = 4
+
+// Tiered is a Store over an ordered list of directories, the fastest first. A page is put into the first that takes it;
+// what that one evicts goes to the next, in the goroutine of the Put that needed the room. A page is looked for in order
+// and stays in the tier it is found in: the kernel keeps what is hot on a disk in memory by itself.
+type Tiered struct {
+	tiers []*Segments
+	slots *semaphore.Weighted
+}
+
+// NewTiered returns the Store over tiers, at least one, which belong to it and are not in use yet.
+func NewTiered(tiers ...*Segments) *Tiered {
+	t := &Tiered{tiers: tiers, slots: semaphore.NewWeighted(demotions)}
+	for i := range len(tiers) - 1 {
+		tiers[i].demote = func(k Key, data []byte) bool { return t.demote(i+1, k, data) }
+	}
+	return t
+}
+
+func (t *Tiered) demote(to int, k Key, data []byte) bool {
+	if !t.slots.TryAcquire(1) {
+		return false
+	}
+	defer t.slots.Release(1)
+	return t.put(to, k, data) == nil
+}
+
+// put puts the page into the first tier from the given one on that takes it.
+func (t *Tiered) put(from int, k Key, data []byte) (err error) {
+	for _, s := range t.tiers[from:] {
+		if err = s.Put(k, data); err == nil || errors.Is(err, errs.Invalid) || errors.Is(err, errs.TooLarge) {
+			return err
+		}
+	}
+	return err
+}
+
+// Get implements Store.
+func (t *Tiered) Get(k Key) (Handle, bool) {
+	for _, s := range t.tiers {
+		if h, ok := s.Get(k); ok {
+			return h, true
+		}
+	}
+	return nil, false
+}
+
+// Has implements Store.
+func (t *Tiered) Has(k Key) bool {
+	for _, s := range t.tiers {
+		if s.Has(k) {
+			return true
+		}
+	}
+	return false
+}
+
+// Put implements Store.
+func (t *Tiered) Put(k Key, data []byte) error {
+	if t.Has(k) {
+		return nil
+	}
+	return t.put(0, k, data)
+}
+
+// Drop implements Store. A page that is on its way from one tier to the next may stay; nobody asks for it any more.
+func (t *Tiered) Drop(k Key, from, to uint32) {
+	for _, s := range t.tiers {
+		s.Drop(k, from, to)
+	}
+}
+
+// Close implements Store.
+func (t *Tiered) Close() (err error) {
+	for _, s := range t.tiers {
+		err = errors.Join(err, s.Close())
+	}
+	return err
+}
+
+// Stats returns the numbers of each tier, in order.
+func (t *Tiered) Stats() []TierStats {
+	all := make([]TierStats, len(t.tiers))
+	for i, s := range t.tiers {
+		all[i] = s.Stats()
+	}
+	return all
+}
