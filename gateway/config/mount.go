@@ -156,8 +156,8 @@ func unknownAlluxio(name string) string {
 		strings.Join(slices.Sorted(maps.Keys(alluxio())), ", "))
 }
 
-// Spec returns the mount as the namespace takes it; what it leaves open is taken from c. All problems are reported,
-// joined, each starting with the name of its field.
+// Spec returns the mount as the namespace takes it; types that it leaves open are taken from c, and an open SyncInterval
+// stays open. All problems are reported, as FieldErrors, joined.
 func (m Mount) Spec(c Config) (core.MountSpec, error) {
 	var p problems
 	p.err("options", m.applyAliases())
@@ -171,9 +171,8 @@ func (m Mount) Spec(c Config) (core.MountSpec, error) {
 	if len(p) > 0 {
 		return core.MountSpec{}, errors.Join(p...)
 	}
-	interval := time.Duration(*cmp.Or(m.SyncInterval, &c.SyncInterval))
 	return core.MountSpec{
-		Path: path, URI: m.URI, ReadOnly: m.ReadOnly, SyncInterval: &interval,
+		Path: path, URI: m.URI, ReadOnly: m.ReadOnly, SyncInterval: (*time.Duration)(m.SyncInterval),
 		Owner: m.Owner, Group: m.Group, Mode: mode,
 		WriteType: core.WriteType(cmp.Or(m.WriteType, c.WriteType)), ReadType: core.ReadType(cmp.Or(m.ReadType, c.ReadType)),
 		Options: m.Options, Origin: core.FromConfig,
@@ -224,6 +223,7 @@ func ParseMode(s string) (uint32, error) {
 	return uint32(n), nil
 }
 
+// checkWriteType takes "" for one that is left open.
 func checkWriteType(s string) error {
 	switch core.WriteType(s) {
 	case "", core.CacheThrough, core.Through:

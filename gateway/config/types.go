@@ -116,12 +116,16 @@ func parseAlluxioInterval(s string) (Interval, error) {
 	return Interval(n * float64(unit)), nil
 }
 
-// String returns the duration, or -1.
+// String returns the interval in seconds if it is whole seconds, "60s", else as Go writes durations; or -1.
 func (i Interval) String() string {
-	if i < 0 {
+	switch d := time.Duration(i); {
+	case d < 0:
 		return "-1"
+	case d%time.Second == 0:
+		return strconv.FormatInt(int64(d/time.Second), 10) + "s"
+	default:
+		return d.String()
 	}
-	return time.Duration(i).String()
 }
 
 // MarshalText returns what String does.

@@ -31,15 +31,39 @@ func (c Config) Validate() error {
 	return errors.Join(p...)
 }
 
+// FieldError is what is wrong with the value of one key.
+type FieldError struct {
+	Key string // its path: "s3.listen", or "mode" of a mount by itself
+	Err error
+}
+
+// Error returns "key: what is wrong".
+func (e *FieldError) Error() string { return e.Key + ": " + e.Err.Error() }
+
+// Unwrap returns what is wrong.
+func (e *FieldError) Unwrap() error { return e.Err }
+
+// Fields returns the FieldErrors that err joins.
+func Fields(err error) []*FieldError {
+	if e, ok := err.(*FieldError); ok {
+		return []*FieldError{e}
+	}
+	var all []*FieldError
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			all = append(all, Fields(e)...)
+		}
+	}
+	return all
+}
+
 type problems []error
 
-func (p *problems) add(key, format string, args ...any) {
-	*p = append(*p, fmt.Errorf("%s: "+format, append([]any{key}, args...)...))
-}
+func (p *problems) add(key, format string, args ...any) { p.err(key, fmt.Errorf(format, args...)) }
 
 func (p *problems) err(key string, err error) {
 	if err != nil {
-		*p = append(*p, fmt.Errorf("%s: %w", key, err))
+		*p = append(*p, &FieldError{key, err})
 	}
 }
 
@@ -129,8 +153,8 @@ func (c Config) checkMounts(p *problems) {
 		key := fmt.Sprintf("mounts[%d]", i)
 		mount, err := m.Spec(c)
 		if err != nil {
-			for _, e := range unjoin(err) {
-				p.err(key, e)
+			for _, e := range Fields(err) {
+				p.err(key+"."+e.Key, e.Err)
 			}
 			continue
 		}
@@ -139,12 +163,4 @@ func (c Config) checkMounts(p *problems) {
 		}
 		seen[mount.Path] = true
 	}
-}
-
-// unjoin returns the errors that errors.Join joined.
-func unjoin(err error) []error {
-	if j, ok := err.(interface{ Unwrap() []error }); ok {
-		return j.Unwrap()
-	}
-	return []error{err}
 }

@@ -1,0 +1,169 @@
+package telemetry
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/attribute"
+	exporter "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/metric"
+	sdk "go.opentelemetry.io/otel/sdk/metric"
+
+	"github.com/sluicefs/sluice/core/errs"
+)
+
+// Metrics are the numbers of one process. Every label has a closed set of values: protocols, operation names of route
+// tables, statuses, error kinds, mount points; never a path or a name that a client chose. It is safe for concurrent use.
+type Metrics struct {
+	ctx      context.Context // carries nothing; the library asks for one with each measurement
+	provider *sdk.MeterProvider
+	meter    metric.Meter
+	handler  http.Handler
+
+	requests metric.Int64Counter
+	duration metric.Float64Histogram
+	sent     metric.Int64Counter
+	calls    metric.Int64Counter
+	callTime metric.Float64Histogram
+	moved    metric.Int64Counter
+
+	sets sync.Map // label sets by their values, so that counting a request allocates nothing after its first like
+}
+
+// NewMetrics returns the metrics of a process of the given version; they outlive ctx. Close releases them.
+func NewMetrics(ctx context.Context, version string) (*Metrics, error) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reader, err := exporter.New(exporter.WithRegisterer(registry), exporter.WithoutScopeInfo(), exporter.WithoutTargetInfo())
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	m := &Metrics{
+		ctx:      context.WithoutCancel(ctx),
+		provider: sdk.NewMeterProvider(sdk.WithReader(reader)),
+		handler:  promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}),
+	}
+	m.meter = m.provider.Meter("sluice")
+	if err := m.instruments(); err != nil {
+		return nil, err
+	}
+	info := Labels{"version": version, "go_version": runtime.Version()}
+	return m, m.Gauge("sluice_build_info", "Constant 1, labelled with what runs.", info, func() float64 { return 1 })
+}
+
+func (m *Metrics) instruments() (err error) {
+	counter := func(name, help string) (c metric.Int64Counter) {
+		if err == nil {
+			c, err = m.meter.Int64Counter(name, metric.WithDescription(help))
+		}
+		return c
+	}
+	histogram := func(name, help string) (h metric.Float64Histogram) {
+		if err == nil {
+			h, err = m.meter.Float64Histogram(name, metric.WithDescription(help), metric.WithExplicitBucketBoundaries(
+				// From a warm HEAD (below a millisecond) to an upload that takes minutes.
+				.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300))
+		}
+		return h
+	}
+	m.requests = counter("sluice_requests_total", "Requests served, by protocol, operation and status.")
+	m.duration = histogram("sluice_request_duration_seconds", "Time from a request's headers to the end of its response.")
+	m.sent = counter("sluice_response_bytes_total", "Bytes of response bodies sent.")
+	m.calls = counter("sluice_ufs_calls_total", "Calls of under-stores, by mount, operation and kind of error.")
+	m.callTime = histogram("sluice_ufs_call_duration_seconds", "Duration of calls of under-stores.")
+	m.moved = counter("sluice_ufs_bytes_total", "Bytes read from and written to under-stores.")
+	return err
+}
+
+// Handler serves the metrics in Prometheus' format.
+func (m *Metrics) Handler() http.Handler { return m.handler }
+
+// Close releases the metrics.
+func (m *Metrics) Close(ctx context.Context) error { return m.provider.Shutdown(ctx) }
+
+// labels returns the set of the given name-value pairs, built once for each combination.
+func (m *Metrics) labels(pairs [6]string) metric.MeasurementOption {
+	if o, ok := m.sets.Load(pairs); ok {
+		return o.(metric.MeasurementOption)
+	}
+	var attrs []attribute.KeyValue
+	for i := 0; i < len(pairs) && pairs[i] != ""; i += 2 {
+		attrs = append(attrs, attribute.String(pairs[i], pairs[i+1]))
+	}
+	o := metric.WithAttributeSet(attribute.NewSet(attrs...))
+	m.sets.Store(pairs, o)
+	return o
+}
+
+// Requests returns a function that counts the requests of one protocol, as the front-ends' Observe wants it: the
+// operation's name, the status, the bytes of the response body and the time the request took.
+func (m *Metrics) Requests(proto string) func(op string, status int, sent int64, d time.Duration) {
+	return func(op string, status int, sent int64, d time.Duration) {
+		if op == "" {
+			op = "unknown"
+		}
+		byOp := m.labels([6]string{"proto", proto, "op", op})
+		m.requests.Add(m.ctx, 1, m.labels([6]string{"proto", proto, "op", op, "code", statusLabel(status)}))
+		m.duration.Record(m.ctx, d.Seconds(), byOp)
+		m.sent.Add(m.ctx, sent, byOp)
+	}
+}
+
+// statusLabel is the status, or "0" for what is none: a connection that ended before its answer.
+func statusLabel(status int) string {
+	if status < 100 || status > 599 {
+		return "0"
+	}
+	return strconv.Itoa(status)
+}
+
+// StoreCall counts one call of the store mounted at mount: its operation, the bytes it moved, the time it took and how it
+// ended.
+func (m *Metrics) StoreCall(mount, op string, bytes int64, d time.Duration, err error) {
+	kind := "ok"
+	if err != nil {
+		kind = errs.KindOf(err).Error()
+	}
+	byOp := m.labels([6]string{"mount", mount, "op", op})
+	m.calls.Add(m.ctx, 1, m.labels([6]string{"mount", mount, "op", op, "kind", kind}))
+	m.callTime.Record(m.ctx, d.Seconds(), byOp)
+	if bytes > 0 {
+		m.moved.Add(m.ctx, bytes, byOp)
+	}
+}
+
+// Labels are the label names and values of a number.
+type Labels map[string]string
+
+func (l Labels) set() metric.MeasurementOption {
+	attrs := make([]attribute.KeyValue, 0, len(l))
+	for name, value := range l {
+		attrs = append(attrs, attribute.String(name, value))
+	}
+	return metric.WithAttributeSet(attribute.NewSet(attrs...))
+}
+
+// Gauge makes a number that is read with f whenever the metrics are. f must not block.
+func (m *Metrics) Gauge(name, help string, l Labels, f func() float64) error {
+	set := l.set()
+	_, err := m.meter.Float64ObservableGauge(name, metric.WithDescription(help),
+		metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error { o.Observe(f(), set); return nil }))
+	return err
+}
+
+// Counter makes a number that only grows, which is read with f whenever the metrics are. Its name ends in _total. f must
+// not block.
+func (m *Metrics) Counter(name, help string, l Labels, f func() float64) error {
+	set := l.set()
+	_, err := m.meter.Float64ObservableCounter(name, metric.WithDescription(help),
+		metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error { o.Observe(f(), set); return nil }))
+	return err
+}

@@ -1,0 +1,93 @@
+package telemetry
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+)
+
+func TestLoggerNamesTheRequest(t *testing.T) {
+	var b bytes.Buffer
+	l := NewLogger(&b, "info", "auto").With("proto", "s3")
+	ctx := core.WithRequestID(t.Context(), "R1")
+	l.InfoContext(ctx, "served")
+	l.InfoContext(ctx, "served", "req", "R2")
+	l.DebugContext(ctx, "hidden")
+	d := json.NewDecoder(&b)
+	for _, want := range []string{"R1", "R2"} {
+		var got map[string]any
+		if err := d.Decode(&got); err != nil {
+			t.Fatalf("not JSON: %v", err)
+		}
+		if got["req"] != want || got["proto"] != "s3" {
+			t.Errorf("got %v, want req %s", got, want)
+		}
+	}
+	if d.More() {
+		t.Error("a debug record was written at level info")
+	}
+	b.Reset()
+	NewLogger(&b, "debug", "text").Debug("m", "k", "v")
+	if got := b.String(); !strings.Contains(got, "k=v") {
+		t.Errorf("text form: got %q", got)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	m, err := NewMetrics(t.Context(), "v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close(t.Context())
+	s3 := m.Requests("s3")
+	s3("GetObject", 200, 17, time.Millisecond)
+	s3("GetObject", 200, 3, time.Millisecond)
+	s3("", 400, 0, time.Millisecond)
+	m.StoreCall("/lake/", "Open", 5, time.Second, nil)
+	m.StoreCall("/lake/", "Open", 0, time.Second, errs.Unavailable)
+	if err := m.Gauge("sluice_cache_bytes", "Bytes kept.", Labels{"tier": "mem"}, func() float64 { return 42 }); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Counter("sluice_cache_hits_total", "Hits.", nil, func() float64 { return 7 }); err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	got := w.Body.String()
+	for _, want := range []string{
+		`sluice_build_info{go_version="go1`, `version="v1"} 1`,
+		`sluice_requests_total{code="200",op="GetObject",proto="s3"} 2`,
+		`sluice_requests_total{code="400",op="unknown",proto="s3"} 1`,
+		`sluice_response_bytes_total{op="GetObject",proto="s3"} 20`,
+		`sluice_request_duration_seconds_count{op="GetObject",proto="s3"} 2`,
+		`sluice_ufs_calls_total{kind="ok",mount="/lake/",op="Open"} 1`,
+		`sluice_ufs_calls_total{kind="temporarily unavailable",mount="/lake/",op="Open"} 1`,
+		`sluice_ufs_bytes_total{mount="/lake/",op="Open"} 5`,
+		`sluice_cache_bytes{tier="mem"} 42`, `sluice_cache_hits_total 7`, `go_goroutines`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("metrics do not hold %s", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(got)
+	}
+}
+
+func BenchmarkRequest(b *testing.B) {
+	m, err := NewMetrics(b.Context(), "v1")
+	if err != nil {
+		b.Fatal(err)
+	}
+	observe := m.Requests("s3")
+	b.ReportAllocs()
+	for b.Loop() {
+		observe("HeadObject", 200, 0, 100*time.Microsecond)
+	}
+}
