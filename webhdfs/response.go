@@ -1,0 +1,104 @@
+package webhdfs
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sluicefs/sluice/core"
+)
+
+// defaultBlockSize is what files without one report: splits are made by it, so it is never small. HDFS's default.
+const defaultBlockSize = 128 << 20
+
+// writeHeader starts a response of n bytes.
+func writeHeader(w http.ResponseWriter, r *request, status int, contentType string, n int64) {
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
+	r.status = status
+	w.WriteHeader(status)
+}
+
+// writeEmpty writes a response without a body. Hadoop's clients want it typed and with its length.
+func writeEmpty(w http.ResponseWriter, r *request, status int) {
+	writeHeader(w, r, status, "application/octet-stream", 0)
+}
+
+// writeJSON writes v. A client that is gone is none of the handler's business.
+func writeJSON(w http.ResponseWriter, r *request, status int, v any) {
+	body := marshal(v)
+	writeHeader(w, r, status, "application/json", int64(len(body)))
+	_, _ = w.Write(body)
+}
+
+// marshal returns v as JSON with names as they are, without escapes for HTML.
+func marshal(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic("webhdfs: a response that is no JSON: " + err.Error())
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// writeBoolean writes the answer of the operations that may refuse without an exception.
+func writeBoolean(w http.ResponseWriter, r *request, ok bool) error {
+	writeJSON(w, r, http.StatusOK, map[string]bool{"boolean": ok})
+	return nil
+}
+
+// fileStatus is HDFS's FileStatus. Times are milliseconds since 1970.
+// Source: org.apache.hadoop.hdfs.web.JsonUtilClient.toFileStatus, which fails without any of them but the last three.
+type fileStatus struct {
+	AccessTime       int64  `json:"accessTime"`
+	BlockSize        int64  `json:"blockSize"`
+	Group            string `json:"group"`
+	Length           int64  `json:"length"`
+	ModificationTime int64  `json:"modificationTime"`
+	Owner            string `json:"owner"`
+	PathSuffix       string `json:"pathSuffix"`
+	Permission       string `json:"permission"`
+	Replication      int    `json:"replication"`
+	Type             string `json:"type"`
+	ChildrenNum      int    `json:"childrenNum"`
+	FileID           uint64 `json:"fileId"`
+	StoragePolicy    int    `json:"storagePolicy"`
+}
+
+// statusOf returns the FileStatus of i under the name suffix.
+func statusOf(i core.Info, suffix string) fileStatus {
+	st := fileStatus{
+		AccessTime: millis(i.AccessTime), ModificationTime: millis(i.ModTime), Owner: i.Owner, Group: i.Group,
+		PathSuffix: suffix, Permission: octal(i.Mode), Type: "DIRECTORY", ChildrenNum: i.Children,
+		// Java reads a signed number.
+		FileID: i.ID &^ (1 << 63),
+	}
+	if !i.Dir {
+		st.Type, st.ChildrenNum = "FILE", 0
+		st.Length, st.BlockSize, st.Replication = i.Size, blockSize(i), max(i.Replication, 1)
+	}
+	return st
+}
+
+// entryOf returns the FileStatus of an entry of List.
+func entryOf(i core.Info) fileStatus { return statusOf(i, spell(strings.TrimSuffix(i.Name, "/"))) }
+
+func blockSize(i core.Info) int64 {
+	if i.BlockSize > 0 {
+		return i.BlockSize
+	}
+	return defaultBlockSize
+}
+
+func octal(mode uint32) string { return strconv.FormatUint(uint64(mode), 8) }
+
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
