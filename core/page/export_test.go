@@ -1,0 +1,4 @@
+package page
+
+// Settle waits until no fill is running.
+func (c *Cache) Settle() { c.fills.Wait() }
