@@ -1,0 +1,567 @@
+package meta
+
+import (
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/tidwall/btree"
+)
+
+// Union is the cursor over both layers as one ordered namespace: the overlay, and where it lets them through the facts of
+// the stores. It holds no state between pages.
+type Union struct {
+	Tree  *Tree
+	Store func(id string) *Derived // nil for a store that is not mounted: nothing is there
+}
+
+// Start is the directory listed, in both layers.
+type Start struct {
+	Dir    DirID // if InTree
+	InTree bool
+
+	Store, Key string // if HasStore: the store's id and the directory's name in it, "" or ending in "/"
+	HasStore   bool
+}
+
+// Query says what Page lists. All names are relative to the directory listed.
+type Query struct {
+	Start Start
+
+	// Children lists the directory's own entries, files and directories; an implied directory is left out if nothing is
+	// visible below it, and a file, with HideShadowed, if a directory of its name is visible. Otherwise S3 keys are listed:
+	// files at any depth, and directories that have a marker, or that exist of themselves and are empty.
+	Children     bool
+	HideShadowed bool
+
+	Prefix    string // only names that start with it
+	Delimiter string // names are rolled up to the first delimiter after Prefix; not with Children
+	After     string // only names greater than it and, if it was a common prefix, than everything it stands for
+	Limit     int    // at most so many items; 0: 1,000
+
+	NotBefore func(store, dirKey string) time.Time // facts learnt before do not count as known; nil: any age will do
+	Covered   func(store, dirKey string) bool      // what is known of the directory is taken for all there is; nil: never
+}
+
+// Item is one name of a page.
+type Item struct {
+	Name         string // relative to the directory listed; a directory's ends in "/", unless it is a common prefix
+	CommonPrefix bool   // Name stands for all keys that start with it; nothing else is set
+
+	Entry *Entry // what the overlay has, nil if nothing. Must not be changed
+	Row   *Row   // what the store has at the same name and the overlay does not hide, nil if nothing. Must not be changed
+	Dir   DirID  // the overlay's directory that holds the name, 0 if it is not in the overlay
+
+	Store, Key string    // the name's place in its store, as its path gives it; Store is "" if no store is below
+	At         time.Time // when Row was learnt or, of a Persisted entry, when it was last compared with the store
+}
+
+// Need is a listing that must be asked of a store before a walk can go on: from After (a full name of the store, or "")
+// on, of the directory Dir or, if Flat, of all keys that start with Dir. Some of what it answers may be known already.
+type Need struct {
+	Store, Dir, After string
+	Flat              bool
+	// Pending, if not "", is a name in the store that has a change pending and of which nothing else is known. No listing
+	// will tell: Derived.Settled says when to go on.
+	Pending string
+}
+
+const defaultPage = 1000
+
+// Page returns up to q.Limit items after q.After in the order of their names' bytes. done says that there are no more.
+// If need is not nil the walk has come to names that are not known: the caller asks the store, tells the answer to its
+// Derived, and calls Page again with After set to the last item's name. What it costs grows with the items returned and
+// with their depth, not with the names rolled up, hidden or skipped below a directory.
+func (u *Union) Page(q Query) (items []Item, need *Need, done bool) {
+	if q.Limit <= 0 {
+		q.Limit = defaultPage
+	}
+	u.Tree.View(func(v View) {
+		w := &walk{u: u, v: v, q: q, flat: !q.Children && q.Delimiter != "/"}
+		p := w.start()
+		if from, ok := q.from(); !ok || q.beyond(from) {
+			w.end = exhausted
+		} else if q.Children {
+			w.children(p, from)
+		} else {
+			w.keys(p, from)
+		}
+		items, need, done = w.items, w.need, w.end == exhausted || w.end == running
+	})
+	return items, need, done
+}
+
+// from returns the least name that may be listed.
+func (q *Query) from() (from string, ok bool) {
+	if q.After == "" || q.After < q.Prefix {
+		return q.Prefix, true
+	}
+	if cp, rolled := q.commonPrefix(q.After); rolled && !q.Children {
+		return successor(cp)
+	}
+	return q.After + "\x00", true
+}
+
+// commonPrefix returns what name is rolled up to. Everything that starts with a name that is rolled up is rolled up with it.
+func (q *Query) commonPrefix(name string) (cp string, rolled bool) {
+	if q.Delimiter == "" || !strings.HasPrefix(name, q.Prefix) {
+		return "", false
+	}
+	i := strings.Index(name[len(q.Prefix):], q.Delimiter)
+	if i < 0 {
+		return "", false
+	}
+	return name[:len(q.Prefix)+i+len(q.Delimiter)], true
+}
+
+// beyond reports whether name, and so all that follows it, is greater than all names with the prefix.
+func (q *Query) beyond(name string) bool {
+	return name > q.Prefix && !strings.HasPrefix(name, q.Prefix)
+}
+
+// successor returns the least name that is greater than all names that start with p.
+func successor(p string) (string, bool) {
+	p = strings.TrimRight(p, "\xff")
+	if p == "" {
+		return "", false
+	}
+	return p[:len(p)-1] + string([]byte{p[len(p)-1] + 1}), true
+}
+
+// predecessor returns a name less than name, with as few names between as text allows: it may be sent to a store, so it
+// stays UTF-8 if name is.
+func predecessor(name string) string {
+	if s, ok := strings.CutSuffix(name, "\x00"); ok || name == "" {
+		return s
+	}
+	r, n := utf8.DecodeLastRuneInString(name)
+	head := name[:len(name)-n]
+	switch {
+	case r == utf8.RuneError && n == 1, r <= ' ': // what a store takes below is uncertain: ask from further up
+		return head
+	case r == 0xe000: // surrogates lie below
+		r = 0xd800
+	}
+	return head + string(r-1) + string(utf8.MaxRune)
+}
+
+// walk is one call of Page.
+type walk struct {
+	u    *Union
+	v    View
+	q    Query
+	flat bool // gaps of object stores are filled by flat listings
+
+	items []Item
+	need  *Need
+	end   ending
+	from  string // names less than it are not wanted any more, because they are rolled up
+	free  []*merge
+}
+
+// ending says why a walk has ended.
+type ending uint8
+
+const (
+	running   ending = iota
+	exhausted        // no more names
+	full             // the page is full
+	stuck            // need is set
+)
+
+// place is one directory in both layers.
+type place struct {
+	name string // relative to the directory listed
+	dir  DirID  // 0: not in the overlay
+	self *Entry // the directory's own entry, nil if it is not in the overlay or where the walk starts
+
+	store string
+	d     *Derived // nil: nothing below comes from a store
+	key   string
+	flat  string // the directory whose flat listing fills a gap here
+}
+
+func (w *walk) start() *place {
+	s := w.q.Start
+	p := &place{key: s.Key, flat: s.Key}
+	if s.InTree {
+		p.dir = s.Dir
+	}
+	if s.HasStore {
+		p.store, p.d = s.Store, w.u.Store(s.Store)
+	}
+	return p
+}
+
+// child returns the directory at an edge of p; e is the overlay's entry there, nil if none.
+func (w *walk) child(p *place, edge string, e *Entry) *place {
+	c := &place{name: p.name + edge, self: e, store: p.store, d: p.d, key: p.key + edge, flat: p.flat}
+	if strings.HasPrefix(w.q.Prefix, c.name) {
+		c.flat = c.key // a listing from further up would bring what the prefix leaves out
+	}
+	if e == nil {
+		return c
+	}
+	c.dir = e.Dir
+	switch e.Base.Kind {
+	case Absolute:
+		c.store, c.key, c.flat = e.Base.Store, e.Base.Prefix, e.Base.Prefix
+		c.d = w.u.Store(c.store)
+	case Opaque:
+		c.store, c.key, c.d = "", "", nil
+	}
+	return c
+}
+
+// real reports whether the directory p exists even if nothing is in it.
+func (p *place) real() bool {
+	if p.self != nil && (p.self.Explicit || p.self.Mount) {
+		return true
+	}
+	return p.d != nil && !p.d.o.Flat && p.d.Lookup(p.key).State == Present
+}
+
+// keys lists the keys of p that are not less than from, a name relative to p, and reports whether there are any.
+func (w *walk) keys(p *place, from string) (found bool) {
+	if edge := firstEdge(from); edge != from || isDir(from) && from != "" {
+		// The one edge that leads to from is entered without asking what else p holds.
+		if e, ok := w.v.Get(p.dir, edge); !ok || e.Class == Directory {
+			found = w.keys(w.child(p, edge, e), from[len(edge):])
+		}
+		if w.end == running && strings.HasPrefix(w.q.Prefix, p.name+edge) {
+			w.end = exhausted
+		}
+		if w.end != running {
+			return found
+		}
+		from = edge + "\x00"
+	}
+	own := from == "" && p.name != ""
+	if own && w.markerAbove(p) {
+		own, found = false, true
+		w.emit(p.name, w.item(p, "", p.self, nil))
+	}
+	m := w.open(p, from)
+	defer w.close(m)
+	for w.end == running {
+		if w.from > p.name+m.from {
+			rest, inside := strings.CutPrefix(w.from, p.name)
+			if !inside {
+				return true
+			}
+			m.seek(firstEdge(rest))
+		}
+		c, ok := m.next()
+		switch {
+		case !ok:
+			if w.end == running && own && !found && p.real() {
+				found = true
+				w.emit(p.name, w.item(p, "", p.self, nil))
+			}
+			return found
+		case c.edge == "":
+			if own {
+				own, found = false, true
+				w.emit(p.name, w.item(p, "", p.self, &c))
+			}
+		case isDir(c.edge):
+			found = w.subtree(p, &c) || found
+		default:
+			found = true
+			w.emit(p.name+c.edge, w.item(p, c.edge, c.entry, &c))
+		}
+	}
+	return found
+}
+
+// firstEdge returns the first segment of name, with its slash if it has one.
+func firstEdge(name string) string {
+	if i := strings.IndexByte(name, '/'); i >= 0 {
+		return name[:i+1]
+	}
+	return name
+}
+
+// subtree lists what is at and below one directory of p.
+func (w *walk) subtree(p *place, c *child) (found bool) {
+	name := p.name + c.edge
+	if w.q.beyond(name) {
+		w.end = exhausted
+		return false
+	}
+	sub := w.child(p, c.edge, c.entry)
+	if _, rolled := w.q.commonPrefix(name); rolled {
+		if !w.visible(sub, c.row) {
+			return false
+		}
+		w.emit(name, Item{})
+		return true
+	}
+	rest := ""
+	if strings.HasPrefix(w.from, name) {
+		rest = w.from[len(name):]
+	}
+	return w.keys(sub, rest)
+}
+
+// visible reports whether anything is at or below the directory p; row is what its parent's listing has of it.
+func (w *walk) visible(p *place, row *Row) bool {
+	if p.self == nil && row != nil || p.self != nil && p.self.Marker || p.real() {
+		return true
+	}
+	probe := &walk{u: w.u, v: w.v, flat: w.flat, q: Query{Limit: 1, NotBefore: w.q.NotBefore, Covered: w.q.Covered}}
+	found := probe.keys(p, "")
+	if probe.end == stuck {
+		w.end, w.need = stuck, probe.need
+		return false
+	}
+	return found
+}
+
+// markerAbove reports whether p is a key by what is known of it above: in the overlay, or as a real directory.
+func (w *walk) markerAbove(p *place) bool {
+	if p.self != nil && p.self.Marker {
+		return true
+	}
+	if p.d == nil || p.d.o.Flat {
+		return false
+	}
+	f := p.d.Lookup(p.key)
+	return f.State == Present && f.Row.Marker
+}
+
+// children lists the entries of p with edges not less than from.
+func (w *walk) children(p *place, from string) {
+	m := w.open(p, from)
+	for w.end == running {
+		c, ok := m.next()
+		switch {
+		case !ok:
+			return
+		case c.edge == "":
+			continue
+		case isDir(c.edge) && !w.visible(w.child(p, c.edge, c.entry), c.row):
+			continue
+		case !isDir(c.edge) && w.q.HideShadowed && w.shadowed(p, c.edge+"/"):
+			continue
+		}
+		if w.end == running {
+			w.emit(c.edge, w.item(p, c.edge, c.entry, &c))
+		}
+	}
+}
+
+// shadowed reports whether the directory edge of p is visible.
+func (w *walk) shadowed(p *place, name string) bool {
+	e, _ := w.v.Get(p.dir, name)
+	if e != nil && e.Class != Directory {
+		return false
+	}
+	var row *Row
+	if p.d != nil && !hides(e) {
+		rows, next, gap := p.d.read(p.key, name, w.limits(p), 1, nil)
+		if gap && next == name {
+			w.stop(p, name)
+			return false
+		}
+		if len(rows) > 0 && rows[0].name == name {
+			row = rows[0].row
+		}
+	}
+	return (e != nil || row != nil) && w.visible(w.child(p, name, e), row)
+}
+
+// item describes one edge of p, or with an empty edge p itself. e is the overlay's entry, c what the merge found.
+func (w *walk) item(p *place, edge string, e *Entry, c *child) Item {
+	it := Item{Entry: e, Dir: p.dir, Store: p.store, Key: p.key + edge}
+	if edge == "" {
+		it.Dir = 0
+		if p.self != nil {
+			it.Dir, _, _, _ = w.v.Dir(p.self.Dir)
+		}
+	} else if e != nil && e.Class == Directory && e.Base.Kind != Inherit {
+		sub := w.child(p, edge, e)
+		it.Store, it.Key = sub.store, sub.key
+	}
+	if c != nil {
+		it.Row, it.At = c.row, c.at
+	} else if p.d != nil {
+		if f := p.d.Lookup(p.key); f.State == Present {
+			it.Row, it.At = &f.Row, f.At
+		}
+	}
+	return it
+}
+
+// emit adds a name to the page, or its common prefix if it is rolled up.
+func (w *walk) emit(name string, it Item) {
+	if !strings.HasPrefix(name, w.q.Prefix) {
+		if name > w.q.Prefix {
+			w.end = exhausted
+		}
+		return
+	}
+	cp, rolled := w.q.commonPrefix(name)
+	if rolled {
+		it = Item{CommonPrefix: true}
+		name = cp
+	}
+	it.Name = name
+	w.items = append(w.items, it)
+	if rolled {
+		next, more := successor(cp)
+		if w.from = next; !more {
+			w.end = exhausted
+		}
+	}
+	if w.end == running && len(w.items) >= w.q.Limit {
+		w.end = full
+	}
+}
+
+func (w *walk) limits(p *place) (l limits) {
+	if w.q.NotBefore != nil {
+		l.notBefore = w.q.NotBefore(p.store, p.key)
+	}
+	l.all = w.q.Covered != nil && w.q.Covered(p.store, p.key)
+	return l
+}
+
+// stop ends the walk because what p's store has from the edge at on is not known.
+func (w *walk) stop(p *place, at string) {
+	if w.q.beyond(p.name + at) {
+		w.end = exhausted
+		return
+	}
+	n := &Need{Store: p.store, Dir: p.key, Pending: p.d.pending(p.key + at)}
+	if w.flat && p.d.o.Flat {
+		n.Dir, n.Flat = p.flat, true
+	}
+	if after := predecessor(p.key + at); p.key+at != n.Dir && strings.HasPrefix(after, n.Dir) {
+		n.After = after
+	}
+	w.end, w.need = stuck, n
+}
+
+// merge yields the visible edges of one directory, from both layers, in order.
+type merge struct {
+	w    *walk
+	p    *place
+	from string // every edge less than it has been yielded or skipped
+
+	tree   btree.MapIter[string, *row]
+	inTree bool // tree is at an edge
+
+	lim  limits
+	rows []edge // read ahead from the store's facts
+	upTo string // where rows end; "": at the end of the directory, unless gap
+	gap  bool   // nothing is known at upTo
+	buf  [readAhead]edge
+}
+
+// readAhead is how many edges are taken from a store's facts at a time.
+const readAhead = 64
+
+// child is one visible edge: a directory may have both an entry and a row, a file's entry replaces the row.
+type child struct {
+	edge  string
+	entry *Entry
+	row   *Row
+	at    time.Time
+}
+
+func (w *walk) open(p *place, from string) *merge {
+	var m *merge
+	if n := len(w.free); n > 0 {
+		m, w.free = w.free[n-1], w.free[:n-1]
+	} else {
+		m = &merge{w: w}
+	}
+	m.p, m.from, m.tree, m.inTree = p, from, btree.MapIter[string, *row]{}, false
+	m.rows, m.upTo, m.gap = nil, "", false
+	if d := w.v.t.dirs[p.dir]; d != nil {
+		m.tree = d.rows.Iter()
+		m.inTree = m.tree.Seek(from)
+	}
+	if p.d != nil {
+		m.lim = w.limits(p)
+		m.read(from)
+	}
+	return m
+}
+
+func (w *walk) close(m *merge) { w.free = append(w.free, m) }
+
+// seek goes on to the first edge that is not less than from.
+func (m *merge) seek(from string) {
+	if from <= m.from {
+		return
+	}
+	m.from = from
+	if m.inTree && m.tree.Key() < from {
+		m.inTree = m.tree.Seek(from)
+	}
+	for len(m.rows) > 0 && m.rows[0].name < from {
+		m.rows = m.rows[1:]
+	}
+	if len(m.rows) == 0 && m.upTo != "" && m.upTo < from || m.gap && m.upTo < from {
+		m.read(from)
+	}
+}
+
+func (m *merge) read(from string) {
+	n := min(readAhead, m.w.q.Limit-len(m.w.items)+1)
+	m.rows, m.upTo, m.gap = m.p.d.read(m.p.key, from, m.lim, n, m.buf[:0])
+}
+
+// next returns the next visible edge. ok is false at the end, and where the walk has to stop.
+func (m *merge) next() (c child, ok bool) {
+	for {
+		if len(m.rows) == 0 && m.upTo != "" && !m.gap {
+			m.read(m.upTo)
+		}
+		switch {
+		case len(m.rows) > 0 && (!m.inTree || m.rows[0].name <= m.tree.Key()):
+			r := m.rows[0]
+			m.rows = m.rows[1:]
+			c = child{edge: r.name, row: r.row, at: m.p.d.time(r.at)}
+			if m.inTree && m.tree.Key() == r.name {
+				m.overlay(&c)
+			}
+		case m.inTree && (len(m.rows) > 0 || !m.gap || m.tree.Key() < m.upTo):
+			c = child{edge: m.tree.Key()}
+			m.overlay(&c)
+		case m.inTree && m.tree.Key() == m.upTo && hides(&m.tree.Value().Entry):
+			c = child{edge: m.tree.Key()}
+			m.overlay(&c)
+			m.read(c.edge + "\x00")
+		case m.gap:
+			m.w.stop(m.p, m.upTo)
+			return c, false
+		default:
+			return c, false
+		}
+		m.from = c.edge + "\x00"
+		if c.entry == nil || c.entry.Class == Directory || c.entry.Class == Persisted {
+			return c, true
+		}
+	}
+}
+
+// overlay adds the overlay's entry to c and moves on.
+func (m *merge) overlay(c *child) {
+	r := m.tree.Value()
+	c.entry = &r.Entry
+	if hides(c.entry) {
+		c.row, c.at = nil, time.Time{}
+	}
+	if r.Class == Persisted {
+		c.at = m.w.v.checked(r)
+	}
+	m.inTree = m.tree.Next()
+}
+
+// hides reports whether the overlay's entry e leaves nothing to be seen of what its parent's store has at its edge.
+func hides(e *Entry) bool {
+	return e != nil && (e.Class != Directory || e.Base.Kind != Inherit)
+}
