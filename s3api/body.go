@@ -1,0 +1,182 @@
+package s3api
+
+import (
+	"bytes"
+	"crypto/md5"
+	"encoding/base64"
+	"errors"
+	"hash"
+	"io"
+	"net/http"
+	"sync"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/s3api/checksum"
+	"github.com/sluicefs/sluice/s3api/sigv4"
+)
+
+const (
+	// maxPut is the largest body of PutObject and UploadPart in bytes.
+	// Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+	maxPut = 5 << 30
+
+	// maxDocument is the largest request document in bytes: 10,000 parts with a checksum each, or 1,000 keys of 1,024 bytes.
+	maxDocument = 4 << 20
+
+	// copyBuffer is what a streaming request holds, within the 256 KiB that a slow client may.
+	copyBuffer = 128 << 10
+)
+
+// payload is the body of a request, decoded, with the digests that the client gave of it. Nothing of it is true before
+// Read has returned io.EOF.
+type payload struct {
+	r    *request
+	src  io.Reader // the body through its verifier
+	size int64     // decoded length in bytes, -1 if the client did not say
+	md5  []byte    // Content-MD5, nil if none; whoever stores the bytes verifies it
+
+	algorithm checksum.Algorithm // of the additional checksum, "" if there is none
+	sum       func() []byte      // of what has been read
+}
+
+// payload opens the body of the request. compute names a checksum to take of it if the client announces none, "" for
+// none. Errors: InvalidDigest, InvalidRequest, EntityTooLarge, those of sigv4.
+func (r *request) payload(compute checksum.Algorithm) (*payload, error) {
+	p := &payload{r: r}
+	var err error
+	if p.md5, err = contentMD5(r.http.Header); err != nil {
+		return nil, err
+	}
+	want, err := checksum.Expect(r.http.Header)
+	if err != nil {
+		return nil, checksumRefused(err)
+	}
+	body, err := r.auth.Body(r.http)
+	if err != nil {
+		return nil, err
+	}
+	if p.src, p.size = body, body.Length(); p.size > maxPut {
+		return nil, errTooLarge
+	}
+	return p, p.verify(body, want, compute)
+}
+
+// verify puts the additional checksum between the body and its reader.
+func (p *payload) verify(body *sigv4.Body, want checksum.Expected, compute checksum.Algorithm) error {
+	switch {
+	case want.Algorithm != "":
+		v, err := checksum.NewVerifier(body, want, body.Trailer)
+		if err != nil {
+			return checksumRefused(err)
+		}
+		p.algorithm, p.src, p.sum = want.Algorithm, v, v.Sum
+	case compute != "":
+		h, err := checksum.New(compute)
+		if err != nil {
+			return checksumRefused(err)
+		}
+		p.algorithm, p.src, p.sum = compute, io.TeeReader(body, h), sumOf(h)
+	}
+	return nil
+}
+
+func sumOf(h hash.Hash) func() []byte { return func() []byte { return h.Sum(nil) } }
+
+func contentMD5(h http.Header) ([]byte, error) {
+	if _, ok := h["Content-Md5"]; !ok {
+		return nil, nil
+	}
+	sum, err := base64.StdEncoding.Strict().DecodeString(h.Get("Content-Md5"))
+	if err != nil || len(sum) != md5.Size {
+		return nil, errInvalidDigest
+	}
+	return sum, nil
+}
+
+// checksumRefused words what checksum says of a header as S3 does.
+func checksumRefused(err error) error {
+	if unknown, ok := errors.AsType[checksum.UnknownAlgorithm](err); ok {
+		return invalidRequest(unknown.Error())
+	}
+	if errors.Is(err, errs.Invalid) {
+		return invalidRequest("The checksum headers of the request are invalid: " + reason(err))
+	}
+	return err
+}
+
+// checksums returns the additional checksum of the body, which has been read to its end.
+func (p *payload) checksums() []core.Checksum {
+	if p.algorithm == "" {
+		return nil
+	}
+	return []core.Checksum{{Algorithm: string(p.algorithm), Value: checksum.Encode(p.sum()), Type: string(checksum.FullObject)}}
+}
+
+// Read implements io.Reader.
+func (p *payload) Read(b []byte) (int, error) {
+	n, err := p.src.Read(b)
+	switch {
+	case err == nil:
+	case err == io.EOF:
+		p.r.body = true
+	case errors.Is(err, errs.BadDigest):
+	case errors.Is(err, errs.Invalid):
+		err = checksumRefused(err)
+	default:
+		if _, ok := errors.AsType[*sigv4.Error](err); !ok {
+			err = &bodyError{err}
+		}
+	}
+	return n, err
+}
+
+// copyTo writes the rest of the body to w.
+func (p *payload) copyTo(w io.Writer) error {
+	buf := buffers.Get().(*[copyBuffer]byte)
+	defer buffers.Put(buf)
+	// The struct hides io.ReaderFrom: the buffer is bounded here.
+	_, err := io.CopyBuffer(struct{ io.Writer }{w}, p, buf[:])
+	return err
+}
+
+// buffers are copied through by uploads; sync.Pool is safe for all servers of a process to share.
+var buffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
+
+// peek returns the first byte of the body; none if the body is empty, and then every digest of it is proven.
+func (p *payload) peek() ([]byte, error) {
+	first := make([]byte, 1)
+	switch _, err := io.ReadFull(p, first); {
+	case err == io.EOF:
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return first, nil
+}
+
+// readDocument reads a request document and verifies every digest given of it. Errors: MaxMessageLengthExceeded, BadDigest.
+func (r *request) readDocument() ([]byte, error) {
+	p, err := r.payload("")
+	if err != nil {
+		return nil, err
+	}
+	return p.document()
+}
+
+func (p *payload) document() ([]byte, error) {
+	if p.size > maxDocument {
+		return nil, errMessageTooLong
+	}
+	doc, err := io.ReadAll(io.LimitReader(p, maxDocument+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(doc) > maxDocument {
+		return nil, errMessageTooLong
+	}
+	if sum := md5.Sum(doc); p.md5 != nil && !bytes.Equal(sum[:], p.md5) {
+		return nil, errBadDigest
+	}
+	return doc, nil
+}

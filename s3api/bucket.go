@@ -1,0 +1,216 @@
+package s3api
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+)
+
+// maxBuckets is the largest page of ListBuckets.
+const maxBuckets = 10000
+
+// listBuckets serves ListBuckets: the directories at the root whose names are bucket names, and the aliases.
+func (s *Server) listBuckets(r *request) error {
+	if r.anonymous() {
+		return errAccessDenied
+	}
+	limit, err := r.limit("max-buckets", maxBuckets)
+	if err != nil {
+		return err
+	}
+	prefix, after := r.query.Get("prefix"), ""
+	if v, ok := r.query["continuation-token"]; ok {
+		if after, err = openToken("", v[0]); err != nil {
+			return err
+		}
+	}
+	all, err := s.buckets(r, prefix, after)
+	if err != nil {
+		return err
+	}
+	x := newXML(128 * len(all))
+	x.root("ListAllMyBucketsResult")
+	x.owner("Owner", r.user.User)
+	x.open("Buckets")
+	more := len(all) > limit
+	if more {
+		all = all[:limit]
+	}
+	for _, b := range all {
+		x.open("Bucket")
+		x.text("Name", b.Name)
+		x.time("CreationDate", b.ModTime)
+		x.text("BucketRegion", s.region)
+		x.close("Bucket")
+	}
+	x.close("Buckets")
+	if more && limit > 0 {
+		x.text("ContinuationToken", sealToken("", all[limit-1].Name))
+	}
+	x.optional("Prefix", prefix)
+	x.close("ListAllMyBucketsResult")
+	return r.document(x.b)
+}
+
+// buckets returns the buckets whose names start with prefix and are greater than after, by name.
+func (s *Server) buckets(r *request, prefix, after string) ([]core.Info, error) {
+	var all []core.Info
+	for info, err := range s.ns.List(r.ctx, core.Root, core.ListOptions{Children: true, Prefix: prefix}) {
+		if err != nil {
+			return nil, err
+		}
+		name, dir := strings.CutSuffix(info.Name, "/")
+		_, aliased := s.aliases[name]
+		if dir && !aliased && name > after && validBucket(name) {
+			info.Name = name
+			all = append(all, info)
+		}
+	}
+	for _, name := range s.names {
+		if !strings.HasPrefix(name, prefix) || name <= after {
+			continue
+		}
+		info, err := s.ns.Stat(r.ctx, s.aliases[name])
+		if err != nil {
+			continue // an alias of what is not there, or is not the client's to see, is no bucket of its
+		}
+		info.Name = name
+		all = append(all, info)
+	}
+	slices.SortFunc(all, func(a, b core.Info) int { return strings.Compare(a.Name, b.Name) })
+	return all, nil
+}
+
+// limit reads a page size: absent is most, larger is cut. Errors: InvalidArgument.
+func (r *request) limit(name string, most int) (int, error) {
+	v := r.query.Get(name)
+	if v == "" {
+		return most, nil
+	}
+	n, err := strconv.ParseInt(v, 10, 32)
+	if err != nil || n < 0 {
+		return 0, invalidArgument(name, v, "Argument "+name+" must be an integer between 0 and 2147483647")
+	}
+	return int(min(n, int64(most))), nil
+}
+
+// createBucket serves CreateBucket: a directory at the root.
+func (s *Server) createBucket(r *request) error {
+	h := r.http.Header
+	if err := refuseUnbuilt(h); err != nil {
+		return err
+	}
+	if v := h.Get("X-Amz-Bucket-Object-Lock-Enabled"); v != "" && !strings.EqualFold(v, "false") {
+		return notImplemented("x-amz-bucket-object-lock-enabled")
+	}
+	if v := h.Get("X-Amz-Object-Ownership"); v != "" && v != "BucketOwnerEnforced" {
+		return notImplemented("x-amz-object-ownership")
+	}
+	if err := s.checkLocation(r); err != nil {
+		return err
+	}
+	if r.anonymous() {
+		return errAccessDenied
+	}
+	if _, aliased := s.aliases[r.bucket]; aliased {
+		return s.taken(r)
+	}
+	_, err := s.ns.Mkdir(r.ctx, r.dir, core.MkdirOptions{})
+	if errors.Is(err, errs.Exist) {
+		return s.taken(r)
+	}
+	if err != nil {
+		return err
+	}
+	r.out.Header()["Location"] = []string{"/" + r.bucket}
+	return r.empty(http.StatusOK)
+}
+
+// taken says whose the bucket is that exists.
+func (s *Server) taken(r *request) error {
+	info, err := s.ns.Stat(r.ctx, r.dir)
+	if err == nil && info.Owner == r.user.User {
+		return errOwnBucket
+	}
+	return errs.E("s3api.CreateBucket", r.bucket, errs.Exist, nil)
+}
+
+// checkLocation reads the document of CreateBucket, which is optional. Errors: MalformedXML, InvalidLocationConstraint,
+// NotImplemented.
+func (s *Server) checkLocation(r *request) error {
+	doc, err := r.readDocument()
+	if err != nil || len(doc) == 0 {
+		return err
+	}
+	root, err := parseXML(doc, "CreateBucketConfiguration", "CreateBucketRequest")
+	if err != nil {
+		return err
+	}
+	for _, e := range root.children {
+		switch e.name {
+		case "LocationConstraint":
+			want := strings.TrimSpace(e.value)
+			if len(e.children) > 0 {
+				return errMalformedXML
+			}
+			if want != "" && want != s.region && !s.anyRegion {
+				return &apiError{Code: "InvalidLocationConstraint", Status: 400, Message: "The specified location-constraint is not valid: this server's region is " + s.region + ".",
+					Detail: []pair{{"LocationConstraint", want}}}
+			}
+		case "Location", "Bucket", "Tags":
+			return notImplemented("CreateBucketConfiguration." + e.name)
+		default:
+			return errMalformedXML
+		}
+	}
+	return nil
+}
+
+// headBucket serves HeadBucket.
+func (s *Server) headBucket(r *request) error {
+	if _, err := s.statBucket(r); err != nil {
+		return err
+	}
+	f := r.fields(2)
+	f.set("x-amz-bucket-region", s.region)
+	f.set("Content-Type", "application/xml")
+	r.begin(http.StatusOK)
+	return nil
+}
+
+// deleteBucket serves DeleteBucket. A mount stays: what lies in it is not Sluice's to remove.
+func (s *Server) deleteBucket(r *request) error {
+	if _, aliased := s.aliases[r.bucket]; aliased {
+		return &apiError{Code: "AccessDenied", Status: 403, Message: "The bucket is an alias of the configuration; remove it there."}
+	}
+	info, err := s.statBucket(r)
+	if err != nil {
+		return err
+	}
+	if info.MountPoint {
+		return errs.E("s3api.DeleteBucket", r.bucket, errs.Busy, nil)
+	}
+	if err := s.ns.Remove(r.ctx, r.dir, core.RemoveOptions{}); err != nil {
+		return err
+	}
+	return r.empty(http.StatusNoContent)
+}
+
+// getBucketLocation serves GetBucketLocation; the region us-east-1 has an empty name.
+func (s *Server) getBucketLocation(r *request) error {
+	if _, err := s.statBucket(r); err != nil {
+		return err
+	}
+	x := newXML(128)
+	x.root("LocationConstraint")
+	if s.region != "us-east-1" {
+		x.b = appendEscaped(x.b, s.region)
+	}
+	x.close("LocationConstraint")
+	return r.document(x.b)
+}

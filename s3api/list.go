@@ -1,0 +1,238 @@
+package s3api
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"hash/crc32"
+
+	"github.com/sluicefs/sluice/core"
+)
+
+// maxKeys is the largest page of a listing.
+const maxKeys = 1000
+
+// listing is what every operation that lists keys asks for and how it wants names written.
+type listing struct {
+	prefix, delimiter string
+	max               int
+	url               bool // encoding-type=url
+}
+
+// listing reads the parameters that all listings share. Errors: InvalidArgument.
+func (r *request) listing(maxParam string) (listing, error) {
+	l := listing{prefix: r.query.Get("prefix"), delimiter: r.query.Get("delimiter")}
+	switch v := r.query.Get("encoding-type"); v {
+	case "":
+	case "url":
+		l.url = true
+	default:
+		return l, invalidArgument("encoding-type", v, "Invalid Encoding Method specified in Request")
+	}
+	var err error
+	l.max, err = r.limit(maxParam, maxKeys)
+	return l, err
+}
+
+// name writes a key, prefix or marker as the client wants names.
+func (l listing) name(s string) string {
+	if l.url {
+		return urlEncode(s)
+	}
+	return s
+}
+
+// page is one page of keys.
+type page struct {
+	entries []core.Info
+	more    bool
+	last    string // the last name of the page, where the next one goes on
+}
+
+// page lists the bucket after the given name.
+func (s *Server) page(r *request, l listing, after string) (page, error) {
+	var p page
+	if l.max == 0 {
+		_, err := s.statBucket(r)
+		return p, err
+	}
+	p.entries = make([]core.Info, 0, min(l.max, 64))
+	o := core.ListOptions{Prefix: l.prefix, Delimiter: l.delimiter, After: after, Limit: l.max + 1}
+	for info, err := range s.ns.List(r.ctx, r.dir, o) {
+		if err != nil {
+			return page{}, err
+		}
+		if len(p.entries) == l.max {
+			p.more = true
+			break
+		}
+		p.entries = append(p.entries, info)
+		p.last = info.Name
+	}
+	return p, nil
+}
+
+// contents writes the keys of a page, then its common prefixes, as S3 orders the document.
+func (x *xmlWriter) contents(l listing, p page, element string, owner bool) {
+	for i := range p.entries {
+		if info := &p.entries[i]; !info.CommonPrefix {
+			x.object(l, info, element, owner)
+		}
+	}
+	for i := range p.entries {
+		if info := &p.entries[i]; info.CommonPrefix {
+			x.open("CommonPrefixes")
+			x.text("Prefix", l.name(info.Name))
+			x.close("CommonPrefixes")
+		}
+	}
+}
+
+func (x *xmlWriter) object(l listing, info *core.Info, element string, owner bool) {
+	x.open(element)
+	x.text("Key", l.name(info.Name))
+	if element == "Version" {
+		x.text("VersionId", "null")
+		x.bool("IsLatest", true)
+	}
+	x.time("LastModified", info.ModTime)
+	x.etag(etagOf(*info))
+	for _, c := range info.Checksums {
+		x.text("ChecksumAlgorithm", c.Algorithm)
+		x.optional("ChecksumType", c.Type)
+	}
+	x.int("Size", info.Size)
+	if owner {
+		x.owner("Owner", info.Owner)
+	}
+	x.text("StorageClass", "STANDARD")
+	x.close(element)
+}
+
+// newListing returns a writer with room for the page.
+func newListing(p page) *xmlWriter { return newXML(512 + 256*len(p.entries)) }
+
+// listObjectsV2 serves ListObjectsV2.
+func (s *Server) listObjectsV2(r *request) error {
+	l, err := r.listing("max-keys")
+	if err != nil {
+		return err
+	}
+	start := r.query.Get("start-after")
+	after := start
+	token, resumed := r.query["continuation-token"]
+	if resumed {
+		if after, err = openToken(r.bucket, token[0]); err != nil {
+			return err
+		}
+	}
+	p, err := s.page(r, l, after)
+	if err != nil {
+		return err
+	}
+	x := newListing(p)
+	x.root("ListBucketResult")
+	x.text("Name", r.bucket)
+	x.text("Prefix", l.name(l.prefix))
+	if resumed {
+		x.text("ContinuationToken", token[0])
+	}
+	if p.more {
+		x.text("NextContinuationToken", sealToken(r.bucket, p.last))
+	}
+	x.optional("StartAfter", l.name(start))
+	x.int("KeyCount", int64(len(p.entries)))
+	x.int("MaxKeys", int64(l.max))
+	x.optional("Delimiter", l.name(l.delimiter))
+	x.encoding(l)
+	x.bool("IsTruncated", p.more)
+	x.contents(l, p, "Contents", r.query.Get("fetch-owner") == "true")
+	x.close("ListBucketResult")
+	return r.document(x.b)
+}
+
+func (x *xmlWriter) encoding(l listing) {
+	if l.url {
+		x.text("EncodingType", "url")
+	}
+}
+
+// listObjects serves ListObjects, version 1.
+func (s *Server) listObjects(r *request) error {
+	l, err := r.listing("max-keys")
+	if err != nil {
+		return err
+	}
+	marker := r.query.Get("marker")
+	p, err := s.page(r, l, marker)
+	if err != nil {
+		return err
+	}
+	x := newListing(p)
+	x.root("ListBucketResult")
+	x.text("Name", r.bucket)
+	x.text("Prefix", l.name(l.prefix))
+	x.text("Marker", l.name(marker))
+	if p.more && l.delimiter != "" { // without one the client goes on from the last key, as S3 leaves it to
+		x.text("NextMarker", l.name(p.last))
+	}
+	x.int("MaxKeys", int64(l.max))
+	x.optional("Delimiter", l.name(l.delimiter))
+	x.encoding(l)
+	x.bool("IsTruncated", p.more)
+	x.contents(l, p, "Contents", true)
+	x.close("ListBucketResult")
+	return r.document(x.b)
+}
+
+// listObjectVersions serves ListObjectVersions of a bucket that never had versioning: each object is its version null.
+func (s *Server) listObjectVersions(r *request) error {
+	l, err := r.listing("max-keys")
+	if err != nil {
+		return err
+	}
+	marker, version := r.query.Get("key-marker"), r.query.Get("version-id-marker")
+	if version != "" && marker == "" {
+		return invalidArgument("version-id-marker", version, "A version-id marker cannot be specified without a key marker.")
+	}
+	p, err := s.page(r, l, marker)
+	if err != nil {
+		return err
+	}
+	x := newListing(p)
+	x.root("ListVersionsResult")
+	x.text("Name", r.bucket)
+	x.text("Prefix", l.name(l.prefix))
+	x.text("KeyMarker", l.name(marker))
+	x.text("VersionIdMarker", version)
+	if p.more {
+		x.text("NextKeyMarker", l.name(p.last))
+		x.text("NextVersionIdMarker", "null")
+	}
+	x.int("MaxKeys", int64(l.max))
+	x.optional("Delimiter", l.name(l.delimiter))
+	x.encoding(l)
+	x.bool("IsTruncated", p.more)
+	x.contents(l, p, "Version", true)
+	x.close("ListVersionsResult")
+	return r.document(x.b)
+}
+
+// sealToken makes a continuation token: the last name of a page and a checksum that binds it to its bucket, so that a
+// token from elsewhere is refused instead of starting somewhere. It protects nothing: the name is the client's to choose.
+func sealToken(bucket, last string) string {
+	b := binary.BigEndian.AppendUint32(nil, tokenSum(bucket, last))
+	return base64.RawURLEncoding.EncodeToString(append(b, last...))
+}
+
+func tokenSum(bucket, last string) uint32 {
+	return crc32.ChecksumIEEE([]byte(bucket + "\x00" + last))
+}
+
+// openToken returns the name in a token of sealToken. Errors: InvalidArgument.
+func openToken(bucket, token string) (string, error) {
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || len(b) < 4 || binary.BigEndian.Uint32(b) != tokenSum(bucket, string(b[4:])) {
+		return "", invalidArgument("continuation-token", token, "The continuation token provided is incorrect")
+	}
+	return string(b[4:]), nil
+}

@@ -1,0 +1,134 @@
+package s3api
+
+import (
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/s3api/checksum"
+)
+
+// source is the object that a copy reads.
+type source struct {
+	dir, path core.Path
+	bucket    string
+}
+
+// source parses x-amz-copy-source into a path. Errors: InvalidArgument, InvalidBucketName, NoSuchVersion.
+func (s *Server) source(r *request) (source, error) {
+	from, err := parseCopySource(r.http.Header.Get("X-Amz-Copy-Source"))
+	if err != nil {
+		return source{}, err
+	}
+	src := source{bucket: from.bucket}
+	if src.dir, err = s.bucketPath(from.bucket); err != nil {
+		return source{}, err
+	}
+	if src.path, err = objectPath(src.dir, from.key); err != nil {
+		return source{}, err
+	}
+	return src, s.checkOwner(r, "X-Amz-Source-Expected-Bucket-Owner", src.dir)
+}
+
+// statSource returns the version that a copy reads, having judged the conditions on it.
+func (s *Server) statSource(r *request, src source) (core.Info, error) {
+	info, err := s.statObject(r, src.path)
+	if err != nil {
+		return info, s.inBucket(r, src.dir, err)
+	}
+	if copyConditions(r.http.Header).check(info) != nil {
+		return info, errPrecondition // also where a GET would say NotModified
+	}
+	return info, nil
+}
+
+// copyObject serves CopyObject. The version copied is the one the conditions were judged on.
+func (s *Server) copyObject(r *request) error {
+	src, err := s.source(r)
+	if err != nil {
+		return err
+	}
+	o, err := copyOptions(r)
+	if err != nil {
+		return err
+	}
+	if src.path == r.path && o.ReplaceAttr == nil && o.Algorithm == "" {
+		return invalidRequest("This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.")
+	}
+	from, err := s.statSource(r, src)
+	if err != nil {
+		return err
+	}
+	if from.Size > maxPut {
+		return invalidRequest("The specified copy source is larger than the maximum allowable size for a copy source: 5368709120")
+	}
+	if _, err := s.statBucket(r); err != nil {
+		return err
+	}
+	info, err := s.copy(r, src, from, o)
+	if err != nil {
+		return s.unmatched(r, o.Dest, err)
+	}
+	x := newXML(256)
+	x.root("CopyObjectResult")
+	x.time("LastModified", info.ModTime)
+	x.etag(etagOf(info))
+	x.checksums(info.Checksums)
+	x.close("CopyObjectResult")
+	return r.document(x.b)
+}
+
+// copyOptions reads what a copy shall be. Errors: InvalidArgument, InvalidRequest, those of fileAttr.
+func copyOptions(r *request) (core.CopyOptions, error) {
+	h := r.http.Header
+	o := core.CopyOptions{MakeParents: true}
+	attr, err := fileAttr(h)
+	if err != nil {
+		return o, err
+	}
+	switch directive := h.Get("X-Amz-Metadata-Directive"); directive {
+	case "", "COPY":
+	case "REPLACE":
+		o.ReplaceAttr = &attr
+	default:
+		return o, invalidArgument("x-amz-metadata-directive", directive, "Unknown metadata directive: use COPY or REPLACE.")
+	}
+	if name := h.Get("X-Amz-Checksum-Algorithm"); name != "" {
+		a, err := checksum.Parse(name)
+		if err != nil {
+			return o, checksumRefused(err)
+		}
+		o.Algorithm = string(a)
+	}
+	o.Dest, err = writeCond(h)
+	return o, err
+}
+
+// copy copies one version. An object without bytes may change between a file and a directory that is a key.
+func (s *Server) copy(r *request, src source, from core.Info, o core.CopyOptions) (core.Info, error) {
+	if !from.Dir && !(r.path.IsDir() && from.Size == 0) {
+		o.Source = core.Cond{IfMatch: from.ETag}
+		info, err := s.ns.Copy(r.ctx, src.path, r.path, o)
+		return info, r.asKey(err)
+	}
+	attr := core.FileAttr{Headers: from.Headers, User: from.User}
+	if o.ReplaceAttr != nil {
+		attr = *o.ReplaceAttr
+	}
+	if r.path.IsDir() {
+		return s.ns.Mkdir(r.ctx, r.path, core.MkdirOptions{MakeParents: true, Marker: true, Headers: attr.Headers, User: attr.User, Cond: o.Dest})
+	}
+	w, err := s.ns.Create(r.ctx, r.path, core.CreateOptions{MakeParents: true, Cond: o.Dest, Attr: attr})
+	if err != nil {
+		return core.Info{}, err
+	}
+	defer w.Abort()
+	return w.Commit(r.ctx, core.CommitOptions{})
+}
+
+// checksums writes the elements of additional checksums.
+func (x *xmlWriter) checksums(sums []core.Checksum) {
+	for _, c := range sums {
+		x.text("Checksum"+c.Algorithm, c.Value)
+	}
+	if len(sums) > 0 {
+		x.optional("ChecksumType", sums[0].Type)
+	}
+}
