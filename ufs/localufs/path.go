@@ -1,0 +1,190 @@
+package localufs
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/ufs"
+)
+
+// place is a name as the system calls take it: an open directory and one segment.
+type place struct {
+	dir  int // descriptor of the parent, open for reading
+	base string
+}
+
+func (p place) close() { closeFD(p.dir) }
+
+// open opens path, relative to the root, which it cannot leave.
+func (s *Store) open(path string, flags int) (fd int, err error) {
+	if path == "" {
+		path = "."
+	}
+	conn, err := s.root.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	how := unix.OpenHow{
+		Flags:   uint64(flags) | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
+	}
+	cerr := conn.Control(func(root uintptr) {
+		err = retry(func() (e error) {
+			fd, e = unix.Openat2(int(root), strings.TrimSuffix(path, "/"), &how)
+			return e
+		})
+	})
+	if err = errors.Join(cerr, err); err != nil {
+		return -1, err
+	}
+	return fd, nil
+}
+
+// parent returns the place of name, whose parent must exist.
+func (s *Store) parent(name string) (place, error) {
+	dir, base := split(name)
+	fd, err := s.open(dir, unix.O_RDONLY|unix.O_DIRECTORY)
+	return place{dir: fd, base: base}, err
+}
+
+// makeParent returns the place of name, whose missing ancestors it makes, durably.
+func (s *Store) makeParent(name string) (place, error) {
+	dir, base := split(name)
+	fd, err := s.makeDir(dir)
+	return place{dir: fd, base: base}, err
+}
+
+// makeDir returns the directory dir ("" or "a/b/"), open; what is missing of it is made, durably.
+func (s *Store) makeDir(dir string) (fd int, err error) {
+	const tries = 4 // someone may remove what we have just made
+	for range tries {
+		fd, err = s.open(dir, unix.O_RDONLY|unix.O_DIRECTORY)
+		if err == nil {
+			s.settle(dir)
+			return fd, nil
+		}
+		if !errors.Is(err, unix.ENOENT) || dir == "" {
+			return -1, err
+		}
+		p, err := s.makeParent(dir)
+		if err != nil {
+			return -1, err
+		}
+		settled := s.unsettle(dir)
+		err = unix.Mkdirat(p.dir, p.base, 0o755)
+		if err == nil {
+			err = s.fsync(p.dir, "parent of a made directory")
+		}
+		settled()
+		p.close()
+		if err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
+			return -1, err
+		}
+	}
+	return -1, err
+}
+
+// split cuts name into its parent directory, with a slash unless it is the root, and its last segment.
+func split(name string) (dir, base string) {
+	name = strings.TrimSuffix(name, "/")
+	i := strings.LastIndexByte(name, '/') + 1
+	return name[:i], name[i:]
+}
+
+// begin judges what every method is given.
+func (s *Store) begin(
+	ctx context.Context, op, name string, check func(f ufs.Features, op, name string) error,
+) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return check(s.feat, op, name)
+}
+
+// classify gives an error of a system call its kind.
+func classify(op, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*errs.Error](err); ok {
+		return e
+	}
+	if p, ok := errors.AsType[*os.PathError](err); ok {
+		err = p.Err // the path in it repeats the name, or is the process's business
+	}
+	return errs.E(op, name, kindOf(err), err)
+}
+
+func kindOf(err error) errs.Kind {
+	for kind, codes := range map[errs.Kind][]unix.Errno{
+		errs.NotExist:    {unix.ENOENT, unix.ENXIO},
+		errs.Exist:       {unix.EEXIST},
+		errs.IsDir:       {unix.EISDIR},
+		errs.NotDir:      {unix.ENOTDIR},
+		errs.NotEmpty:    {unix.ENOTEMPTY},
+		errs.Permission:  {unix.EACCES, unix.EPERM, unix.EROFS, unix.EXDEV, unix.ELOOP},
+		errs.NoSpace:     {unix.ENOSPC, unix.EDQUOT},
+		errs.TooLarge:    {unix.EFBIG},
+		errs.Invalid:     {unix.EINVAL, unix.ENAMETOOLONG, unix.EILSEQ},
+		errs.Unsupported: {unix.ENOSYS, unix.EOPNOTSUPP},
+		errs.Unavailable: {unix.EIO, unix.ESTALE, unix.ENODEV, unix.ETIMEDOUT, unix.EHOSTDOWN, unix.EHOSTUNREACH,
+			unix.ECONNREFUSED, unix.ENOTCONN, unix.EREMOTEIO, unix.EMFILE, unix.ENFILE, unix.EBUSY, unix.ENOMEM, unix.EAGAIN},
+	} {
+		for _, c := range codes {
+			if errors.Is(err, c) {
+				return kind
+			}
+		}
+	}
+	if errors.Is(err, os.ErrClosed) {
+		return errs.Unavailable // the store was closed
+	}
+	return errs.Other
+}
+
+// missing turns an errno that says a name leads nowhere into errs.NotExist: for reading, a path through a file does.
+func missing(op, name string, err error) error {
+	if errors.Is(err, unix.ENOTDIR) {
+		return errs.E(op, name, errs.NotExist, nil)
+	}
+	return outside(op, name, err)
+}
+
+// outside explains the errors of open that classify alone would leave unclear.
+func outside(op, name string, err error) error {
+	switch {
+	case errors.Is(err, unix.EXDEV):
+		return errs.New(op, name, errs.Permission, "a symbolic link on the way leads out of the store's root")
+	case errors.Is(err, unix.ELOOP):
+		return errs.New(op, name, errs.Permission, "the symbolic links on the way form a loop")
+	case errors.Is(err, unix.ENOSYS):
+		return errs.New(op, name, errs.Unsupported, "the kernel has no openat2; Linux 5.6 or later is needed")
+	}
+	return classify(op, name, err)
+}
+
+// moved explains the errors of a rename between directories of the store.
+func moved(op, name string, err error) error {
+	if errors.Is(err, unix.EXDEV) {
+		return errs.New(op, name, errs.Unsupported,
+			"another file system is mounted below the store's root; mount that directory as a store of its own")
+	}
+	return classify(op, name, err)
+}
+
+func retry(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR && err != unix.EAGAIN { //nolint:errorlint // system calls return bare errnos
+			return err
+		}
+	}
+}
+
+func closeFD(fd int) {
+	_ = unix.Close(fd) // after fsync or only for reading: nothing is lost with it
+}
