@@ -118,7 +118,7 @@ func (d *digested) Read(p []byte) (int, error) {
 
 // decodedLength returns the value of x-amz-decoded-content-length, -1 if it is absent.
 func decodedLength(h http.Header) (int64, error) {
-	text := h.Get(headerDecodedLength)
+	text := first(h, headerDecodedLength)
 	if text == "" {
 		return -1, nil
 	}
@@ -135,7 +135,7 @@ func decodedLength(h http.Header) (int64, error) {
 // announcedTrailer returns the lower-case name in x-amz-trailer, "" if there is none. S3 knows one kind of trailer, a
 // checksum, and takes one of it.
 func announcedTrailer(h http.Header) (string, error) {
-	name := strings.ToLower(strings.Trim(h.Get(headerTrailer), " \t"))
+	name := strings.ToLower(strings.Trim(first(h, headerTrailer), " \t"))
 	if name == "" {
 		return "", nil
 	}

@@ -218,9 +218,20 @@ func values(h http.Header, name string) []string {
 	return h[string(key)]
 }
 
+// first returns the first value of the header key, which is in net/http's spelling.
+func first(h http.Header, key string) string {
+	if values := h[key]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
 // appendFolded appends s without leading and trailing blanks and with one space for every run of them inside.
 func appendFolded(b []byte, s string) []byte {
 	s = strings.Trim(s, " \t")
+	if strings.IndexByte(s, '\t') < 0 && !strings.Contains(s, "  ") { // nearly always
+		return append(b, s...)
+	}
 	blank := false
 	for i := range len(s) {
 		if s[i] == ' ' || s[i] == '\t' {

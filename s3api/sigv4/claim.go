@@ -24,6 +24,7 @@ const (
 const (
 	headerContentHash = "X-Amz-Content-Sha256"
 	headerToken       = "X-Amz-Security-Token"
+	headerDate        = "X-Amz-Date"
 
 	maxNames   = 256                // signed headers of a request; clients sign a dozen
 	maxExpires = 7 * 24 * time.Hour // AWS's limit for a presigned request
@@ -59,7 +60,7 @@ func (c *claim) malformed(why string, fields ...Field) *Error {
 func claimOf(r *http.Request, t *target) (claim, error) {
 	header := r.Header["Authorization"]
 	query := t.presigned()
-	if r.Method == http.MethodPost && isForm(r.Header.Get("Content-Type")) {
+	if r.Method == http.MethodPost && isForm(first(r.Header, "Content-Type")) {
 		if len(header) > 0 || query {
 			return claim{}, multipleMechanisms()
 		}
@@ -164,13 +165,13 @@ func headerClaim(h http.Header, value string) (claim, error) {
 
 // setHeaderTime takes the time of a request from x-amz-date, else from Date. Either is bound by the string to sign.
 func (c *claim) setHeaderTime(h http.Header) error {
-	if stamp := h.Get("X-Amz-Date"); stamp != "" {
+	if stamp := first(h, headerDate); stamp != "" {
 		if !c.setStamp(stamp) {
 			return accessDenied("AWS authentication requires a valid Date or x-amz-date header")
 		}
 		return nil
 	}
-	date := h.Get("Date")
+	date := first(h, "Date")
 	if c.setStamp(date) {
 		return nil
 	}
@@ -262,7 +263,7 @@ func checkNames(names string, malformed func(why string, _ ...Field) *Error) err
 	previous := ""
 	for name := range strings.SplitSeq(names, ";") {
 		for i := range len(name) {
-			if c := name[i]; !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || strings.IndexByte("-_.!#$%&'*+^`|~", c) >= 0) {
+			if !isNameByte(name[i]) {
 				return malformed("a name in SignedHeaders is not a lower-case header name.")
 			}
 		}
@@ -272,6 +273,15 @@ func checkNames(names string, malformed func(why string, _ ...Field) *Error) err
 		previous = name
 	}
 	return nil
+}
+
+// isNameByte reports whether c may stand in a header's name, in lower case.
+func isNameByte(c byte) bool {
+	switch {
+	case 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '-':
+		return true
+	}
+	return strings.IndexByte("_.!#$%&'*+^`|~", c) >= 0
 }
 
 // checkScope requires the credential to be scoped to this service and its region, and to the day of the request.
@@ -321,13 +331,16 @@ func checkHeaders(h http.Header, signed string) error {
 	if !contains(signed, "host") {
 		unsigned = append(unsigned, "host")
 	}
-	for key := range h {
+	for key, values := range h {
 		if hasPrefixFold(key, "X-Amz-") && !contains(signed, key) {
 			unsigned = append(unsigned, strings.ToLower(key))
 		}
+		if err := checkSingle(key, values); err != nil {
+			return err
+		}
 	}
 	if len(unsigned) == 0 {
-		return checkSingle(h)
+		return nil
 	}
 	slices.Sort(unsigned)
 	return accessDenied("There were headers present in the request which were not signed",
@@ -350,11 +363,9 @@ func hasPrefixFold(s, prefix string) bool {
 
 // checkSingle refuses a second value of a header of which a handler reads one: a signature cannot tell two values from
 // one that holds a comma.
-func checkSingle(h http.Header) error {
-	for key, values := range h {
-		if len(values) > 1 && single(strings.ToLower(key)) {
-			return invalidArgument(key, "", "The header "+key+" occurs more than once.")
-		}
+func checkSingle(key string, values []string) error {
+	if len(values) > 1 && single(strings.ToLower(key)) {
+		return invalidArgument(key, "", "The header "+key+" occurs more than once.")
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package sigv4
 
 import (
-	"encoding/hex"
 	"net/http"
 	"strings"
 )
@@ -45,7 +44,7 @@ func (p Payload) String() string {
 
 // payloadOf finds the payload a claim with credentials announces and sets the claim's payloadHash.
 func (v *Verifier) payloadOf(r *http.Request, t *target, c *claim) (Payload, error) {
-	c.payloadHash = r.Header.Get(headerContentHash)
+	c.payloadHash = first(r.Header, headerContentHash)
 	if c.typ == Presigned {
 		value, n := t.get(queryContentHash)
 		switch {
@@ -98,27 +97,36 @@ func parsePayload(hash string) (Payload, error) {
 
 // isDigest reports whether s is a SHA-256 in lower-case hex, the only form clients sign.
 func isDigest(s string) bool {
-	sum, err := hex.DecodeString(s)
-	return err == nil && len(sum) == keySize && s == strings.ToLower(s)
+	for i := range len(s) {
+		if unhex(s[i]) < 0 || 'A' <= s[i] && s[i] <= 'F' {
+			return false
+		}
+	}
+	return len(s) == 2*keySize
 }
 
 // anonymous returns the Auth of a request without credentials. Its body may still have a digest or be aws-chunked:
 // unsigned clients frame theirs when they send a trailing checksum, and not all of them say so in x-amz-content-sha256.
 func (v *Verifier) anonymous(r *http.Request) (Auth, error) {
 	a := Auth{Type: Anonymous, Payload: UnsignedPayload, PayloadHash: unsignedPayload}
-	if hash := r.Header.Get(headerContentHash); hash != "" {
+	if hash := first(r.Header, headerContentHash); hash != "" {
 		payload, err := parsePayload(hash)
 		if err != nil {
 			return Auth{}, err
 		}
 		a.Payload, a.PayloadHash = payload, hash
-	} else if r.Header.Get(headerTrailer) != "" && isChunked(r.Header) {
+	} else if first(r.Header, headerTrailer) != "" && isChunked(r.Header) {
 		a.Payload, a.PayloadHash = UnsignedTrailer, unsignedTrailer
 	}
 	if a.Payload == StreamingPayload || a.Payload == StreamingTrailer {
 		return Auth{}, accessDenied("The chunks are signed, but the request has no credentials.")
 	}
-	return a, checkSingle(r.Header)
+	for key, values := range r.Header {
+		if err := checkSingle(key, values); err != nil {
+			return Auth{}, err
+		}
+	}
+	return a, nil
 }
 
 // isChunked reports whether aws-chunked is among the content encodings.
