@@ -117,6 +117,8 @@ func (s *Server) checkCreate(r *request, o core.CreateOptions) error {
 		return err
 	case o.Cond.IfMatch != "":
 		return errs.Precondition
+	case r.path.IsDir(): // nothing is there, so the name's last segment is the empty one
+		return errs.New("webhdfs.create", r.name, errs.Invalid, "a file's name is not empty")
 	}
 	up, err := s.nearest(r)
 	switch {

@@ -60,7 +60,14 @@ func (s *Server) send(w http.ResponseWriter, r *request, rng core.Range) error {
 		return fileNotFound("File %s not found: another file took its name since it was opened", r.name)
 	}
 	_, n := rd.Span()
-	writeHeader(w, r, http.StatusOK, "application/octet-stream", n)
-	r.bytes, err = rd.WriteTo(w)
+	if n == 0 {
+		writeEmpty(w, r, http.StatusOK)
+		return nil
+	}
+	// The first byte starts the response: a store that fails before it is an exception still.
+	setBody(w.Header(), "application/octet-stream", n)
+	if r.bytes, err = rd.WriteTo(w); err == nil || r.bytes > 0 {
+		r.status = http.StatusOK
+	}
 	return err
 }

@@ -16,10 +16,15 @@ const defaultBlockSize = 128 << 20
 
 // writeHeader starts a response of n bytes.
 func writeHeader(w http.ResponseWriter, r *request, status int, contentType string, n int64) {
-	w.Header().Set("Content-Type", contentType)
-	w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
+	setBody(w.Header(), contentType, n)
 	r.status = status
 	w.WriteHeader(status)
+}
+
+// setBody announces a body of n bytes.
+func setBody(h http.Header, contentType string, n int64) {
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.FormatInt(n, 10))
 }
 
 // writeEmpty writes a response without a body. Hadoop's clients want it typed and with its length.
