@@ -119,20 +119,17 @@ func disks(n int) []string {
 	return types
 }
 
-// getFileChecksum serves GETFILECHECKSUM, at once unless the client wants the URL of step two.
+// getFileChecksum serves GETFILECHECKSUM, in two steps: some clients insist on the redirect.
 func (s *Server) getFileChecksum(w http.ResponseWriter, r *request) error {
 	info, err := s.file(r)
 	if err != nil {
 		return err
 	}
-	if r.ticket == nil && r.q.boolean("noredirect", false) {
+	if r.ticket == nil {
 		if err := s.o.Attrs.CheckAccess(r.Context(), r.path, 4); err != nil {
 			return err
 		}
 		return s.redirect(w, r, info.ID)
-	}
-	if r.q.err != nil {
-		return r.q.err
 	}
 	sum, err := s.o.Locator.FileChecksum(r.Context(), r.path)
 	switch {

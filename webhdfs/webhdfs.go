@@ -5,7 +5,7 @@
 //
 // # Two steps
 //
-// CREATE, APPEND and OPEN answer the first request with 307 and an absolute URL. Step one checks all that can fail, since
+// CREATE, APPEND, OPEN and GETFILECHECKSUM answer the first request with 307 and an absolute URL. Step one checks all that can fail, since
 // a Java client turns only its answer into a clean exception. The URL carries a ticket (ticket.go) that names the user and
 // the parameters of step one, so that the second request needs no credentials; it may be used again, and OPEN's takes an
 // appended offset. A client that cannot follow redirects sends its bytes at once with data=true, HttpFS's mark of step two,
@@ -22,7 +22,6 @@
 package webhdfs
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"io"
@@ -188,7 +187,7 @@ func (s *Server) access(r *request, err error, took time.Duration) {
 	if err != nil {
 		attrs = append(attrs, slog.String("kind", errs.KindOf(err).Error()), slog.Any("err", err))
 	}
-	s.o.Logger.LogAttrs(context.WithoutCancel(r.Context()), slog.LevelInfo, "request", attrs...)
+	s.o.Logger.LogAttrs(r.Context(), slog.LevelInfo, "request", attrs...)
 }
 
 // setHeaders sets what a NameNode sends with every answer.

@@ -11,6 +11,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -165,7 +168,6 @@ func TestAnswers(t *testing.T) {
 		{"GET", "/?op=GETDELEGATIONTOKEN&renewer=bob", 200, `{"Token":null}`},
 		{"GET", "/?op=GETSERVERDEFAULTS", 200, `{"FsServerDefaults":{"blockSize":134217728,"bytesPerChecksum":512,"checksumType":2,` +
 			`"defaultStoragePolicyId":7,"encryptDataTransfer":false,"fileBufferSize":4096,"keyProviderUri":"","replication":1,"trashInterval":0,"writePacketSize":65536}}`},
-		{"GET", "/d/f?op=GETFILECHECKSUM", 200, `{"FileChecksum":{"algorithm":"MD5-of-0MD5-of-512CRC32C","bytes":"` + strings.Repeat("0", 56) + `","length":28}}`},
 		{"GET", "/d/f?op=GETFILEBLOCKLOCATIONS&length=9223372036854775807", 200, `{"BlockLocations":{"BlockLocation":[{"cachedHosts":[],"corrupt":false,` +
 			`"hosts":["w1"],"length":9,"names":["10.0.0.1:9870"],"offset":0,"storageTypes":["DISK"],"topologyPaths":["/default-rack/10.0.0.1:9870"]}]}}`},
 		{"GET", "/empty?op=GETFILEBLOCKLOCATIONS", 200, `{"BlockLocations":{"BlockLocation":[]}}`},
@@ -366,6 +368,53 @@ func TestOpen(t *testing.T) {
 	f.ns.put("/d/f", "bob", 0o644, []byte("other"))
 	if a := f.send("GET", loc, nil); a.status != 404 {
 		t.Errorf("replaced file: %d %s", a.status, a.body)
+	}
+}
+
+func TestGetFileChecksum(t *testing.T) {
+	f := serve(t, nil)
+	want := `{"FileChecksum":{"algorithm":"MD5-of-0MD5-of-512CRC32C","bytes":"` + strings.Repeat("0", 56) + `","length":28}}`
+	if a := f.follow("GET", "/d/f?op=GETFILECHECKSUM", ""); a.status != 200 || a.body != want {
+		t.Errorf("got %d %s\nwant %s", a.status, a.body, want)
+	}
+	f.ns.put("/d/nosum", "bob", 0o644, nil)
+	a := f.follow("GET", "/d/nosum?op=GETFILECHECKSUM", "")
+	if class, msg := a.exception(t); a.status != 403 || class != classIO || msg != "Fail to get checksum of /d/nosum" {
+		t.Errorf("got %d %s %s", a.status, class, msg)
+	}
+}
+
+// TestCurl does what the documentation of WebHDFS shows: curl sends its body with step one and again after the redirect.
+func TestCurl(t *testing.T) {
+	curl, err := exec.LookPath("curl")
+	if err != nil {
+		t.Skip("curl is not installed")
+	}
+	f := serve(t, nil)
+	run := func(args ...string) string {
+		t.Helper()
+		out, err := exec.CommandContext(t.Context(), curl, append([]string{"-sS", "--noproxy", "*", "-L"}, args...)...).Output()
+		if err != nil {
+			t.Fatalf("curl %q: %v", args, err)
+		}
+		return string(out)
+	}
+	for _, size := range []int{0, 5, 100_000, 3 << 20} {
+		data := strings.Repeat("z", size)
+		file := filepath.Join(t.TempDir(), "f")
+		if err := os.WriteFile(file, []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		u := f.url + prefix + "/curl?user.name=bob&op="
+		if code := run("-T", file, "-o", os.DevNull, "-w", "%{http_code}", u+"CREATE&overwrite=true"); code != "201" {
+			t.Errorf("CREATE of %d bytes: %s", size, code)
+		}
+		if code := run("-X", "POST", "-T", file, "-o", os.DevNull, "-w", "%{http_code}", u+"APPEND"); code != "200" {
+			t.Errorf("APPEND of %d bytes: %s", size, code)
+		}
+		if got := run(u + "OPEN"); got != data+data {
+			t.Errorf("OPEN: %d bytes, want %d", len(got), 2*size)
+		}
 	}
 }
 
