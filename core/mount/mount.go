@@ -1,0 +1,90 @@
+// Package mount is the mount table: which store serves which part of the tree, and under which policies. A Table is an
+// immutable snapshot; changes make another one. It does no I/O and does not know what a store is.
+package mount
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sluicefs/sluice/core"
+)
+
+// Mount is one mounted store with the policies of its part of the tree.
+type Mount struct {
+	ID string // never reused; "root" for the root store
+	core.MountSpec
+	SyncInterval time.Duration // effective
+}
+
+// Table is a snapshot of all mounts, the root first, by path.
+type Table struct {
+	mounts []*Mount
+}
+
+// With returns a table that also holds m, in place of an earlier one of the same id.
+func (t *Table) With(m *Mount) *Table {
+	all := append(t.Without(m.ID).mounts, m)
+	slices.SortFunc(all, func(a, b *Mount) int { return strings.Compare(a.Path.String(), b.Path.String()) })
+	return &Table{all}
+}
+
+// Without returns a table that does not hold the mount id.
+func (t *Table) Without(id string) *Table {
+	all := make([]*Mount, 0, len(t.mounts)+1)
+	for _, m := range t.mounts {
+		if m.ID != id {
+			all = append(all, m)
+		}
+	}
+	return &Table{all}
+}
+
+// All returns the mounts; the slice must not be changed.
+func (t *Table) All() []*Mount { return t.mounts }
+
+// Get returns the mount id, nil if there is none.
+func (t *Table) Get(id string) *Mount {
+	for _, m := range t.mounts {
+		if m.ID == id {
+			return m
+		}
+	}
+	return nil
+}
+
+// At returns the mount whose mount point is the directory p, nil if there is none.
+func (t *Table) At(p core.Path) *Mount {
+	for _, m := range t.mounts {
+		if m.Path.Dir() == p.Dir() {
+			return m
+		}
+	}
+	return nil
+}
+
+// Below reports whether a mount point lies strictly below the directory p.
+func (t *Table) Below(p core.Path) bool {
+	d := p.Dir().String()
+	return slices.ContainsFunc(t.mounts, func(m *Mount) bool {
+		at := m.Path.Dir().String()
+		return at != d && strings.HasPrefix(at, d)
+	})
+}
+
+// Overlaps returns the writable mount whose store root holds, is, or lies in the root of uri; nil if there is none. Roots
+// are compared as text: scheme, authority and path.
+func (t *Table) Overlaps(uri, endpoint string) *Mount {
+	root := rootOf(uri, endpoint)
+	for _, m := range t.mounts {
+		other := rootOf(m.URI, m.Options["endpoint"])
+		if !m.ReadOnly && (strings.HasPrefix(root, other) || strings.HasPrefix(other, root)) {
+			return m
+		}
+	}
+	return nil
+}
+
+func rootOf(uri, endpoint string) string {
+	return strings.TrimRight(endpoint, "/") + " " + strings.TrimRight(uri, "/") + "/"
+}

@@ -1,0 +1,385 @@
+package namespace
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/core/page"
+)
+
+// Content ids are 128 bits in two spaces that the first byte keeps apart: allocated file numbers, and keyed hashes for
+// content known only from a store.
+const (
+	allocatedTag byte = 0x01
+	hashedTag    byte = 0x02
+)
+
+func allocatedContent(x meta.Extent) page.Content {
+	c := page.Content{Rev: x.Rev, Len: x.Len}
+	c.ID[0] = allocatedTag
+	binary.BigEndian.PutUint64(c.ID[8:], x.ID)
+	return c
+}
+
+// hashedContent names the bytes of one version of a store's file. The version is part of the id, so that its full 128
+// bits tell versions apart; the key is secret, so that nobody can choose names that collide.
+func (n *Namespace) hashedContent(store, key, version string, size int64) page.Content {
+	sum := n.hash(store, key, version)
+	c := page.Content{Len: size}
+	copy(c.ID[:], sum[:16])
+	c.ID[0] = hashedTag
+	return c
+}
+
+func (n *Namespace) hash(parts ...string) []byte {
+	h := hmac.New(sha256.New, n.secret)
+	var l [8]byte
+	for _, p := range parts {
+		binary.BigEndian.PutUint64(l[:], uint64(len(p)))
+		h.Write(l[:])
+		io.WriteString(h, p)
+	}
+	return h.Sum(nil)
+}
+
+// rowID returns a stable number for a name known only from its store. It has bit 62 set, which allocated numbers never
+// reach, and not bit 63, since HDFS's are signed.
+func (n *Namespace) rowID(nd *node) uint64 {
+	sum := n.hash(nd.mount.ID, nd.key)
+	return binary.BigEndian.Uint64(sum)>>2 | 1<<62
+}
+
+// derivedETag makes an ETag of a store version.
+func derivedETag(version string) string {
+	sum := md5.Sum([]byte(version))
+	return hex.EncodeToString(sum[:]) + "-1"
+}
+
+// maxExtents is how many extents an entry keeps. Content of more is folded into one fresh extent: its cached pages are
+// given up, and an entry never grows with its file.
+const maxExtents = 64
+
+func wholeExtent(id, rev uint64, size int64) []meta.Extent {
+	if size == 0 {
+		return nil
+	}
+	return []meta.Extent{{ID: id, Rev: rev, Len: size}}
+}
+
+// fold returns xs if they are few, else one extent of the attempt rev.
+func fold(xs []meta.Extent, id, rev uint64, size int64) []meta.Extent {
+	if len(xs) > maxExtents {
+		return wholeExtent(id, rev, size)
+	}
+	return xs
+}
+
+// Entry.Parts holds runs of equal part sizes as pairs of count and size, since nearly all parts of an upload are equal.
+
+func packParts(sizes []int64) (runs []int64) {
+	for _, s := range sizes {
+		if l := len(runs); l > 0 && runs[l-1] == s {
+			runs[l-2]++
+			continue
+		}
+		runs = append(runs, 1, s)
+	}
+	return runs
+}
+
+func unpackParts(runs []int64) (sizes []int64) {
+	for i := 0; i+1 < len(runs); i += 2 {
+		for range runs[i] {
+			sizes = append(sizes, runs[i+1])
+		}
+	}
+	return sizes
+}
+
+// stored is where the bytes of one version of a file are in its store.
+type stored struct {
+	n       *Namespace
+	m       *mounted
+	key     string
+	version string
+	moved   uint64 // position in the list of moves when the reader was opened
+}
+
+// open reads bytes [off, off+length) of the version.
+func (s *stored) open(ctx context.Context, off, length int64) (io.ReadCloser, error) {
+	if s.m.err != nil {
+		return nil, s.m.unavailable()
+	}
+	rc, err := s.m.store.Open(ctx, s.key, off, length, s.version)
+	if isGone(err) {
+		if key, version, ok := s.n.moves.follow(s.m.ID, s.key, s.version, s.moved); ok {
+			rc, err = s.m.store.Open(ctx, key, off, length, version)
+		}
+	}
+	if k := errs.KindOf(err); isGone(err) || k == errs.Precondition || k == errs.Range {
+		return nil, errs.New("namespace.Read", s.key, errs.Conflict,
+			"this version has left the store and is not wholly cached; open the file again")
+	}
+	return rc, err
+}
+
+// extentSource reads one extent, which starts at base in the stored file.
+type extentSource struct {
+	*stored
+	base int64
+}
+
+// Open implements page.Source.
+func (s extentSource) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	return s.stored.open(ctx, s.base+off, n)
+}
+
+// piece is a run of a file's bytes that one page.Content holds.
+type piece struct {
+	content page.Content
+	off, n  int64 // in content
+	source  page.Source
+}
+
+// pieces returns what makes up bytes [off, off+length) of the node's version.
+func (n *Namespace) pieces(ctx context.Context, nd *node, off, length int64) []piece {
+	src := &stored{n: n, m: nd.mount, key: nd.key, moved: n.moves.position()}
+	noCache := nd.mount.ReadType == core.NoCache
+	if !nd.persisted() {
+		src.version = nd.row.Version
+		c := n.hashedContent(nd.mount.ID, nd.key, nd.row.Version, nd.row.Size)
+		// A version seen right after its own mtime may change again unseen: its pages are not kept (safety: weak versions).
+		racy := nd.mount.features.Racy
+		c.NoCache = noCache || racy > 0 && nd.rowAt.Sub(time.Unix(0, nd.row.MTime)) < racy
+		return []piece{{c, off, length, extentSource{src, 0}}}
+	}
+	src.version = nd.entry.Version
+	var ps []piece
+	var at int64 // of the extent in the file
+	for _, x := range nd.entry.Extents {
+		from, to := max(off, at), min(off+length, at+x.Len)
+		if from < to {
+			c := allocatedContent(x)
+			c.NoCache = noCache
+			// The extent's content starts x.Off before the extent does.
+			ps = append(ps, piece{c, x.Off + from - at, to - from, extentSource{src, at - x.Off}})
+		}
+		at += x.Len
+	}
+	return ps
+}
+
+// reader implements core.Reader over the pieces of one version.
+type reader struct {
+	n      *Namespace
+	ctx    context.Context
+	info   core.Info
+	off, l int64
+	pieces []piece
+	cur    *page.Reader
+	closed bool
+}
+
+// Open implements core.Namespace.
+func (n *Namespace) Open(ctx context.Context, p core.Path, r core.Range) (core.Reader, error) {
+	if err := n.traverse(ctx, p); err != nil {
+		return nil, err
+	}
+	nd, err := n.resolve(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	if nd.dir() && !nd.isMarker() {
+		return nil, errs.E("namespace.Open", p.String(), errs.IsDir, nil)
+	}
+	if err := n.require(ctx, &nd, read); err != nil {
+		return nil, err
+	}
+	return n.openNode(ctx, &nd, r)
+}
+
+// isMarker reports whether the directory is an S3 key, which reads as an empty object.
+func (nd *node) isMarker() bool {
+	return nd.entry != nil && nd.entry.Marker || nd.entry == nil && nd.row != nil && nd.row.Marker
+}
+
+func (n *Namespace) openNode(ctx context.Context, nd *node, r core.Range) (core.Reader, error) {
+	if err := n.complete(ctx, nd); err != nil {
+		return nil, err
+	}
+	info := n.infoOf(nd)
+	off, length, err := clamp(r, info.Size)
+	if err != nil {
+		return nil, errs.E("namespace.Open", nd.path.String(), errs.Range, err)
+	}
+	rd := &reader{n: n, ctx: ctx, info: info, off: off, l: length}
+	if length > 0 {
+		rd.pieces = n.pieces(ctx, nd, off, length)
+		if rd.info.Cache == core.Hit && !n.resident(ctx, rd.pieces) {
+			rd.info.Cache = core.Miss
+		}
+	}
+	return rd, nil
+}
+
+func (n *Namespace) resident(ctx context.Context, ps []piece) bool {
+	for _, p := range ps {
+		r := n.o.Cache.NewReader(ctx, p.content, p.off, p.n, p.source)
+		pages, total := r.Resident()
+		r.Close()
+		if pages < total {
+			return false
+		}
+	}
+	return true
+}
+
+// clamp turns the range asked for into offset and length in a file of size bytes.
+func clamp(r core.Range, size int64) (off, n int64, err error) {
+	if r.Off < 0 {
+		n = min(-r.Off, size)
+		return size - n, n, nil
+	}
+	if r.Off > size {
+		return 0, 0, errors.New("the first byte asked for lies beyond the end")
+	}
+	n = size - r.Off
+	if r.Len >= 0 {
+		n = min(n, r.Len)
+	}
+	return r.Off, n, nil
+}
+
+// Info implements core.Reader.
+func (r *reader) Info() core.Info { return r.info }
+
+// Span implements core.Reader.
+func (r *reader) Span() (off, n int64) { return r.off, r.l }
+
+// next makes r.cur the reader of the next piece; false at the end.
+func (r *reader) next() bool {
+	if r.cur != nil {
+		r.cur.Close()
+		r.cur = nil
+	}
+	if len(r.pieces) == 0 {
+		return false
+	}
+	p := r.pieces[0]
+	r.pieces = r.pieces[1:]
+	r.cur = r.n.o.Cache.NewReader(r.ctx, p.content, p.off, p.n, p.source)
+	return true
+}
+
+// Read implements io.Reader.
+func (r *reader) Read(p []byte) (int, error) {
+	if r.closed {
+		return 0, errs.New("namespace.Read", r.info.Path.String(), errs.Invalid, "the reader is closed")
+	}
+	for {
+		if r.cur == nil && !r.next() {
+			return 0, io.EOF
+		}
+		k, err := r.cur.Read(p)
+		if k > 0 {
+			if err == io.EOF {
+				err = nil
+			}
+			return k, err
+		}
+		if err != io.EOF {
+			return 0, err
+		}
+		if !r.next() {
+			return 0, io.EOF
+		}
+	}
+}
+
+// WriteTo implements io.WriterTo.
+func (r *reader) WriteTo(w io.Writer) (total int64, err error) {
+	for r.cur != nil || r.next() {
+		k, err := r.cur.WriteTo(w)
+		total += k
+		if err != nil {
+			return total, err
+		}
+		if !r.next() {
+			break
+		}
+	}
+	return total, nil
+}
+
+// Close implements io.Closer.
+func (r *reader) Close() error {
+	r.closed, r.pieces = true, nil
+	if r.cur != nil {
+		err := r.cur.Close()
+		r.cur = nil
+		return err
+	}
+	return nil
+}
+
+// moves remembers the latest renames on stores, so that an open reader finds its bytes under their new name.
+type moves struct {
+	mu    sync.Mutex
+	total uint64
+	last  []move
+}
+
+type move struct {
+	store, from, to string
+	version         string // of a renamed file, after it; "" for a directory, whose files keep theirs
+}
+
+// maxMoves bounds how many renames a reader that stays open can follow.
+const maxMoves = 1024
+
+func (m *moves) position() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.total
+}
+
+func (m *moves) add(mv move) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.total++
+	if m.last = append(m.last, mv); len(m.last) > maxMoves {
+		m.last = m.last[1:]
+	}
+}
+
+// follow returns what the file key, of the given version at the given position, is called now.
+func (m *moves) follow(store, key, version string, since uint64) (string, string, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	first := m.total - uint64(len(m.last))
+	if since < first {
+		return "", "", false
+	}
+	found := false
+	for _, mv := range m.last[since-first:] {
+		switch {
+		case mv.store != store:
+		case mv.version != "" && key == mv.from:
+			key, version, found = mv.to, mv.version, true
+		case mv.version == "" && len(key) > len(mv.from) && key[:len(mv.from)] == mv.from:
+			key, found = mv.to+key[len(mv.from):], true
+		}
+	}
+	return key, version, found
+}

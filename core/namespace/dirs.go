@@ -1,0 +1,371 @@
+package namespace
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/ufs"
+)
+
+// checkName reports errs.Invalid if the store of p's mount cannot hold the name, and errs.Permission for the reserved
+// staging directory at a mount's root.
+func (n *Namespace) checkName(p core.Path) error {
+	pl := n.walk(p)
+	if pl.mount == nil {
+		return errs.New("namespace", p.String(), errs.Unavailable, "the mount is gone")
+	}
+	if pl.mount.err != nil {
+		return pl.mount.unavailable()
+	}
+	f := pl.mount.features
+	if key := pl.key + "/"; strings.HasPrefix(key, ufs.Staging) {
+		return errs.New("namespace", p.String(), errs.Permission, "the directory .sluice at a mount's root is reserved for staging")
+	}
+	if f.MaxKey > 0 && len(pl.key) > f.MaxKey {
+		return errs.New("namespace", p.String(), errs.Invalid, fmt.Sprintf("the store of the mount %s holds names of at most %d bytes", pl.mount.Path, f.MaxKey))
+	}
+	for segment := range strings.SplitSeq(strings.TrimSuffix(pl.key, "/"), "/") {
+		if pl.key == "" {
+			break
+		}
+		if f.MaxName > 0 && len(segment) > f.MaxName {
+			return errs.New("namespace", p.String(), errs.Invalid, fmt.Sprintf("the store of the mount %s holds names of at most %d bytes, not %.40q…", pl.mount.Path, f.MaxName, segment))
+		}
+		if !f.OddNames && (segment == "" || segment == "." || segment == "..") || !utf8.ValidString(segment) {
+			return errs.New("namespace", p.String(), errs.Invalid, fmt.Sprintf("the store of the mount %s cannot hold the path segment %q", pl.mount.Path, segment))
+		}
+	}
+	return nil
+}
+
+// checkKind reports errs.IsDir or errs.NotDir if a store that cannot hold a file and a directory of one name, or an
+// ambiguous path, forbids p because the other kind is there; and errs.NotDir if an ancestor of p is a file there.
+func (n *Namespace) checkKind(ctx context.Context, p core.Path, either bool) error {
+	pl := n.walk(p)
+	if !pl.mount.features.Dirs && !either {
+		return nil
+	}
+	other, kind := p.Dir(), errs.IsDir
+	if p.IsDir() {
+		other, kind = p.File(), errs.NotDir
+	}
+	if _, err := n.lookupHeld(ctx, other, false); err == nil {
+		return errs.E("namespace", other.String(), kind, nil)
+	} else if k := errs.KindOf(err); k != errs.NotExist && k != errs.NotDir {
+		return err
+	}
+	for dir := p.Parent(); !dir.IsRoot(); dir = dir.Parent() {
+		at := n.walk(dir)
+		if at.entry != nil || at.key == "" {
+			return nil // a directory of the overlay or a mount point
+		}
+		if _, err := n.lookupSince(ctx, dir, false, func(*mounted, time.Time) time.Time { return time.Time{} }); err == nil {
+			return nil
+		}
+		if _, err := n.lookupHeld(ctx, dir.File(), false); err == nil {
+			return errs.E("namespace", dir.File().String(), errs.NotDir, nil)
+		}
+	}
+	return nil
+}
+
+// parents makes sure that every directory above p is in the overlay, so that an entry can be set at p. Missing ones are
+// made if make is set (explicit ones with explicit); else a parent that does not exist is errs.NotExist. The
+// caller holds no locks; what it made may be gone again by the time it has p's lock, and it must look again.
+func (n *Namespace) parents(ctx context.Context, p core.Path, make, explicit bool, mode uint32) error {
+	dir := p.Parent()
+	pl := n.walk(dir)
+	if dir.IsRoot() || pl.entry != nil && pl.entry.Class == meta.Directory && (!explicit || pl.entry.Explicit) && make {
+		return nil
+	}
+	if !make {
+		if _, err := n.lookup(ctx, dir); err != nil {
+			return err
+		}
+	}
+	if pl.entry != nil && pl.entry.Class == meta.Directory && (!explicit || pl.entry.Explicit) {
+		return nil
+	}
+	top := dir
+	for up := dir; !up.IsRoot(); up = up.Parent() {
+		if at := n.walk(up); at.entry != nil && at.entry.Class == meta.Directory && (!explicit || at.entry.Explicit || at.entry.Mount) {
+			break
+		}
+		top = up
+	}
+	unlock, err := n.locks.lock(ctx, top)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return n.promote(ctx, dir, explicit, mode)
+}
+
+// promote puts dir and its ancestors into the overlay where they are not. Directories that exist only in their store
+// become entries without facts of their own; missing ones get the principal as owner if explicit. The caller holds the
+// lock of the topmost one.
+func (n *Namespace) promote(ctx context.Context, dir core.Path, explicit bool, mode uint32) error {
+	var ops []meta.Op
+	edges := dir.Edges()
+	at := core.Root
+	parent, known := meta.RootDir, true
+	made := false
+	for _, edge := range edges {
+		at = at.Child(edge)
+		pl := n.walk(at)
+		if known && pl.entry != nil && pl.entry.Class == meta.Directory {
+			parent = pl.entry.Dir
+			if explicit && !pl.entry.Explicit && !pl.entry.Mount {
+				e := *pl.entry
+				e.Explicit = true
+				ops = append(ops, meta.Op{Kind: meta.Set, Dir: pl.parent().id, Edge: edge, Entry: e})
+			}
+			continue
+		}
+		known = false
+		id, err := n.draw(ctx, &n.dirs)
+		if err != nil {
+			return err
+		}
+		e := meta.Entry{Class: meta.Directory, Dir: meta.DirID(id)}
+		if pl.hidden {
+			e.Base = meta.Base{Kind: meta.Opaque} // it stands where a whiteout hides an older one
+		}
+		if _, err := n.lookupHeld(ctx, at, false); errs.KindOf(err) == errs.NotExist {
+			made = true
+			up, err := n.dirNode(ctx, at.Parent())
+			if err != nil && errs.KindOf(err) != errs.NotExist {
+				return err
+			}
+			e.Owner, e.Group = n.newOwner(ctx, &up)
+			e.MTime = time.Now().UnixNano()
+			e.Explicit = explicit
+			if mode != 0 {
+				e.Mode = mode | 0o300 | modeSet // whoever makes a tree can go on making it
+			}
+		} else if err != nil {
+			return err
+		} else {
+			e.Explicit = pl.mount.features.Dirs // somebody made it, and it stays when it is empty
+		}
+		ops = append(ops, meta.Op{Kind: meta.Set, Dir: parent, Edge: edge, Entry: e})
+		parent = e.Dir
+	}
+	if len(ops) == 0 {
+		return nil
+	}
+	if _, err := n.commit(ctx, ops...); err != nil {
+		return err
+	}
+	if !made || !explicit {
+		return nil
+	}
+	return n.mkdirStore(ctx, dir)
+}
+
+// mkdirStore makes dir in a store with real directories; the overlay already has it.
+func (n *Namespace) mkdirStore(ctx context.Context, dir core.Path) error {
+	pl := n.walk(dir)
+	if !pl.mount.features.Dirs || pl.key == "" || pl.hidden {
+		return nil
+	}
+	pl.mount.derived.Begin(pl.key)
+	info, err := ufs.Mkdir(ctx, pl.mount.store, pl.key, ufs.Attr{})
+	if err != nil {
+		pl.mount.derived.End(pl.key, n.Seq(), nil, false)
+		return err
+	}
+	row := rowOf(info)
+	pl.mount.derived.End(pl.key, n.Seq(), &row, true)
+	return nil
+}
+
+// Mkdir implements core.Namespace.
+func (n *Namespace) Mkdir(ctx context.Context, p core.Path, o core.MkdirOptions) (core.Info, error) {
+	either := p.Either()
+	p = p.Dir()
+	if err := n.checkName(p); err != nil {
+		return core.Info{}, err
+	}
+	if p.IsRoot() {
+		return core.Info{}, errs.E("namespace.Mkdir", "/", errs.Exist, nil)
+	}
+	if err := n.mayChangeIn(ctx, p, nil); err != nil {
+		return core.Info{}, err
+	}
+	if err := n.checkKind(ctx, p, either); err != nil {
+		if errs.KindOf(err) == errs.NotDir && n.fileAt(ctx, p.File()) {
+			return core.Info{}, errs.New("namespace.Mkdir", p.File().String(), errs.Exist, "a file of this name exists")
+		}
+		return core.Info{}, err
+	}
+	for range maxLoads {
+		if err := n.parents(ctx, p, o.MakeParents, o.MakeParents && !o.Marker, o.Mode); err != nil {
+			return core.Info{}, err
+		}
+		info, again, err := n.mkdir(ctx, p, o)
+		if !again {
+			return info, err
+		}
+	}
+	return core.Info{}, errs.New("namespace.Mkdir", p.String(), errs.Conflict, "the parent directory keeps changing")
+}
+
+func (n *Namespace) fileAt(ctx context.Context, p core.Path) bool {
+	_, err := n.lookup(ctx, p)
+	return err == nil
+}
+
+// mkdir makes p under its lock; again says that its parent has gone meanwhile.
+func (n *Namespace) mkdir(ctx context.Context, p core.Path, o core.MkdirOptions) (info core.Info, again bool, err error) {
+	unlock, err := n.locks.lock(ctx, p)
+	if err != nil {
+		return core.Info{}, false, err
+	}
+	defer unlock()
+	pl := n.walk(p)
+	if !pl.inTree {
+		return core.Info{}, true, nil
+	}
+	old, err := n.lookupHeld(ctx, p, true)
+	exists := err == nil
+	if err != nil && errs.KindOf(err) != errs.NotExist {
+		return core.Info{}, false, err
+	}
+	if exists && (!o.Marker || old.place.entry != nil && old.place.entry.Mount) {
+		return core.Info{}, false, errs.E("namespace.Mkdir", p.String(), errs.Exist, nil)
+	}
+	if err := checkCond(o.Cond, exists && old.isMarker(), emptyMD5); err != nil {
+		return core.Info{}, false, errs.E("namespace.Mkdir", p.String(), errs.Precondition, err)
+	}
+	e, err := n.dirEntry(ctx, &pl, &old, exists, o)
+	if err != nil {
+		return core.Info{}, false, err
+	}
+	if _, err := n.commit(ctx, meta.Op{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: e}); err != nil {
+		return core.Info{}, false, err
+	}
+	if err := n.mkdirThrough(ctx, &pl, &e, o); err != nil {
+		if !exists && pl.entry == nil {
+			if _, cerr := n.commit(ctx, meta.Op{Kind: meta.Del, Dir: pl.parent().id, Edge: pl.edge}, meta.Op{Kind: meta.DropDir, Dir: e.Dir}); cerr != nil {
+				return core.Info{}, false, cerr
+			}
+		}
+		return core.Info{}, false, err
+	}
+	nd := node{place: n.walk(p), cache: core.Hit}
+	return n.infoOf(&nd), false, nil
+}
+
+func (n *Namespace) dirEntry(ctx context.Context, pl *place, old *node, exists bool, o core.MkdirOptions) (meta.Entry, error) {
+	e := meta.Entry{Class: meta.Directory}
+	if pl.entry != nil && pl.entry.Class == meta.Directory {
+		e = *pl.entry
+	} else {
+		id, err := n.draw(ctx, &n.dirs)
+		if err != nil {
+			return e, err
+		}
+		e.Dir = meta.DirID(id)
+		if pl.hidden {
+			e.Base = meta.Base{Kind: meta.Opaque}
+		}
+	}
+	if !exists {
+		up, err := n.nearestDir(ctx, pl.path)
+		if err != nil {
+			return e, err
+		}
+		e.Owner, e.Group = n.newOwner(ctx, &up)
+		e.Mode = 0
+		if o.Mode != 0 {
+			e.Mode = o.Mode | modeSet
+		}
+		e.MTime = time.Now().UnixNano()
+	}
+	if o.Marker {
+		e.Marker, e.Headers, e.User, e.MTime = true, o.Headers, o.User, time.Now().UnixNano()
+	} else {
+		e.Explicit = true
+	}
+	return e, nil
+}
+
+// mkdirThrough makes the directory in the store: a real one, or the marker object of an object store.
+func (n *Namespace) mkdirThrough(ctx context.Context, pl *place, e *meta.Entry, o core.MkdirOptions) error {
+	f := pl.mount.features
+	if pl.key == "" || !f.Mkdir {
+		return nil
+	}
+	pl.mount.derived.Begin(pl.key)
+	attr := ufs.Attr{Marker: o.Marker || !f.Dirs, Headers: o.Headers, User: o.User}
+	if f.Dirs && e.Mode&modeSet != 0 {
+		attr.Mode = e.Mode & 0o1777
+	}
+	info, err := ufs.Mkdir(ctx, pl.mount.store, pl.key, attr)
+	if err != nil {
+		pl.mount.derived.End(pl.key, n.Seq(), nil, false)
+		return err
+	}
+	row := rowOf(info)
+	pl.mount.derived.End(pl.key, n.Seq(), &row, true)
+	return nil
+}
+
+// checkCond judges a condition on the current version.
+func checkCond(c core.Cond, exists bool, etag string) error {
+	switch {
+	case c.IfNoneMatch == "*" && exists:
+		return errs.E("", "", errs.Precondition, fmt.Errorf("If-None-Match: the name exists"))
+	case c.IfNoneMatch != "" && c.IfNoneMatch != "*" && exists && c.IfNoneMatch == etag:
+		return errs.E("", "", errs.Precondition, fmt.Errorf("If-None-Match: the ETag is %q", etag))
+	case c.IfMatch != "" && !exists:
+		return errs.E("", "", errs.Precondition, fmt.Errorf("If-Match: the name does not exist"))
+	case c.IfMatch != "" && c.IfMatch != "*" && c.IfMatch != etag:
+		return errs.E("", "", errs.Precondition, fmt.Errorf("If-Match: the ETag is %q", etag))
+	}
+	return nil
+}
+
+// pruneParents removes the directories above p that nobody asked for and that became empty.
+func (n *Namespace) pruneParents(ctx context.Context, p core.Path) {
+	for dir := p.Parent(); !dir.IsRoot(); dir = dir.Parent() {
+		if !n.prune(ctx, dir) {
+			return
+		}
+	}
+}
+
+// prune removes dir if it is an implied directory of the overlay that shows nothing.
+func (n *Namespace) prune(ctx context.Context, dir core.Path) bool {
+	unlock, ok := n.locks.tryLock(dir)
+	if !ok {
+		return false // somebody writes below it
+	}
+	defer unlock()
+	pl := n.walk(dir)
+	e := pl.entry
+	if e == nil || e.Class != meta.Directory || e.Explicit || e.Marker || e.Mount || pl.mount.err != nil {
+		return false
+	}
+	if some, err := n.hasVisible(ctx, &pl); err != nil || some {
+		return false
+	}
+	if pl.mount.features.Dirs && !pl.hidden {
+		pl.mount.derived.Begin(pl.key)
+		err := pl.mount.store.Remove(ctx, pl.key, "")
+		gone := err == nil || isGone(err)
+		pl.mount.derived.End(pl.key, n.Seq(), nil, gone)
+		if !gone {
+			return false
+		}
+	}
+	_, err := n.commit(ctx, meta.Op{Kind: meta.Del, Dir: pl.parent().id, Edge: pl.edge}, meta.Op{Kind: meta.DropDir, Dir: e.Dir})
+	return err == nil
+}

@@ -1,0 +1,352 @@
+package namespace
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/ufs"
+)
+
+// An intent is a journaled promise to look: before a store is changed visibly, the journal says what is about to happen,
+// and the record of the outcome closes it. An intent without an answer (a crash, a store that timed out) stays open; its
+// names accept no other change until it is resolved by looking at the store:
+//
+//	put, copy, append, complete   the key carries the attempt's origin → the outcome is committed; else it did not happen
+//	remove                        the key is gone → committed; else it did not happen
+//	rename                        the source is gone and the destination there → committed; else it did not happen
+//	remove tree, rename by copy   carried on to the end: their first record has already changed what readers see
+//
+// On a store that may still carry out a request that got no answer (S3), an intent that "did not happen" is watched until
+// no late arrival is possible.
+
+// opKind is what an intent is about to do.
+type opKind string
+
+const (
+	opPut      opKind = "put"      // also copy, append and complete: the key gets the bytes of entry
+	opRemove   opKind = "remove"   // the key, at version
+	opRename   opKind = "rename"   // key to toKey in one step
+	opTrash    opKind = "trash"    // everything below key; already hidden by a whiteout
+	opCopyTree opKind = "copytree" // copy everything below key to toKey, then flip
+	opDropTree opKind = "droptree" // remove what a copied tree left at key; hidden by a whiteout
+)
+
+// openIntent is an intent as it is journaled, in the Extra fields of a Note of meta.IntentsDir.
+type openIntent struct {
+	op         opKind
+	path, to   string // names
+	store, key string
+	toKey      string
+	version    string
+	token      string // staged bytes, or a store's upload id
+	upload     string // id of the upload a complete ends
+	entry      meta.Entry
+	since      time.Time
+
+	edge string // in meta.IntentsDir
+}
+
+func (in *openIntent) note() meta.Entry {
+	x := map[string]string{
+		"op": string(in.op), "path": in.path, "to": in.to, "store": in.store, "key": in.key, "toKey": in.toKey,
+		"version": in.version, "token": in.token, "upload": in.upload, "since": strconv.FormatInt(in.since.UnixNano(), 10),
+	}
+	if in.entry.Class != 0 {
+		b, _ := json.Marshal(in.entry) // plain data: cannot fail
+		x["entry"] = string(b)
+	}
+	for k, v := range x {
+		if v == "" {
+			delete(x, k)
+		}
+	}
+	return meta.Entry{Class: meta.Note, Extra: x}
+}
+
+func intentOf(edge string, e *meta.Entry) (in openIntent, err error) {
+	x := e.Extra
+	in = openIntent{op: opKind(x["op"]), path: x["path"], to: x["to"], store: x["store"], key: x["key"], toKey: x["toKey"],
+		version: x["version"], token: x["token"], upload: x["upload"], edge: edge}
+	ns, err := strconv.ParseInt(x["since"], 10, 64)
+	if err == nil && x["entry"] != "" {
+		err = json.Unmarshal([]byte(x["entry"]), &in.entry)
+	}
+	in.since = time.Unix(0, ns)
+	return in, err
+}
+
+func (in *openIntent) set() meta.Op {
+	return meta.Op{Kind: meta.Set, Dir: meta.IntentsDir, Edge: in.edge, Entry: in.note()}
+}
+
+func (in *openIntent) close() meta.Op {
+	return meta.Op{Kind: meta.Del, Dir: meta.IntentsDir, Edge: in.edge}
+}
+
+// begin journals the intent together with ops.
+func (n *Namespace) begin(ctx context.Context, in *openIntent, ops ...meta.Op) error {
+	id, err := n.draw(ctx, &n.revs)
+	if err != nil {
+		return err
+	}
+	in.edge, in.since = fmt.Sprintf("%016x", id), time.Now()
+	_, err = n.commit(ctx, append(ops, in.set())...)
+	return err
+}
+
+// unanswered reports whether err leaves it open whether the store did what it was asked.
+func unanswered(err error) bool {
+	return errs.KindOf(err) == errs.Unavailable || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// through carries a change of one name to its store: it journals the intent, takes the store's step, and journals what
+// outcome returns then. row is what the store has at the key after the step; its Name is empty if nothing.
+// The caller holds the name's lock. A client that hangs up does not stop it.
+func (n *Namespace) through(ctx context.Context, pl *place, in *openIntent, step func(context.Context) error, outcome func() []meta.Op, row *ufs.Info) error {
+	ctx = context.WithoutCancel(ctx)
+	if err := n.begin(ctx, in); err != nil {
+		return err
+	}
+	d := pl.mount.derived
+	d.Begin(pl.key)
+	if err := step(ctx); err != nil {
+		d.End(pl.key, n.Seq(), nil, false)
+		return n.failed(ctx, in, err)
+	}
+	seq, err := n.commit(ctx, append(outcome(), in.close())...)
+	if err != nil {
+		d.End(pl.key, n.Seq(), nil, false)
+		return err
+	}
+	if row == nil || row.Name == "" {
+		d.End(pl.key, seq, nil, true)
+		return nil
+	}
+	r := rowOf(*row)
+	d.End(pl.key, seq, &r, true)
+	return nil
+}
+
+// failed closes an intent whose step failed for certain, or keeps it open for watchIntents.
+func (n *Namespace) failed(ctx context.Context, in *openIntent, err error) error {
+	if unanswered(err) {
+		n.resolving.Lock()
+		n.open[in.edge] = *in
+		n.resolving.Unlock()
+		return err
+	}
+	if _, cerr := n.commit(ctx, in.close()); cerr != nil {
+		return errors.Join(err, cerr)
+	}
+	return err
+}
+
+// blocked reports errs.Unavailable if an earlier change of the place got no answer yet.
+func (n *Namespace) blocked(pl *place) error {
+	n.resolving.Lock()
+	defer n.resolving.Unlock()
+	for _, in := range n.open {
+		if in.store == pl.mount.ID && (related(in.key, pl.key) || in.toKey != "" && related(in.toKey, pl.key)) {
+			return errs.New("namespace", pl.path.String(), errs.Unavailable,
+				"an earlier change of this name got no answer from its store; it is being looked into, try again")
+		}
+	}
+	return nil
+}
+
+// related reports whether two store names are the same or one holds the other.
+func related(a, b string) bool {
+	under := func(dir, name string) bool {
+		return dir != "" && dir[len(dir)-1] == '/' && len(name) >= len(dir) && name[:len(dir)] == dir
+	}
+	return a == b || under(a, b) || under(b, a)
+}
+
+// resolveAll resolves the intents the journal left open. Those whose store does not answer are left to watchIntents.
+func (n *Namespace) resolveAll(ctx context.Context) {
+	n.tree.View(func(v meta.View) {
+		for edge, e := range v.Children(meta.IntentsDir, "") {
+			in, err := intentOf(edge, e)
+			if err != nil {
+				n.o.Logger.Error("an intent in the journal cannot be read; its name stays as it is", "intent", edge, "err", err)
+				continue
+			}
+			n.open[edge] = in
+		}
+	})
+	n.resolveOpen(ctx)
+}
+
+// watchInterval is how often open intents are looked at again.
+const watchInterval = 2 * time.Second
+
+// watchIntents resolves open intents until ctx ends.
+func (n *Namespace) watchIntents(ctx context.Context) {
+	t := time.NewTicker(watchInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			n.resolveOpen(ctx)
+		}
+	}
+}
+
+func (n *Namespace) resolveOpen(ctx context.Context) {
+	n.resolving.Lock()
+	all := make([]openIntent, 0, len(n.open))
+	for _, in := range n.open {
+		all = append(all, in)
+	}
+	n.resolving.Unlock()
+	for _, in := range all {
+		done, err := n.resolveIntent(ctx, &in)
+		if err != nil {
+			n.o.Logger.Warn("a change without an answer from its store stays open", "op", in.op, "path", in.path, "kind", errs.KindOf(err).Error(), "err", err)
+			continue
+		}
+		if done {
+			n.resolving.Lock()
+			delete(n.open, in.edge)
+			n.resolving.Unlock()
+		}
+	}
+}
+
+// resolveIntent looks at the store and commits the outcome; done is false if a late arrival is still possible.
+func (n *Namespace) resolveIntent(ctx context.Context, in *openIntent) (done bool, err error) {
+	m := n.mountOf(in.store)
+	if m == nil { // unmounted since: nothing of it is in the tree any more
+		_, err := n.commit(ctx, in.close())
+		return err == nil, err
+	}
+	if m.err != nil {
+		return false, m.unavailable()
+	}
+	path, err := core.ParsePath(in.path)
+	if err != nil {
+		return false, err
+	}
+	paths := []core.Path{path}
+	if in.to != "" {
+		to, err := core.ParsePath(in.to)
+		if err != nil {
+			return false, err
+		}
+		paths = append(paths, to)
+	}
+	unlock, err := n.locks.lock(ctx, paths...)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	if in.op == opCopyTree {
+		return n.resumeCopyTree(ctx, m, in, paths)
+	}
+	ops, happened, err := n.outcomeOf(ctx, m, in, paths)
+	if err != nil {
+		return false, err
+	}
+	if !happened && m.features.Kind != "local" && time.Since(in.since) < n.o.WatchOpen && in.op == opPut {
+		return false, nil
+	}
+	m.derived.Begin(in.key)
+	seq, err := n.commit(ctx, append(ops, in.close())...)
+	m.derived.End(in.key, seq, nil, false)
+	if in.toKey != "" {
+		m.derived.Begin(in.toKey)
+		m.derived.End(in.toKey, seq, nil, false)
+	}
+	return err == nil, err
+}
+
+// outcomeOf returns the operations that commit what the store shows to have happened.
+func (n *Namespace) outcomeOf(ctx context.Context, m *mounted, in *openIntent, paths []core.Path) (ops []meta.Op, happened bool, err error) {
+	switch in.op {
+	case opPut:
+		return n.putOutcome(ctx, m, in, paths[0])
+	case opRemove:
+		if _, err := m.store.Stat(ctx, in.key); !isGone(err) {
+			return nil, false, err
+		}
+		return n.removeOps(n.walk(paths[0])), true, nil
+	case opRename:
+		if _, err := m.store.Stat(ctx, in.key); !isGone(err) {
+			return nil, false, err
+		}
+		info, err := m.store.Stat(ctx, in.toKey)
+		if err != nil {
+			if isGone(err) {
+				err = nil
+			}
+			return nil, false, err
+		}
+		src := n.walk(paths[0])
+		dst := n.walk(paths[1])
+		return n.flipOps(&src, &dst, info), true, nil
+	case opTrash:
+		if err := n.trashStore(ctx, m, in.key, in.since); err != nil {
+			return nil, false, err
+		}
+		return n.removeOps(n.walk(paths[0])), true, nil
+	case opDropTree:
+		if err := n.dropSource(ctx, m, in.key, in.since); err != nil {
+			return nil, false, err
+		}
+		return n.removeOps(n.walk(paths[0])), true, nil
+	}
+	return nil, false, errs.New("namespace.resolve", in.path, errs.Unsupported, fmt.Sprintf("the journal holds an intent %q that this version does not know", in.op))
+}
+
+func (n *Namespace) putOutcome(ctx context.Context, m *mounted, in *openIntent, path core.Path) ([]meta.Op, bool, error) {
+	info, err := m.store.Stat(ctx, in.key)
+	if err != nil && !isGone(err) {
+		return nil, false, err
+	}
+	if err != nil || info.Attr.Origin != origin(in.entry.ID, in.entry.Rev) {
+		return nil, false, nil
+	}
+	pl := n.walk(path)
+	if !pl.inTree { // its directory was pruned: the store's own word makes the file visible
+		return nil, true, nil
+	}
+	e := in.entry
+	settle(&e, &m.features, info)
+	ops := []meta.Op{{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: e}}
+	if in.upload != "" {
+		ops = append(ops, n.endUpload(in.upload)...)
+	}
+	return ops, true, nil
+}
+
+// cleanStaging removes what crashed writers staged and no open intent or upload still needs.
+func (n *Namespace) cleanStaging(ctx context.Context) {
+	live := map[string]bool{}
+	n.resolving.Lock()
+	for _, in := range n.open {
+		live[in.token] = true
+	}
+	n.resolving.Unlock()
+	n.tree.View(func(v meta.View) {
+		for _, e := range v.Children(meta.UploadsDir, "") {
+			live[e.Extra["store_id"]] = true
+		}
+	})
+	for _, m := range n.mounts.Load().byID {
+		if m.err != nil || m.ReadOnly {
+			continue
+		}
+		if err := m.store.CleanStaging(ctx, func(token string) bool { return live[token] }); err != nil {
+			n.o.Logger.Warn("staged bytes of an earlier run could not be cleaned up", "mount", m.Path.String(), "err", err)
+		}
+	}
+}

@@ -1,0 +1,248 @@
+package namespace
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/meta"
+)
+
+// Stat implements core.Namespace.
+func (n *Namespace) Stat(ctx context.Context, p core.Path) (core.Info, error) {
+	if err := n.traverse(ctx, p); err != nil {
+		return core.Info{}, err
+	}
+	nd, err := n.resolve(ctx, p)
+	if err != nil {
+		return core.Info{}, err
+	}
+	if err := n.complete(ctx, &nd); err != nil {
+		return core.Info{}, err
+	}
+	return n.infoOf(&nd), nil
+}
+
+// complete fetches what a listing could not say of a file.
+func (n *Namespace) complete(ctx context.Context, nd *node) error {
+	if nd.dir() || nd.entry != nil || nd.row == nil || nd.row.Full {
+		return nil
+	}
+	if err := n.loadName(ctx, &nd.place, time.Now()); err != nil {
+		return err
+	}
+	again, err := n.lookupSince(ctx, nd.path, true, func(*mounted, time.Time) time.Time { return time.Time{} })
+	if err != nil {
+		return err
+	}
+	again.cache = core.Miss
+	*nd = again
+	return nil
+}
+
+// infoOf describes a node.
+func (n *Namespace) infoOf(nd *node) core.Info {
+	o := n.ownedOf(nd)
+	i := core.Info{
+		Path: nd.path, Name: nd.edge, Dir: nd.dir(), Owner: o.owner, Group: o.group, Mode: o.mode, Children: -1,
+		Mount: nd.mount.Path.String(), ReadOnly: nd.mount.ReadOnly, Cache: nd.cache,
+	}
+	if nd.path.IsRoot() {
+		i.ID, i.MountPoint = uint64(meta.RootDir), true
+	}
+	e, r := nd.entry, nd.row
+	switch {
+	case nd.persisted():
+		i.ID, i.Size, i.ETag, i.Version = e.ID, e.Size, e.ETag, origin(e.ID, e.Rev)
+		i.ModTime, i.AccessTime = time.Unix(0, e.MTime), time.Unix(0, e.ATime)
+		i.BlockSize, i.Replication = e.BlockSize, int(e.Replication)
+		i.Headers, i.User, i.Checksums, i.Parts = e.Headers, e.User, decodeChecksums(e.Checksums), unpackParts(e.Parts)
+		i.Age = age(nd.check)
+	case e != nil:
+		i.ID, i.Marker, i.MountPoint = uint64(e.Dir), e.Marker, e.Mount
+		i.Headers, i.User = e.Headers, e.User
+		i.ModTime, i.AccessTime = unixNano(e.MTime), unixNano(e.ATime)
+		if e.MTime == 0 && r != nil {
+			i.ModTime = unixNano(r.MTime)
+		}
+	case r != nil:
+		i.ID, i.Marker = n.rowID(nd), r.Marker
+		i.Size, i.ETag, i.Version = r.Size, r.ETag, r.Version
+		i.ModTime, i.AccessTime = unixNano(r.MTime), unixNano(r.MTime)
+		i.Headers, i.User, i.Checksums = r.Headers, r.User, decodeChecksums(r.Checksums)
+		i.Age = age(nd.rowAt)
+	}
+	if i.Dir {
+		i.Size = 0
+		if i.Marker {
+			i.ETag = emptyMD5
+		}
+		return i
+	}
+	if i.BlockSize == 0 {
+		i.BlockSize = defaultBlock
+	}
+	if i.Replication == 0 {
+		i.Replication = 1
+	}
+	return i
+}
+
+// emptyMD5 is the ETag of a marker, whose object has no bytes.
+const emptyMD5 = "d41d8cd98f00b204e9800998ecf8427e"
+
+// defaultBlock is HDFS's default block size in bytes.
+const defaultBlock = 128 << 20
+
+func unixNano(ns int64) time.Time { return time.Unix(0, ns) }
+
+func age(at time.Time) time.Duration {
+	if at.IsZero() {
+		return 0
+	}
+	return time.Since(at)
+}
+
+// listPage is how many entries one look at the tree takes: bounds the time the tree's read lock is held.
+const listPage = 1000
+
+// List implements core.Namespace.
+func (n *Namespace) List(ctx context.Context, dir core.Path, o core.ListOptions) iter.Seq2[core.Info, error] {
+	return func(yield func(core.Info, error) bool) {
+		d := dir.Dir()
+		err := n.list(ctx, d, o, func(nd *node, name string, prefix bool) bool {
+			if prefix {
+				return yield(core.Info{Name: name, CommonPrefix: true}, nil)
+			}
+			i := n.infoOf(nd)
+			i.Name = name
+			return yield(i, nil)
+		})
+		if err != nil {
+			yield(core.Info{}, err)
+		}
+	}
+}
+
+// list calls show for each entry of the directory until it returns false.
+func (n *Namespace) list(ctx context.Context, dir core.Path, o core.ListOptions, show func(nd *node, name string, prefix bool) bool) error {
+	if err := n.traverse(ctx, dir); err != nil {
+		return err
+	}
+	nd, err := n.lookup(ctx, dir)
+	if errs.KindOf(err) == errs.NotExist {
+		if f, ferr := n.lookup(ctx, dir.File()); ferr == nil && !f.dir() {
+			return errs.E("namespace.List", dir.File().String(), errs.NotDir, nil)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := n.require(ctx, &nd, read|execute); err != nil {
+		return err
+	}
+	left := o.Limit
+	q := meta.Query{Start: n.startOf(&nd.place), Prefix: o.Prefix, Delimiter: o.Delimiter, After: o.After,
+		Children: o.Children, HideShadowed: o.HideShadowed, Limit: listPage}
+	return n.pages(ctx, dir, &q, func(it *meta.Item) bool {
+		if it.CommonPrefix {
+			if !show(nil, it.Name, true) {
+				return false
+			}
+		} else {
+			child := n.itemNode(dir, it)
+			if !show(&child, it.Name, false) {
+				return false
+			}
+		}
+		left--
+		return left != 0
+	})
+}
+
+// pages walks the union from q on, asking the stores for what is not known or too old, until the end or until show returns
+// false.
+func (n *Namespace) pages(ctx context.Context, dir core.Path, q *meta.Query, show func(*meta.Item) bool) error {
+	now := time.Now()
+	q.NotBefore = func(store, _ string) time.Time {
+		if m := n.mountOf(store); m != nil && m.err == nil {
+			return m.oldest(ctx, now)
+		}
+		return time.Time{}
+	}
+	if q.Limit == 0 || q.Limit > listPage {
+		q.Limit = listPage
+	}
+	for stuck := 0; stuck < maxLoads; {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		items, need, done := n.union.Page(*q)
+		for i := range items {
+			if !show(&items[i]) {
+				return nil
+			}
+			q.After = items[i].Name
+		}
+		if len(items) > 0 {
+			stuck = 0
+		}
+		if done {
+			return nil
+		}
+		if need == nil {
+			continue
+		}
+		stuck++
+		if err := n.fill(ctx, dir, *need, q.NotBefore(need.Store, need.Dir)); err != nil {
+			return err
+		}
+	}
+	return errs.New("namespace.List", dir.String(), errs.Conflict, "the directory changes faster than it can be listed; try again")
+}
+
+func (n *Namespace) fill(ctx context.Context, dir core.Path, need meta.Need, since time.Time) error {
+	m := n.mountOf(need.Store)
+	if m == nil {
+		return errs.New("namespace.List", dir.String(), errs.Unavailable, "the mount is gone")
+	}
+	if core.MaxAgeOf(ctx).OnlyIfCached {
+		return errs.New("namespace.List", dir.String(), errs.Unavailable, "only-if-cached: the listing is not known here")
+	}
+	return n.loadList(ctx, m, need, m.Path.Dir().Child(need.Dir), since)
+}
+
+// startOf returns where a walk of the directory at pl begins in both layers.
+func (n *Namespace) startOf(pl *place) meta.Start {
+	s := meta.Start{}
+	s.Dir, s.InTree = pl.dirID()
+	if !pl.hidden && pl.mount != nil && pl.mount.derived != nil {
+		s.Store, s.Key, s.HasStore = pl.mount.ID, pl.key, true
+	}
+	return s
+}
+
+// itemNode returns the node an item of a walk below dir stands for.
+func (n *Namespace) itemNode(dir core.Path, it *meta.Item) node {
+	path := dir.Child(it.Name)
+	_, edge := path.Split()
+	m := n.mountOf(it.Store)
+	if m == nil {
+		m = n.mountOf(rootID)
+	}
+	nd := node{place: place{path: path, edge: edge, mount: m, key: it.Key, entry: it.Entry, inTree: it.Entry != nil},
+		row: it.Row, rowAt: it.At, cache: core.Hit}
+	if it.Entry != nil {
+		nd.check = it.At
+	}
+	return nd
+}
+
+// hasVisible reports whether anything is visible below the directory at pl.
+func (n *Namespace) hasVisible(ctx context.Context, pl *place) (some bool, err error) {
+	q := meta.Query{Start: n.startOf(pl), Children: true, Limit: 1}
+	err = n.pages(ctx, pl.path, &q, func(*meta.Item) bool { some = true; return false })
+	return some, err
+}

@@ -1,0 +1,389 @@
+package namespace
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/core/mount"
+	"github.com/sluicefs/sluice/ufs"
+)
+
+// rootID is the id of the root store. The ids of mounts are drawn from a journaled counter and never used twice, so that
+// pages and facts of a store that was mounted before are never taken for those of another.
+const rootID = "root"
+
+const mountPrefix = "sys/mounts/"
+
+// record is a mount as it is kept in etcd.
+type record struct {
+	ID           string            `json:"id"`
+	Path         string            `json:"path"`
+	URI          string            `json:"uri"`
+	Options      map[string]string `json:"options,omitempty"`
+	ReadOnly     bool              `json:"read_only,omitempty"`
+	SyncInterval *time.Duration    `json:"sync_interval,omitempty"`
+	Owner        string            `json:"owner,omitempty"`
+	Group        string            `json:"group,omitempty"`
+	Mode         uint32            `json:"mode,omitempty"`
+	WriteType    core.WriteType    `json:"write_type,omitempty"`
+	ReadType     core.ReadType     `json:"read_type,omitempty"`
+	Origin       core.MountOrigin  `json:"origin"`
+}
+
+func recordOf(m *mount.Mount) record {
+	s := m.MountSpec
+	return record{m.ID, s.Path.Dir().String(), s.URI, s.Options, s.ReadOnly, s.SyncInterval, s.Owner, s.Group, s.Mode, s.WriteType, s.ReadType, s.Origin}
+}
+
+func (r record) spec() (core.MountSpec, error) {
+	p, err := core.ParsePath(r.Path)
+	return core.MountSpec{Path: p.Dir(), URI: r.URI, Options: r.Options, ReadOnly: r.ReadOnly, SyncInterval: r.SyncInterval,
+		Owner: r.Owner, Group: r.Group, Mode: r.Mode, WriteType: r.WriteType, ReadType: r.ReadType, Origin: r.Origin}, err
+}
+
+// withDefaults returns the mount with every policy decided.
+func (n *Namespace) withDefaults(id string, s core.MountSpec) *mount.Mount {
+	m := &mount.Mount{ID: id, MountSpec: s, SyncInterval: n.o.SyncInterval}
+	if s.SyncInterval != nil {
+		m.SyncInterval = *s.SyncInterval
+	}
+	if m.Owner == "" {
+		m.Owner = n.o.Superuser
+	}
+	if m.Group == "" {
+		m.Group = n.o.Supergroup
+	}
+	if m.Mode == 0 {
+		m.Mode = 0o755
+	}
+	if m.WriteType == "" {
+		m.WriteType = core.CacheThrough
+	}
+	if m.ReadType == "" {
+		m.ReadType = core.CacheRead
+	}
+	return m
+}
+
+func (n *Namespace) mounted(m *mount.Mount, store ufs.Store, err error) *mounted {
+	x := &mounted{Mount: m, store: store, err: err}
+	if store != nil {
+		x.features = store.Features()
+	}
+	x.derived = meta.NewDerived(meta.DerivedOptions{Flat: !x.features.Dirs, MaxRows: n.o.MaxDerived})
+	return x
+}
+
+// openMounts opens the root store and those of the mounts the journal knows. A store that does not answer does not keep the
+// rest from starting: its mount says why.
+func (n *Namespace) openMounts(ctx context.Context) error {
+	root := n.withDefaults(rootID, core.MountSpec{Path: core.Root, URI: "root:", Mode: n.o.RootMode, Origin: core.FromConfig})
+	// The root store is Sluice's own: nobody else changes it, and its facts need no second look.
+	root.SyncInterval = -1
+	set := &mountSet{table: (&mount.Table{}).With(root), byID: map[string]*mounted{rootID: n.mounted(root, n.o.Root, nil)}}
+	kvs, err := n.log.ListConfig(ctx, mountPrefix)
+	if err != nil {
+		return err
+	}
+	for _, kv := range kvs {
+		var r record
+		err := json.Unmarshal(kv.Value, &r)
+		var spec core.MountSpec
+		if err == nil {
+			spec, err = r.spec()
+		}
+		if err != nil {
+			return errs.E("namespace.Open", kv.Key, errs.Corrupt, err)
+		}
+		m := n.withDefaults(r.ID, spec)
+		store, err := n.open1(ctx, spec)
+		if err != nil {
+			n.o.Logger.Error("a mounted store does not open; its part of the tree is unavailable", "path", spec.Path.String(), "err", err)
+		}
+		set = &mountSet{set.table.With(m), with(set.byID, n.mounted(m, store, err))}
+	}
+	n.mounts.Store(set)
+	return nil
+}
+
+func (n *Namespace) open1(ctx context.Context, s core.MountSpec) (ufs.Store, error) {
+	if n.o.OpenStore == nil {
+		return nil, errs.New("namespace.Mount", s.URI, errs.Unsupported, "no kinds of stores are registered")
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.o.ProbeTimeout)
+	defer cancel()
+	return n.o.OpenStore(ctx, s.URI, s.Options)
+}
+
+func with(m map[string]*mounted, x *mounted) map[string]*mounted {
+	m = maps.Clone(m)
+	m[x.ID] = x
+	return m
+}
+
+func (n *Namespace) admin(ctx context.Context) error {
+	if !core.PrincipalOf(ctx).Super {
+		return errs.New("namespace.Mounts", "", errs.Permission, "only the superuser manages mounts")
+	}
+	return nil
+}
+
+// Mounts implements core.Mounts.
+func (n *Namespace) Mounts(ctx context.Context) ([]core.MountInfo, error) {
+	if err := n.admin(ctx); err != nil {
+		return nil, err
+	}
+	var all []core.MountInfo
+	for _, m := range n.mounts.Load().table.All() {
+		all = append(all, n.describe(m))
+	}
+	return all, nil
+}
+
+// shownOptions are the options that hold no secret.
+var shownOptions = []string{"endpoint", "region", "path_style", "anonymous"}
+
+func (n *Namespace) describe(m *mount.Mount) core.MountInfo {
+	i := core.MountInfo{MountSpec: m.MountSpec, State: "ready"}
+	i.SyncInterval = &m.SyncInterval
+	i.Options = maps.Clone(m.Options)
+	for k := range i.Options {
+		if !slices.Contains(shownOptions, k) {
+			i.Options[k] = "***"
+		}
+	}
+	if x := n.mountOf(m.ID); x != nil && x.err != nil {
+		i.State = x.err.Error()
+	}
+	return i
+}
+
+// Mount implements core.Mounts.
+func (n *Namespace) Mount(ctx context.Context, s core.MountSpec) (core.MountInfo, error) {
+	if err := n.admin(ctx); err != nil {
+		return core.MountInfo{}, err
+	}
+	s.Path = s.Path.Dir()
+	if s.Path.IsRoot() || slices.ContainsFunc(s.Path.Edges(), func(e string) bool { return e == "/" || e == "./" || e == "../" }) {
+		return core.MountInfo{}, errs.New("namespace.Mount", s.Path.String(), errs.Invalid, "a mount point is a plain path below /")
+	}
+	if err := checkPolicies(s.WriteType, s.ReadType, s.Mode); err != nil {
+		return core.MountInfo{}, err
+	}
+	n.mountMu.Lock()
+	defer n.mountMu.Unlock()
+	table := n.mounts.Load().table
+	if table.At(s.Path) != nil {
+		return core.MountInfo{}, errs.New("namespace.Mount", s.Path.String(), errs.Exist, "something is mounted there; unmount it first")
+	}
+	if m := table.Overlaps(s.URI, s.Options["endpoint"]); m != nil && !s.ReadOnly {
+		return core.MountInfo{}, errs.New("namespace.Mount", s.Path.String(), errs.Invalid,
+			"its store overlaps that of the writable mount "+m.Path.String()+"; mount one of them read-only")
+	}
+	store, err := n.open1(ctx, s)
+	if err != nil {
+		return core.MountInfo{}, err
+	}
+	if err := n.probe(ctx, store, s); err != nil {
+		return core.MountInfo{}, errors.Join(err, store.Close())
+	}
+	info, err := n.attach(ctx, s, store)
+	if err != nil {
+		return core.MountInfo{}, errors.Join(err, store.Close())
+	}
+	return info, nil
+}
+
+func (n *Namespace) probe(ctx context.Context, store ufs.Store, s core.MountSpec) error {
+	ctx, cancel := context.WithTimeout(ctx, n.o.ProbeTimeout)
+	defer cancel()
+	err := ufs.Probe(ctx, store, !s.ReadOnly)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errs.New("namespace.Mount", s.URI, errs.Unavailable, fmt.Sprintf("the store did not answer within %v", n.o.ProbeTimeout))
+	}
+	return err
+}
+
+func checkPolicies(w core.WriteType, r core.ReadType, mode uint32) error {
+	switch {
+	case w != "" && w != core.CacheThrough && w != core.Through:
+		return errs.New("namespace.Mount", string(w), errs.Invalid, "write_type is CACHE_THROUGH or THROUGH")
+	case r != "" && r != core.CacheRead && r != core.NoCache:
+		return errs.New("namespace.Mount", string(r), errs.Invalid, "read_type is CACHE or NO_CACHE")
+	case mode > 0o1777:
+		return errs.New("namespace.Mount", fmt.Sprintf("%o", mode), errs.Invalid, "mode is at most 1777")
+	}
+	return nil
+}
+
+// attach makes the mount point and enters the mount. n.mountMu must be held.
+func (n *Namespace) attach(ctx context.Context, s core.MountSpec, store ufs.Store) (core.MountInfo, error) {
+	if err := n.checkName(s.Path); err != nil {
+		return core.MountInfo{}, err
+	}
+	if err := n.checkKind(ctx, s.Path, true); err != nil {
+		return core.MountInfo{}, err
+	}
+	if err := n.parents(ctx, s.Path, true, true, 0); err != nil {
+		return core.MountInfo{}, err
+	}
+	unlock, err := n.locks.lock(ctx, s.Path)
+	if err != nil {
+		return core.MountInfo{}, err
+	}
+	defer unlock()
+	pl := n.walk(s.Path)
+	if some, err := n.occupied(ctx, &pl); err != nil || some {
+		return core.MountInfo{}, errors.Join(err, errs.New("namespace.Mount", s.Path.String(), errs.Busy, "the directory is not empty"))
+	}
+	id, err := n.draw(ctx, &n.dirs)
+	if err != nil {
+		return core.MountInfo{}, err
+	}
+	m := n.withDefaults(fmt.Sprintf("m%x", id), s)
+	value, err := json.Marshal(recordOf(m))
+	if err != nil {
+		return core.MountInfo{}, err
+	}
+	point := meta.Entry{Class: meta.Directory, Dir: meta.DirID(id), Explicit: true, Mount: true, MTime: time.Now().UnixNano(),
+		Base: meta.Base{Kind: meta.Absolute, Store: m.ID}}
+	// The store must be known before its point can be walked into.
+	old := n.mounts.Load()
+	n.mounts.Store(&mountSet{old.table.With(m), with(old.byID, n.mounted(m, store, nil))})
+	_, err = n.log.Append(context.WithoutCancel(ctx), meta.Batch{
+		Ops:  []meta.Op{{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: point}},
+		Puts: []meta.KeyValue{{Key: mountPrefix + m.ID, Value: value}},
+	})
+	if err != nil {
+		n.mounts.Store(old)
+		return core.MountInfo{}, err
+	}
+	return n.describe(m), nil
+}
+
+func (n *Namespace) occupied(ctx context.Context, pl *place) (bool, error) {
+	_, err := n.lookupHeld(ctx, pl.path, true)
+	if errs.KindOf(err) == errs.NotExist {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return n.hasVisible(ctx, pl)
+}
+
+// UpdateMount implements core.Mounts.
+func (n *Namespace) UpdateMount(ctx context.Context, p core.Path, c core.MountChange) (core.MountInfo, error) {
+	if err := n.admin(ctx); err != nil {
+		return core.MountInfo{}, err
+	}
+	m := n.mounts.Load().table.At(p)
+	if m == nil {
+		return core.MountInfo{}, notMounted(p)
+	}
+	if err := n.updateMount(ctx, m.ID, c); err != nil {
+		return core.MountInfo{}, err
+	}
+	return n.describe(n.mounts.Load().table.Get(m.ID)), nil
+}
+
+func notMounted(p core.Path) error {
+	return errs.New("namespace.Mounts", p.String(), errs.NotExist, "nothing is mounted there")
+}
+
+func (n *Namespace) updateMount(ctx context.Context, id string, c core.MountChange) error {
+	n.mountMu.Lock()
+	defer n.mountMu.Unlock()
+	old := n.mounts.Load()
+	was := old.byID[id]
+	if was == nil {
+		return errs.New("namespace.Mounts", id, errs.NotExist, "the mount is gone")
+	}
+	s := was.MountSpec
+	apply(&s.ReadOnly, c.ReadOnly)
+	apply(&s.Owner, c.Owner)
+	apply(&s.Group, c.Group)
+	apply(&s.Mode, c.Mode)
+	apply(&s.WriteType, c.WriteType)
+	apply(&s.ReadType, c.ReadType)
+	if c.SyncInterval != nil {
+		s.SyncInterval = c.SyncInterval
+	}
+	if err := checkPolicies(s.WriteType, s.ReadType, s.Mode); err != nil {
+		return err
+	}
+	if m := old.table.Without(id).Overlaps(s.URI, s.Options["endpoint"]); m != nil && !s.ReadOnly && was.ReadOnly {
+		return errs.New("namespace.Mounts", s.Path.String(), errs.Invalid, "its store overlaps that of the writable mount "+m.Path.String())
+	}
+	m := n.withDefaults(id, s)
+	value, err := json.Marshal(recordOf(m))
+	if err != nil {
+		return err
+	}
+	if _, err := n.log.Append(context.WithoutCancel(ctx), meta.Batch{Puts: []meta.KeyValue{{Key: mountPrefix + id, Value: value}}}); err != nil {
+		return err
+	}
+	now := *was
+	now.Mount = m
+	n.mounts.Store(&mountSet{old.table.With(m), with(old.byID, &now)})
+	return nil
+}
+
+func apply[T any](to *T, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// Unmount implements core.Mounts.
+func (n *Namespace) Unmount(ctx context.Context, p core.Path) error {
+	if err := n.admin(ctx); err != nil {
+		return err
+	}
+	p = p.Dir()
+	n.mountMu.Lock()
+	defer n.mountMu.Unlock()
+	old := n.mounts.Load()
+	m := old.table.At(p)
+	switch {
+	case m == nil:
+		return notMounted(p)
+	case m.ID == rootID:
+		return errs.New("namespace.Unmount", p.String(), errs.Invalid, "the root store cannot be unmounted")
+	case old.table.Below(p):
+		return errs.New("namespace.Unmount", p.String(), errs.Busy, "a mount lies below it; unmount that first")
+	}
+	unlock, err := n.locks.lock(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	batch := meta.Batch{Ops: n.removeOps(n.walk(p)), Deletes: []string{mountPrefix + m.ID}}
+	n.tree.View(func(v meta.View) {
+		for edge, e := range v.Children(meta.UploadsDir, "") {
+			if e.Extra["mount"] == m.ID {
+				batch.Ops = append(batch.Ops, n.endUploadIn(v, strings.TrimSuffix(edge, "/"))...)
+			}
+		}
+	})
+	if _, err := n.log.Append(context.WithoutCancel(ctx), batch); err != nil {
+		return err
+	}
+	x := old.byID[m.ID]
+	left := maps.Clone(old.byID)
+	delete(left, m.ID)
+	n.mounts.Store(&mountSet{old.table.Without(m.ID), left})
+	if x.store != nil {
+		return x.store.Close()
+	}
+	return nil
+}

@@ -1,0 +1,285 @@
+// Package namespace is the one implementation of core.Namespace and the interfaces beside it: it joins the overlay and the
+// derived layer into one tree, decides permissions and freshness, carries changes through to the under-stores, and reads
+// and writes bytes through the page cache. It knows neither protocol and no particular store. Its suite is core/nstest.
+//
+// # How a change happens
+//
+// A change takes write locks on the names it is about (shared on their ancestors), so that changes of one name follow each
+// other and a directory's rename or removal waits for the changes below it. Readers take no locks. Bytes are staged before
+// any lock is taken. Then
+//
+//	journal an intent → the store's one visible step → journal the outcome and close the intent → reply
+//
+// An intent found open at start is resolved by looking at the store (see intents.go). Facts that a store tells are ignored
+// for names with a change pending or committed after the question was sent (meta.Derived).
+//
+// # What is where
+//
+// resolve.go finds names, load.go asks stores, list.go walks; read.go and write.go move bytes; remove.go, rename.go,
+// copy.go, dirs.go and attrs.go change names; uploads.go is multipart; perm.go decides who may; mounts.go is the mount table.
+package namespace
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/core/mount"
+	"github.com/sluicefs/sluice/core/page"
+	"github.com/sluicefs/sluice/ufs"
+)
+
+// Options are what a Namespace is made of.
+type Options struct {
+	KV    meta.KV     // where the journal lives; the caller closes it after Close
+	Cache *page.Cache // the caller closes it after Close
+	Root  ufs.Store   // the store behind "/" where nothing is mounted; closed by Close
+	// OpenStore opens the store of a mount.
+	OpenStore func(ctx context.Context, uri string, options map[string]string) (ufs.Store, error)
+
+	Member     string // this process, in the leader key
+	Superuser  string // owner of "/"
+	Supergroup string
+	RootMode   uint32 // of "/"; 0: 0755
+
+	SyncInterval time.Duration // of mounts that do not say; 0: on each access; see DefaultSyncInterval
+	ProbeTimeout time.Duration // of a new mount; 0: 5 s
+	WatchOpen    time.Duration // how long an intent without an answer is watched; 0: 15 min, S3's signature window
+	Host         string        // host:port under which this process serves blocks
+	MaxDerived   int           // rows of store facts kept per mount; 0: 4 million
+	Logger       *slog.Logger
+}
+
+// DefaultSyncInterval is how old store facts may be where no mount says otherwise.
+const DefaultSyncInterval = 60 * time.Second
+
+func (o Options) withDefaults() Options {
+	if o.Supergroup == "" {
+		o.Supergroup = "supergroup"
+	}
+	if o.Superuser == "" {
+		o.Superuser = "root"
+	}
+	if o.RootMode == 0 {
+		o.RootMode = 0o755
+	}
+	if o.ProbeTimeout == 0 {
+		o.ProbeTimeout = 5 * time.Second
+	}
+	if o.WatchOpen == 0 {
+		o.WatchOpen = 15 * time.Minute
+	}
+	if o.MaxDerived == 0 {
+		o.MaxDerived = 4_000_000
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Namespace implements core.Namespace, core.Attrs, core.Uploads, core.Locator and core.Mounts. Run must be running for
+// changes to commit.
+type Namespace struct {
+	o     Options
+	log   *meta.Log
+	tree  *meta.Tree
+	union *meta.Union
+	locks *locks
+	loads singleflight.Group
+
+	secret []byte // keys the ids of content known only from stores
+
+	mountMu sync.Mutex // serialises changes of the mount table
+	mounts  atomic.Pointer[mountSet]
+
+	ids  counter // file numbers
+	revs counter // attempts
+	dirs counter // directories
+
+	appendMu  sync.Mutex
+	appending map[uint64]bool // file numbers with an append open
+
+	moves moves
+	done  completedUploads
+
+	resolving sync.Mutex // guards open
+	open      map[string]openIntent
+}
+
+// mountSet is a snapshot of the table with the open stores.
+type mountSet struct {
+	table *mount.Table
+	byID  map[string]*mounted
+}
+
+// mounted is a mount with its open store and what is known of it.
+type mounted struct {
+	*mount.Mount
+	store    ufs.Store
+	features ufs.Features
+	derived  *meta.Derived
+	err      error // why the store could not be opened; then store answers nothing else
+}
+
+// Open replays the journal of o.KV, opens the mounts it names, and returns the namespace as the last acknowledged change
+// left it. Intents that a crash left open are resolved by Run, before it accepts changes.
+func Open(ctx context.Context, o Options) (*Namespace, error) {
+	o = o.withDefaults()
+	n := &Namespace{o: o, tree: meta.NewTree(), locks: newLocks(), appending: map[uint64]bool{}, open: map[string]openIntent{}}
+	n.union = &meta.Union{Tree: n.tree, Store: n.derivedOf}
+	log, err := meta.OpenLog(ctx, o.KV, meta.LogOptions{Group: "0", Member: o.Member, Logger: o.Logger})
+	if err != nil {
+		return nil, err
+	}
+	n.log = log
+	if err := log.Replay(ctx, func(seq uint64, ops []meta.Op) error { n.tree.Apply(seq, ops); return nil }); err != nil {
+		return nil, err
+	}
+	n.tree.View(func(v meta.View) {
+		n.ids = newCounter("id", v.Counter("id"), 1)
+		n.revs = newCounter("rev", v.Counter("rev"), 1)
+		n.dirs = newCounter("dir", v.Counter("dir"), uint64(meta.FirstDir))
+		n.done.restore(v)
+	})
+	if err := n.openMounts(ctx); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// Run commits changes until ctx ends, and first resolves the intents that a crash left open. It calls ready, if not nil,
+// once changes are accepted.
+func (n *Namespace) Run(ctx context.Context, ready func()) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	result := make(chan error, 1)
+	wg.Go(func() {
+		err := n.log.Run(ctx, n.tree.Apply)
+		cancel(err)
+		result <- err
+	})
+	if err := n.start(ctx); err != nil {
+		cancel(err)
+		return errors.Join(err, <-result)
+	}
+	if ready != nil {
+		ready()
+	}
+	wg.Go(func() { n.watchIntents(ctx) })
+	return <-result
+}
+
+// start makes sure of the cluster secret and resolves what the last process left unfinished.
+func (n *Namespace) start(ctx context.Context) error {
+	if err := n.loadSecret(ctx); err != nil {
+		return err
+	}
+	n.resolveAll(ctx)
+	n.cleanStaging(ctx)
+	return nil
+}
+
+const secretKey = "sys/secret"
+
+func (n *Namespace) loadSecret(ctx context.Context) error {
+	kvs, err := n.log.ListConfig(ctx, secretKey)
+	if err != nil {
+		return err
+	}
+	for _, kv := range kvs {
+		if n.secret, err = hex.DecodeString(string(kv.Value)); err == nil && len(n.secret) == 32 {
+			return nil
+		}
+		return errs.New("namespace.Open", secretKey, errs.Corrupt, "the cluster secret in etcd is not 64 hexadecimal digits")
+	}
+	n.secret = make([]byte, 32)
+	rand.Read(n.secret)
+	_, err = n.log.Append(ctx, meta.Batch{Puts: []meta.KeyValue{{Key: secretKey, Value: []byte(hex.EncodeToString(n.secret))}}})
+	return err
+}
+
+// Close closes the stores. Run must have returned.
+func (n *Namespace) Close() error {
+	var all []error
+	if s := n.mounts.Load(); s != nil {
+		for _, m := range s.byID {
+			if m.store != nil {
+				all = append(all, m.store.Close())
+			}
+		}
+	}
+	return errors.Join(all...)
+}
+
+// Seq returns the sequence of the last committed change.
+func (n *Namespace) Seq() uint64 { return n.log.Seq() }
+
+func (n *Namespace) mountOf(id string) *mounted { return n.mounts.Load().byID[id] }
+
+func (n *Namespace) derivedOf(id string) *meta.Derived {
+	if m := n.mountOf(id); m != nil {
+		return m.derived
+	}
+	return nil
+}
+
+// commit appends ops, with the counters they rely on, as one record.
+func (n *Namespace) commit(ctx context.Context, ops ...meta.Op) (uint64, error) {
+	return n.log.Append(context.WithoutCancel(ctx), meta.Batch{Ops: ops})
+}
+
+// A counter hands out numbers that are never used twice: it journals the end of a block before it hands out the first
+// number of it.
+type counter struct {
+	name        string
+	mu          *sync.Mutex
+	next, limit uint64
+}
+
+const counterBlock = 1 << 20
+
+func newCounter(name string, journaled, first uint64) counter {
+	return counter{name: name, mu: new(sync.Mutex), next: max(journaled, first), limit: max(journaled, first)}
+}
+
+func (n *Namespace) draw(ctx context.Context, c *counter) (uint64, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.next == c.limit {
+		limit := c.limit + counterBlock
+		if _, err := n.commit(ctx, meta.Op{Kind: meta.Counter, Name: c.name, Value: limit}); err != nil {
+			return 0, err
+		}
+		c.limit = limit
+	}
+	c.next++
+	return c.next - 1, nil
+}
+
+// origin marks the bytes of an attempt in a store, so that after a crash they are known for ours.
+func origin(id, rev uint64) string { return fmt.Sprintf("%x.%x", id, rev) }
+
+func parseHex(s string) uint64 { v, _ := strconv.ParseUint(s, 16, 64); return v }
+
+var (
+	_ core.Namespace = (*Namespace)(nil)
+	_ core.Attrs     = (*Namespace)(nil)
+	_ core.Uploads   = (*Namespace)(nil)
+	_ core.Locator   = (*Namespace)(nil)
+	_ core.Mounts    = (*Namespace)(nil)
+)

@@ -1,0 +1,284 @@
+package namespace
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/ufs"
+)
+
+// Remove implements core.Namespace.
+func (n *Namespace) Remove(ctx context.Context, p core.Path, o core.RemoveOptions) error {
+	if p.IsRoot() {
+		return errs.New("namespace.Remove", "/", errs.Invalid, "the root cannot be removed")
+	}
+	if err := n.traverse(ctx, p); err != nil {
+		return err
+	}
+	nd, err := n.resolve(ctx, p)
+	if err != nil {
+		return err
+	}
+	if err := n.mayChangeIn(ctx, nd.path, &nd); err != nil {
+		return err
+	}
+	if n.mounts.Load().table.At(nd.path) != nil {
+		return errs.New("namespace.Remove", nd.path.String(), errs.Busy, "it is a mount; unmount it over the admin API")
+	}
+	if nd.dir() {
+		err = n.removeDir(ctx, nd.path, o)
+	} else {
+		err = n.removeFile(ctx, nd.path, o)
+	}
+	if err == nil && o.Prune {
+		n.pruneParents(ctx, nd.path)
+	}
+	return err
+}
+
+// removeOps are the operations after which nothing is at the place.
+func (n *Namespace) removeOps(pl place) []meta.Op {
+	if !pl.inTree {
+		return nil
+	}
+	ops := []meta.Op{{Kind: meta.Del, Dir: pl.parent().id, Edge: pl.edge}}
+	if pl.entry != nil && pl.entry.Class == meta.Directory {
+		ops = append(ops, meta.Op{Kind: meta.DropDir, Dir: pl.entry.Dir})
+	}
+	return ops
+}
+
+func (n *Namespace) removeFile(ctx context.Context, p core.Path, o core.RemoveOptions) error {
+	unlock, err := n.locks.lock(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	nd, err := n.lookupHeld(ctx, p, o.Cond != (core.Cond{}))
+	if err != nil {
+		return err
+	}
+	if err := checkCond(o.Cond, true, n.infoOf(&nd).ETag); err != nil {
+		return errs.E("namespace.Remove", p.String(), errs.Precondition, err)
+	}
+	if err := n.blocked(&nd.place); err != nil {
+		return err
+	}
+	version := ""
+	if o.Cond.IfMatch != "" {
+		version = nd.storeVersion()
+	}
+	in := openIntent{op: opRemove, path: p.String(), store: nd.mount.ID, key: nd.key, version: nd.storeVersion()}
+	return n.through(ctx, &nd.place, &in, func(ctx context.Context) error {
+		if err := nd.mount.store.Remove(ctx, nd.key, version); err != nil && !isGone(err) {
+			return err
+		}
+		return nil
+	}, func() []meta.Op { return n.removeOps(nd.place) }, nil)
+}
+
+// removeDir removes a directory: an empty one like a file, a tree by hiding all of it at once first.
+func (n *Namespace) removeDir(ctx context.Context, p core.Path, o core.RemoveOptions) error {
+	if err := n.parents(ctx, p, false, false, 0); err != nil {
+		return err
+	}
+	unlock, err := n.locks.lock(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	nd, err := n.lookupHeld(ctx, p, false)
+	if err != nil {
+		return err
+	}
+	if err := n.blocked(&nd.place); err != nil {
+		return err
+	}
+	if n.mounts.Load().table.Below(p) {
+		return errs.New("namespace.Remove", p.String(), errs.Busy, "it holds a mount; unmount that over the admin API first")
+	}
+	some, err := n.hasVisible(core.WithMaxAge(ctx, core.MaxAge{Set: true}), &nd.place)
+	switch {
+	case err != nil:
+		return err
+	case o.Prune:
+		return n.removeMarker(ctx, &nd, some)
+	case !some:
+		return n.removeEmpty(ctx, &nd)
+	case !o.Recursive:
+		return errs.E("namespace.Remove", p.String(), errs.NotEmpty, nil)
+	}
+	if err := n.mayRemoveTree(ctx, p); err != nil {
+		return err
+	}
+	return n.removeTree(ctx, &nd)
+}
+
+// removeMarker is what an S3 DELETE of "d/" does: the key goes, and the directory with it only if it is empty.
+func (n *Namespace) removeMarker(ctx context.Context, nd *node, some bool) error {
+	if !some {
+		return n.removeEmpty(ctx, nd)
+	}
+	if !nd.isMarker() {
+		return nil
+	}
+	f := nd.mount.features
+	in := openIntent{op: opRemove, path: nd.path.String(), store: nd.mount.ID, key: nd.key}
+	step := func(ctx context.Context) error {
+		if f.Dirs {
+			if f.SetAttr {
+				_, err := ufs.SetAttr(ctx, nd.mount.store, nd.key, "", ufs.Attr{})
+				return err
+			}
+			return nil
+		}
+		if err := nd.mount.store.Remove(ctx, nd.key, ""); err != nil && !isGone(err) {
+			return err
+		}
+		return nil
+	}
+	return n.through(ctx, &nd.place, &in, step, func() []meta.Op {
+		if nd.entry == nil {
+			return nil
+		}
+		e := *nd.entry
+		e.Marker, e.Explicit, e.Headers, e.User = false, false, nil, nil
+		return []meta.Op{{Kind: meta.Set, Dir: nd.parent().id, Edge: nd.edge, Entry: e}}
+	}, &ufs.Info{Name: nd.key, Dir: true})
+}
+
+func (n *Namespace) removeEmpty(ctx context.Context, nd *node) error {
+	in := openIntent{op: opRemove, path: nd.path.String(), store: nd.mount.ID, key: nd.key}
+	return n.through(ctx, &nd.place, &in, func(ctx context.Context) error {
+		if nd.hidden {
+			return nil
+		}
+		if err := nd.mount.store.Remove(ctx, nd.key, ""); err != nil && !isGone(err) {
+			return err
+		}
+		return nil
+	}, func() []meta.Op { return n.removeOps(nd.place) }, nil)
+}
+
+// mayRemoveTree reports errs.Permission unless the principal may remove everything below p.
+func (n *Namespace) mayRemoveTree(ctx context.Context, p core.Path) error {
+	who := core.PrincipalOf(ctx)
+	if who.Super {
+		return nil
+	}
+	dirs := []core.Path{p}
+	for len(dirs) > 0 {
+		dir := dirs[len(dirs)-1]
+		dirs = dirs[:len(dirs)-1]
+		nd, err := n.lookupHeld(ctx, dir, false)
+		if err != nil {
+			return err
+		}
+		own := n.ownedOf(&nd)
+		filled := false
+		err = n.list(ctx, dir, core.ListOptions{Children: true}, func(child *node, _ string, _ bool) bool {
+			filled = true
+			if child.dir() {
+				dirs = append(dirs, child.path)
+			}
+			return true
+		})
+		if err != nil {
+			return err
+		}
+		if filled && !own.allows(who, read|write|execute) {
+			return denied(who, read|write|execute, dir, own)
+		}
+	}
+	return nil
+}
+
+// removeTree hides the tree with one record, removes it from the store, and forgets it with another.
+func (n *Namespace) removeTree(ctx context.Context, nd *node) error {
+	ctx = context.WithoutCancel(ctx)
+	in := openIntent{op: opTrash, path: nd.path.String(), store: nd.mount.ID, key: nd.key}
+	hide := []meta.Op{{Kind: meta.Set, Dir: nd.parent().id, Edge: nd.edge, Entry: meta.Entry{Class: meta.Whiteout}}}
+	if nd.entry != nil {
+		hide = append(hide, meta.Op{Kind: meta.DropDir, Dir: nd.entry.Dir})
+	}
+	d := nd.mount.derived
+	d.Begin(nd.key)
+	if err := n.begin(ctx, &in, hide...); err != nil {
+		d.End(nd.key, n.Seq(), nil, false)
+		return err
+	}
+	if nd.hidden {
+		_, err := n.commit(ctx, meta.Op{Kind: meta.Del, Dir: nd.parent().id, Edge: nd.edge}, in.close())
+		d.End(nd.key, n.Seq(), nil, false)
+		return err
+	}
+	if err := n.trashStore(ctx, nd.mount, nd.key, in.since); err != nil {
+		d.End(nd.key, n.Seq(), nil, false)
+		n.keepOpen(&in)
+		return err
+	}
+	seq, err := n.commit(ctx, meta.Op{Kind: meta.Del, Dir: nd.parent().id, Edge: nd.edge}, in.close())
+	d.End(nd.key, seq, nil, err == nil)
+	return err
+}
+
+// keepOpen leaves an intent whose first record already shows to watchIntents, which carries it on.
+func (n *Namespace) keepOpen(in *openIntent) {
+	n.resolving.Lock()
+	defer n.resolving.Unlock()
+	n.open[in.edge] = *in
+}
+
+// trashStore removes what a store has below key and was there at since.
+func (n *Namespace) trashStore(ctx context.Context, m *mounted, key string, since time.Time) error {
+	if m.features.Trash && m.features.Dirs {
+		err := ufs.Trash(ctx, m.store, key)
+		if isGone(err) {
+			return nil
+		}
+		return err
+	}
+	return n.dropCopied(ctx, m, key, since)
+}
+
+// clockSkew is how much later than ours a store's clock may stamp what it was given before.
+const clockSkew = 15 * time.Minute
+
+// dropCopied removes, one by one, the versions that a store lists below key and that are not newer than since.
+func (n *Namespace) dropCopied(ctx context.Context, m *mounted, key string, since time.Time) error {
+	var dirs []string
+	for info, err := range m.store.List(ctx, key, "", m.features.Flat) {
+		if isGone(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if info.Dir && !m.features.Flat {
+			dirs = append(dirs, info.Name)
+			continue
+		}
+		if info.ModTime.After(since.Add(clockSkew)) {
+			continue
+		}
+		err := m.store.Remove(ctx, info.Name, info.Version)
+		if err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
+			return err
+		}
+	}
+	for _, d := range dirs {
+		if err := n.dropCopied(ctx, m, d, since); err != nil {
+			return err
+		}
+	}
+	if m.features.Dirs {
+		if err := m.store.Remove(ctx, key, ""); err != nil && !isGone(err) {
+			return err
+		}
+	}
+	return nil
+}

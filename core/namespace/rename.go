@@ -1,0 +1,304 @@
+package namespace
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/ufs"
+)
+
+// Rename implements core.Namespace.
+func (n *Namespace) Rename(ctx context.Context, src, dst core.Path, o core.RenameOptions) error {
+	if src.IsRoot() || dst.IsRoot() {
+		return errs.New("namespace.Rename", "/", errs.Invalid, "the root cannot be renamed or replaced")
+	}
+	if err := n.traverse(ctx, src); err != nil {
+		return err
+	}
+	from, err := n.resolve(ctx, src)
+	if err != nil {
+		return err
+	}
+	to := exact(dst, from.dir())
+	if err := n.mayRename(ctx, &from, to, o, dst.Either()); err != nil {
+		return err
+	}
+	if from.path == to {
+		return nil
+	}
+	for range maxLoads {
+		if err := errors.Join(n.parents(ctx, from.path, false, false, 0), n.parents(ctx, to, false, false, 0)); err != nil {
+			return err
+		}
+		if again, err := n.rename(ctx, from.path, to, o); !again {
+			return err
+		}
+	}
+	return errs.New("namespace.Rename", src.String(), errs.Conflict, "the parent directories keep changing")
+}
+
+// mayRename checks what does not need the locks.
+func (n *Namespace) mayRename(ctx context.Context, from *node, to core.Path, o core.RenameOptions, either bool) error {
+	if err := n.checkName(to); err != nil {
+		return err
+	}
+	table := n.mounts.Load().table
+	if from.dir() && (table.At(from.path) != nil || table.Below(from.path)) {
+		return errs.New("namespace.Rename", from.path.String(), errs.Unsupported, "it is or holds a mount point")
+	}
+	if from.dir() && from.path != to && from.path.Contains(to) {
+		return errs.New("namespace.Rename", to.String(), errs.Invalid, "a directory cannot move below itself")
+	}
+	if n.walk(to).mount != from.mount {
+		return errs.New("namespace.Rename", from.path.File().String(), errs.Unsupported,
+			"Renaming "+from.path.File().String()+" to "+to.File().String()+" across mount points is not supported")
+	}
+	if err := n.mayChangeIn(ctx, from.path, from); err != nil {
+		return err
+	}
+	if _, err := n.lookup(ctx, to.Parent()); err != nil {
+		if f, ferr := n.lookup(ctx, to.Parent().File()); ferr == nil && !f.dir() && errs.KindOf(err) == errs.NotExist {
+			return errs.E("namespace.Rename", to.Parent().File().String(), errs.NotDir, nil)
+		}
+		return err
+	}
+	old, err := n.lookup(ctx, to)
+	switch {
+	case err == nil:
+		return n.mayChangeIn(ctx, to, &old)
+	case errs.KindOf(err) != errs.NotExist:
+		return err
+	}
+	if err := n.checkKind(ctx, to, either); err != nil {
+		if !o.Overwrite {
+			return errs.E("namespace.Rename", to.String(), errs.Exist, nil)
+		}
+		return err
+	}
+	return n.mayChangeIn(ctx, to, nil)
+}
+
+// rename does it under the locks of both names; again says that a parent has gone meanwhile.
+func (n *Namespace) rename(ctx context.Context, from, to core.Path, o core.RenameOptions) (again bool, err error) {
+	unlock, err := n.locks.lock(ctx, from, to)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	src, err := n.lookupHeld(ctx, from, true)
+	if err != nil {
+		return false, err
+	}
+	dst, err := n.lookupHeld(ctx, to, true)
+	exists := err == nil
+	if err != nil && errs.KindOf(err) != errs.NotExist {
+		return false, err
+	}
+	if !exists {
+		dst.place = n.walk(to)
+	}
+	if !src.inTree || !dst.inTree {
+		return true, nil
+	}
+	if src.mount != dst.mount {
+		return false, errs.New("namespace.Rename", from.String(), errs.Unsupported, "the names are in different mounts")
+	}
+	if err := errors.Join(n.blocked(&src.place), n.blocked(&dst.place)); err != nil {
+		return false, err
+	}
+	if exists {
+		if !o.Overwrite {
+			return false, errs.E("namespace.Rename", to.String(), errs.Exist, nil)
+		}
+		if dst.dir() {
+			if some, err := n.hasVisible(core.WithMaxAge(ctx, core.MaxAge{Set: true}), &dst.place); err != nil || some {
+				return false, errors.Join(err, errs.E("namespace.Rename", to.String(), errs.NotEmpty, nil))
+			}
+		}
+	}
+	if err := n.complete(ctx, &src); err != nil {
+		return false, err
+	}
+	if src.mount.features.AtomicRename {
+		return false, n.renameInOneStep(ctx, &src, &dst.place, exists)
+	}
+	return false, n.renameByCopy(ctx, &src, &dst.place)
+}
+
+// renameInOneStep renames on a store that can, and flips the names with the record that closes the intent.
+func (n *Namespace) renameInOneStep(ctx context.Context, src *node, dst *place, replace bool) error {
+	ctx = context.WithoutCancel(ctx)
+	in := openIntent{op: opRename, path: src.path.String(), to: dst.path.String(), store: src.mount.ID, key: src.key, toKey: dst.key, version: src.storeVersion()}
+	if err := n.begin(ctx, &in); err != nil {
+		return err
+	}
+	d := src.mount.derived
+	d.Begin(src.key)
+	d.Begin(dst.key)
+	closeFacts := func(seq uint64, row *meta.Row, known bool) {
+		d.End(src.key, seq, nil, known)
+		d.End(dst.key, seq, row, known)
+	}
+	if err := ufs.Rename(ctx, src.mount.store, src.key, dst.key, replace); err != nil {
+		closeFacts(n.Seq(), nil, false)
+		return n.failed(ctx, &in, err)
+	}
+	info, err := src.mount.store.Stat(ctx, dst.key)
+	if err != nil {
+		closeFacts(n.Seq(), nil, false)
+		n.keepOpen(&in)
+		return err
+	}
+	mv := move{store: src.mount.ID, from: src.key, to: dst.key}
+	if !src.dir() {
+		mv.version = info.Version
+	}
+	n.moves.add(mv)
+	seq, err := n.commit(ctx, append(n.flipOps(&src.place, dst, info), in.close())...)
+	row := rowOf(info)
+	closeFacts(seq, &row, err == nil && !src.dir())
+	n.committed(dst.path, time.Now())
+	return err
+}
+
+// flipOps are the operations that move what is at src to dst, whose store name now has the facts of info.
+func (n *Namespace) flipOps(src, dst *place, info ufs.Info) []meta.Op {
+	var ops []meta.Op
+	if src.inTree {
+		ops = append(ops, meta.Op{Kind: meta.Del, Dir: src.parent().id, Edge: src.edge})
+	}
+	if !dst.inTree {
+		return ops // its directory is known from the store alone, and so will be what moved there
+	}
+	if dst.entry != nil {
+		ops = append(ops, meta.Op{Kind: meta.Del, Dir: dst.parent().id, Edge: dst.edge})
+		if dst.entry.Class == meta.Directory {
+			ops = append(ops, meta.Op{Kind: meta.DropDir, Dir: dst.entry.Dir})
+		}
+	}
+	if src.entry == nil {
+		return ops
+	}
+	e := *src.entry
+	if e.Class == meta.Persisted {
+		e.Version, e.StoreKey = info.Version, ""
+	}
+	return append(ops, meta.Op{Kind: meta.Set, Dir: dst.parent().id, Edge: dst.edge, Entry: e})
+}
+
+// renameByCopy renames on a store without rename: copy everything, flip the names with one record that also hides what is
+// left at the source, then remove that. Until the flip readers see the old names, after it the new ones.
+func (n *Namespace) renameByCopy(ctx context.Context, src *node, dst *place) error {
+	ctx = context.WithoutCancel(ctx)
+	in := openIntent{op: opCopyTree, path: src.path.String(), to: dst.path.String(), store: src.mount.ID, key: src.key, toKey: dst.key}
+	if err := n.begin(ctx, &in); err != nil {
+		return err
+	}
+	d := src.mount.derived
+	d.Begin(src.key)
+	d.Begin(dst.key)
+	defer func() {
+		d.End(src.key, n.Seq(), nil, false)
+		d.End(dst.key, n.Seq(), nil, false)
+	}()
+	if err := n.copyTree(ctx, src.mount, src.key, dst.key); err != nil {
+		n.keepOpen(&in)
+		return err
+	}
+	return n.flipCopied(ctx, src.mount, &in, &src.place, dst)
+}
+
+// flipCopied makes the copies the names and removes the originals.
+func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, src, dst *place) error {
+	info := ufs.Info{Name: dst.key}
+	if !src.path.IsDir() {
+		var err error
+		if info, err = m.store.Stat(ctx, dst.key); err != nil {
+			n.keepOpen(in)
+			return err
+		}
+	}
+	drop := openIntent{op: opDropTree, path: in.path, store: in.store, key: in.key, edge: in.edge, since: time.Now()}
+	ops := append(n.flipOps(src, dst, info), drop.set())
+	if src.inTree {
+		ops = append(ops, meta.Op{Kind: meta.Set, Dir: src.parent().id, Edge: src.edge, Entry: meta.Entry{Class: meta.Whiteout}})
+	}
+	mv := move{store: m.ID, from: src.key, to: dst.key}
+	if !src.path.IsDir() {
+		mv.version = info.Version
+	}
+	n.moves.add(mv)
+	if _, err := n.commit(ctx, ops...); err != nil {
+		return err
+	}
+	if err := n.dropSource(ctx, m, drop.key, drop.since); err != nil {
+		n.keepOpen(&drop) // the rename is done; what is left of the source stays hidden until it is removed
+		return nil
+	}
+	_, err := n.commit(ctx, append(n.removeOps(n.walk(src.path)), drop.close())...)
+	return err
+}
+
+func (n *Namespace) dropSource(ctx context.Context, m *mounted, key string, since time.Time) error {
+	if len(key) > 0 && key[len(key)-1] == '/' {
+		return n.dropCopied(ctx, m, key, since)
+	}
+	if err := m.store.Remove(ctx, key, ""); err != nil && !isGone(err) {
+		return err
+	}
+	return nil
+}
+
+// copyParallel is how many server-side copies of one rename run at once.
+const copyParallel = 16
+
+// copyTree copies the file key, or everything below the directory key, to toKey in the store.
+func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string) error {
+	if len(key) == 0 || key[len(key)-1] != '/' {
+		_, err := ufs.CopyFile(ctx, m.store, key, "", toKey, nil)
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(copyParallel)
+	for info, err := range m.store.List(ctx, key, "", true) {
+		if err != nil {
+			return errors.Join(err, g.Wait())
+		}
+		g.Go(func() error {
+			to := toKey + info.Name[len(key):]
+			if info.Dir && m.features.Mkdir {
+				_, err := ufs.Mkdir(gctx, m.store, to, ufs.Attr{Marker: true})
+				return err
+			}
+			_, err := ufs.CopyFile(gctx, m.store, info.Name, info.Version, to, nil)
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// resumeCopyTree carries a rename by copy on after a crash: what is copied already is copied again, which changes nothing.
+// done is false if originals are left to be removed.
+func (n *Namespace) resumeCopyTree(ctx context.Context, m *mounted, in *openIntent, paths []core.Path) (done bool, err error) {
+	src, dst := n.walk(paths[0]), n.walk(paths[1])
+	err = n.copyTree(ctx, m, in.key, in.toKey)
+	if isGone(err) { // the source went away before anything was flipped
+		_, err := n.commit(ctx, in.close())
+		return err == nil, err
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := n.flipCopied(ctx, m, in, &src, &dst); err != nil {
+		return false, err
+	}
+	n.resolving.Lock()
+	defer n.resolving.Unlock()
+	return n.open[in.edge].op != opDropTree, nil
+}

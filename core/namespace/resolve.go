@@ -1,0 +1,260 @@
+package namespace
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/meta"
+)
+
+// A place is where a path leads in both layers at one moment, before any store is asked.
+type place struct {
+	path  core.Path // exact
+	edge  string
+	mount *mounted // of the edge itself; of a mount point: its own
+	key   string   // the edge's name in mount's store, "" for its root
+
+	chain  []link      // overlay directories from the root down to the edge's parent, as far as they are in the overlay
+	inTree bool        // the whole chain is in the overlay, so that an entry can stand at the edge
+	entry  *meta.Entry // at the edge, nil if none
+	hidden bool        // the store's facts at the edge do not count: a whiteout or an opaque directory
+	seq    uint64      // of the overlay looked at
+	check  time.Time   // when the entry's bytes were last compared with the store
+}
+
+// A link is one overlay directory on the way to a place.
+type link struct {
+	id    meta.DirID
+	path  core.Path
+	entry *meta.Entry // of the root: nil
+}
+
+func (p *place) parent() link { return p.chain[len(p.chain)-1] }
+
+// walk finds where the exact path leads. It never waits.
+func (n *Namespace) walk(path core.Path) (pl place) {
+	n.tree.View(func(v meta.View) { pl = n.walkIn(v, path) })
+	return pl
+}
+
+func (n *Namespace) walkIn(v meta.View, path core.Path) place {
+	pl := place{path: path, mount: n.mountOf(rootID), seq: v.Seq()}
+	edges := path.Edges()
+	dir, at := meta.RootDir, core.Root
+	pl.chain = append(make([]link, 0, len(edges)+1), link{dir, at, nil})
+	if len(edges) == 0 {
+		pl.inTree = true
+		return pl
+	}
+	for i, edge := range edges {
+		e, ok := v.Get(dir, edge)
+		last := i == len(edges)-1
+		if ok && e.Class == meta.Directory && e.Base.Kind == meta.Absolute {
+			if m := n.mountOf(e.Base.Store); m != nil {
+				pl.mount, pl.key = m, e.Base.Prefix
+			} else {
+				pl.hidden = true
+			}
+		} else {
+			pl.key += edge
+			if ok && (e.Class == meta.Whiteout || e.Base.Kind == meta.Opaque) {
+				pl.hidden = true
+			}
+		}
+		if last {
+			pl.edge, pl.inTree = edge, true
+			if ok && e.Class != meta.Whiteout {
+				pl.entry = e
+				if e.Class == meta.Persisted {
+					pl.check = v.CheckedAt(dir, edge)
+					if e.StoreKey != "" {
+						pl.key = e.StoreKey
+					}
+				}
+			}
+			return pl
+		}
+		if !ok || e.Class != meta.Directory {
+			pl.edge = edges[len(edges)-1]
+			pl.key += strings.Join(edges[i+1:], "")
+			return pl
+		}
+		dir, at = e.Dir, at.Child(edge)
+		pl.chain = append(pl.chain, link{dir, at, e})
+	}
+	return pl
+}
+
+// A node is a name that exists, with the facts that decided it.
+type node struct {
+	place
+	row   *meta.Row // the store's facts; nil if only the overlay knows the name
+	rowAt time.Time // when they were learnt
+	cache core.CacheStatus
+}
+
+func (nd *node) dir() bool { return nd.path.IsDir() }
+
+// persisted reports whether a file of the overlay is at the place.
+func (p *place) persisted() bool { return p.entry != nil && p.entry.Class == meta.Persisted }
+
+// oldest returns the time before which facts of the mount are too old for the request, the zero time if any age will do.
+func (m *mounted) oldest(ctx context.Context, now time.Time) time.Time {
+	interval := m.SyncInterval
+	if a := core.MaxAgeOf(ctx); a.Set {
+		interval = time.Duration(a.Seconds) * time.Second
+	}
+	switch {
+	case interval < 0:
+		return time.Time{}
+	case interval > now.Sub(time.Time{})/2: // longer than the clock reaches back
+		return time.Time{}
+	}
+	return now.Add(-interval)
+}
+
+// lookup returns the node at an exact path, with facts not older than the request and the mount allow.
+// Errors: errs.NotExist, errs.Unavailable.
+func (n *Namespace) lookup(ctx context.Context, path core.Path) (node, error) {
+	return n.lookupSince(ctx, path, true, func(m *mounted, now time.Time) time.Time { return m.oldest(ctx, now) })
+}
+
+// lookupHeld is lookup for a caller that holds path's lock.
+func (n *Namespace) lookupHeld(ctx context.Context, path core.Path, strict bool) (node, error) {
+	return n.lookupSince(ctx, path, false, func(m *mounted, now time.Time) time.Time {
+		if strict {
+			return now
+		}
+		return m.oldest(ctx, now)
+	})
+}
+
+// lookupSince returns the node at path with facts learnt at since or later. While a change through Sluice is under way
+// there, what the store says does not count; with wait, the lookup waits for the change where nothing else is known.
+func (n *Namespace) lookupSince(ctx context.Context, path core.Path, wait bool, since func(*mounted, time.Time) time.Time) (node, error) {
+	now := time.Now()
+	status := core.Hit
+	var seen *meta.Entry
+	for i := range maxLoads {
+		pl := n.walk(path)
+		if pl.mount == nil {
+			return node{}, errs.New("namespace.Stat", path.String(), errs.Unavailable, "the mount is gone")
+		}
+		oldest := since(pl.mount, now)
+		nd, need, err := n.decide(ctx, pl, oldest)
+		if need == revalidate && i > 0 && seen != nil && pl.entry == seen {
+			need = noLoad // a change under way holds the name: the overlay's word stands
+		}
+		if err != nil || need == noLoad {
+			nd.cache = status
+			return nd, err
+		}
+		if core.MaxAgeOf(ctx).OnlyIfCached {
+			return node{}, errs.New("namespace.Stat", path.String(), errs.Unavailable, "only-if-cached: the answer is not known here")
+		}
+		if status = core.Miss; need == revalidate {
+			status = core.Revalidated
+		}
+		if i > 0 && wait && pl.entry == nil {
+			unlock, err := n.locks.lock(ctx, path)
+			if err != nil {
+				return node{}, err
+			}
+			unlock()
+		}
+		if err := n.loadName(ctx, &pl, oldest); err != nil {
+			return node{}, err
+		}
+		seen = pl.entry
+	}
+	return node{}, errs.New("namespace.Stat", path.String(), errs.Conflict, "the name changes faster than it can be looked up; try again")
+}
+
+// maxLoads bounds the loop look → ask the store → look again, which goes round once per concurrent change.
+const maxLoads = 16
+
+// load says whether the store must be asked before a place can be decided.
+type load uint8
+
+const (
+	noLoad load = iota
+	unknown
+	revalidate
+)
+
+// decide says whether something is at pl, from facts learnt at oldest or later, or which load would tell.
+func (n *Namespace) decide(ctx context.Context, pl place, oldest time.Time) (node, load, error) {
+	nd := node{place: pl}
+	if pl.mount.err != nil && pl.entry == nil {
+		return nd, noLoad, pl.mount.unavailable()
+	}
+	fact := meta.Fact{State: meta.Absent}
+	if !pl.hidden && pl.mount.derived != nil {
+		fact = pl.mount.derived.Lookup(pl.key)
+	}
+	fresh := !fact.At.Before(oldest)
+	if fact.State == meta.Present {
+		nd.row, nd.rowAt = &fact.Row, fact.At
+	}
+	e := pl.entry
+	switch {
+	case pl.path.IsRoot() || e != nil && e.Mount:
+		return nd, noLoad, nil
+	case e != nil && e.Class == meta.Persisted:
+		if pl.check.Before(oldest) && pl.mount.err == nil {
+			return nd, revalidate, nil
+		}
+		return nd, noLoad, nil
+	case e != nil: // a directory of the overlay
+		if pl.mount.features.Dirs && !pl.hidden && !fresh && pl.mount.err == nil {
+			return nd, revalidate, nil
+		}
+		if e.Explicit || e.Marker || fact.State == meta.Present {
+			return nd, noLoad, nil
+		}
+		some, err := n.hasVisible(ctx, &pl)
+		if err == nil && !some {
+			err = notExist(pl.path)
+		}
+		return nd, noLoad, err
+	case pl.hidden || fact.State == meta.Absent && fresh:
+		return nd, noLoad, notExist(pl.path)
+	case fact.State == meta.Unknown:
+		return nd, unknown, nil
+	case !fresh:
+		return nd, revalidate, nil
+	}
+	return nd, noLoad, nil
+}
+
+func notExist(p core.Path) error { return errs.E("namespace.Stat", p.String(), errs.NotExist, nil) }
+
+func (m *mounted) unavailable() error {
+	return errs.E("mount "+m.Path.String(), m.ID, errs.Unavailable, m.err)
+}
+
+// resolve is lookup for any path: an ambiguous one is the directory, else the file.
+func (n *Namespace) resolve(ctx context.Context, p core.Path) (node, error) {
+	if !p.Either() {
+		return n.lookup(ctx, p)
+	}
+	nd, err := n.lookup(ctx, p.Dir())
+	if errs.KindOf(err) == errs.NotExist {
+		return n.lookup(ctx, p.File())
+	}
+	return nd, err
+}
+
+// exact returns the exact path an ambiguous one names for a new file or, with dir, directory.
+func exact(p core.Path, dir bool) core.Path {
+	switch {
+	case dir:
+		return p.Dir()
+	case p.Either():
+		return p.File()
+	}
+	return p
+}

@@ -1,0 +1,395 @@
+package namespace
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/core/page"
+	"github.com/sluicefs/sluice/ufs"
+)
+
+// Create implements core.Namespace.
+func (n *Namespace) Create(ctx context.Context, p core.Path, o core.CreateOptions) (core.Writer, error) {
+	if o.Mode == core.Append {
+		return n.createAppend(ctx, p, o)
+	}
+	either := p.Either()
+	p = exact(p, false)
+	if p.IsDir() {
+		return nil, errs.New("namespace.Create", p.String(), errs.Invalid, "a file's name does not end in /")
+	}
+	if err := n.checkName(p); err != nil {
+		return nil, err
+	}
+	old, exists, err := n.mayCreate(ctx, p, o, either)
+	if err != nil {
+		return nil, err
+	}
+	if err := judge(o, &old, exists, n); err != nil {
+		return nil, err
+	}
+	id, err := n.fileID(ctx, &old, exists)
+	if err != nil {
+		return nil, err
+	}
+	rev, err := n.draw(ctx, &n.revs)
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{n: n, ctx: ctx, path: p, o: o, either: either, id: id, rev: rev}
+	w.entry, err = n.newEntry(ctx, p, &old, exists, o, id, rev)
+	if err != nil {
+		return nil, err
+	}
+	return w, w.stage(ctx, &old)
+}
+
+// mayCreate checks what can be known before the first byte: permission, kinds, the parent.
+func (n *Namespace) mayCreate(ctx context.Context, p core.Path, o core.CreateOptions, either bool) (old node, exists bool, err error) {
+	if err := n.traverse(ctx, p); err != nil {
+		return old, false, err
+	}
+	old, err = n.lookup(ctx, p)
+	exists = err == nil
+	if err != nil && errs.KindOf(err) != errs.NotExist {
+		return old, false, err
+	}
+	if exists {
+		if err := n.require(ctx, &old, write); err != nil {
+			return old, false, err
+		}
+		if old.mount.ReadOnly {
+			return old, false, errs.New("namespace.Create", p.String(), errs.Permission, "the mount "+old.mount.Path.String()+" is read-only")
+		}
+		return old, true, nil
+	}
+	if err := n.mayChangeIn(ctx, p, nil); err != nil {
+		return old, false, err
+	}
+	if err := n.checkKind(ctx, p, either); err != nil {
+		return old, false, err
+	}
+	if !o.MakeParents {
+		if _, err := n.lookup(ctx, p.Parent()); err != nil {
+			return old, false, err
+		}
+	}
+	return old, false, nil
+}
+
+// judge decides whether what is there now may be replaced.
+func judge(o core.CreateOptions, old *node, exists bool, n *Namespace) error {
+	if o.Mode == core.CreateNew && exists {
+		return errs.E("namespace.Create", old.path.String(), errs.Exist, nil)
+	}
+	etag := ""
+	if exists {
+		etag = n.infoOf(old).ETag
+	}
+	if err := checkCond(o.Cond, exists, etag); err != nil {
+		return errs.E("namespace.Create", old.path.String(), errs.Precondition, err)
+	}
+	return nil
+}
+
+// fileID returns the number of the file at old, which an overwrite keeps, or a fresh one.
+func (n *Namespace) fileID(ctx context.Context, old *node, exists bool) (uint64, error) {
+	if exists && old.persisted() {
+		return old.entry.ID, nil
+	}
+	return n.draw(ctx, &n.ids)
+}
+
+// newEntry returns the entry of a file about to be written, without what its bytes decide.
+func (n *Namespace) newEntry(ctx context.Context, p core.Path, old *node, exists bool, o core.CreateOptions, id, rev uint64) (meta.Entry, error) {
+	e := meta.Entry{
+		Class: meta.Persisted, ID: id, Rev: rev, Headers: o.Attr.Headers, User: o.Attr.User,
+		BlockSize: o.Attr.BlockSize, Replication: int32(o.Attr.Replication),
+	}
+	if e.BlockSize == 0 {
+		e.BlockSize = defaultBlock
+	}
+	if e.Replication == 0 {
+		e.Replication = 1
+	}
+	if o.Attr.Mode != 0 {
+		e.Mode = o.Attr.Mode | modeSet
+	} else {
+		e.Mode = 0o644 | modeSet
+	}
+	if exists {
+		was := n.ownedOf(old)
+		e.Owner, e.Group = was.owner, was.group
+		if o.Attr.Mode == 0 {
+			e.Mode = was.mode | modeSet
+		}
+		return e, nil
+	}
+	dir, err := n.nearestDir(ctx, p)
+	if err != nil {
+		return e, err
+	}
+	e.Owner, e.Group = n.newOwner(ctx, &dir)
+	return e, nil
+}
+
+// writer implements core.Writer: the bytes go to the store's staging, into the page cache and through the checksums at once.
+type writer struct {
+	n      *Namespace
+	ctx    context.Context
+	path   core.Path
+	o      core.CreateOptions
+	either bool
+	id     uint64
+	rev    uint64
+	entry  meta.Entry
+
+	mount   *mounted
+	out     ufs.Writer
+	cache   *page.Writer // nil if the write type does not cache
+	content page.Content
+	md5     md5Sum
+	hdfs    *hdfsSum
+	size    int64
+	whole   bool // the entry is complete: the bytes are copied by the store and never pass here
+	err     error
+	ended   bool
+}
+
+// stage opens the store's side of the write.
+func (w *writer) stage(ctx context.Context, old *node) error {
+	w.mount = old.mount
+	if old.persisted() && old.entry.StoreKey != "" {
+		w.entry.StoreKey = old.entry.StoreKey
+	}
+	so := ufs.CreateOptions{Attr: w.attr()}
+	if w.mount.features.Conditional {
+		so.IfNew = w.o.Mode == core.CreateNew || w.o.Cond.IfNoneMatch == "*"
+		if w.o.Cond.IfMatch != "" && w.o.Cond.IfMatch != "*" {
+			so.IfVersion = old.storeVersion()
+		}
+	}
+	out, err := w.mount.store.Create(ctx, old.key, w.o.Size, so)
+	if err != nil {
+		return err
+	}
+	w.out = out
+	w.hdfs = newHDFSSum(w.entry.BlockSize)
+	w.content = allocatedContent(meta.Extent{ID: w.id, Rev: w.rev, Len: max(w.o.Size, 0)})
+	if w.writeType() == core.CacheThrough {
+		w.cache = w.n.o.Cache.NewWriter(w.content)
+	}
+	return nil
+}
+
+func (nd *node) storeVersion() string {
+	switch {
+	case nd.persisted():
+		return nd.entry.Version
+	case nd.row != nil:
+		return nd.row.Version
+	}
+	return ""
+}
+
+func (w *writer) writeType() core.WriteType {
+	if w.o.WriteType != "" {
+		return w.o.WriteType
+	}
+	return w.mount.WriteType
+}
+
+// attr is what the store keeps with the file.
+func (w *writer) attr() ufs.Attr {
+	e := &w.entry
+	return ufs.Attr{
+		Headers: e.Headers, User: e.User, ETag: e.ETag, Checksums: e.Checksums, Origin: origin(w.id, w.rev),
+		Mode: e.Mode & 0o1777, Owner: e.Owner, Group: e.Group,
+	}
+}
+
+// Write implements io.Writer.
+func (w *writer) Write(p []byte) (int, error) {
+	if w.err != nil {
+		return 0, w.err
+	}
+	if w.ended {
+		return 0, errs.New("namespace.Write", w.path.String(), errs.Invalid, "the writer has ended")
+	}
+	if w.o.Size >= 0 && w.size+int64(len(p)) > w.o.Size {
+		w.err = errs.New("namespace.Write", w.path.String(), errs.Invalid, fmt.Sprintf("more bytes than the %d announced", w.o.Size))
+		return 0, w.err
+	}
+	k, err := w.out.Write(p)
+	w.size += int64(k)
+	w.md5.write(p[:k])
+	w.hdfs.Write(p[:k])
+	if w.cache != nil {
+		w.cache.Write(p[:k])
+	}
+	w.err = err
+	return k, err
+}
+
+// Abort implements core.Writer.
+func (w *writer) Abort() error {
+	if w.ended {
+		return nil
+	}
+	w.ended = true
+	w.md5.stop()
+	if w.cache != nil {
+		w.cache.Drop()
+	}
+	return w.out.Abort()
+}
+
+// Commit implements core.Writer.
+func (w *writer) Commit(ctx context.Context, o core.CommitOptions) (core.Info, error) {
+	if w.ended {
+		return core.Info{}, errs.New("namespace.Commit", w.path.String(), errs.Invalid, "the writer has ended")
+	}
+	err := w.finish(o)
+	if err != nil {
+		w.Abort()
+		return core.Info{}, err
+	}
+	for range maxLoads {
+		if err = w.n.parents(ctx, w.path, w.o.MakeParents, w.o.Explicit, 0); err != nil {
+			break
+		}
+		info, again, cerr := w.commit(ctx, o)
+		if !again {
+			if cerr != nil {
+				w.Abort()
+			}
+			return info, cerr
+		}
+		err = errs.New("namespace.Commit", w.path.String(), errs.Conflict, "the parent directory keeps changing")
+	}
+	w.Abort()
+	return core.Info{}, err
+}
+
+// finish completes the entry with what the bytes decide.
+func (w *writer) finish(o core.CommitOptions) error {
+	if w.err == nil {
+		w.err = context.Cause(w.ctx)
+	}
+	if w.err != nil {
+		return w.err
+	}
+	if w.whole {
+		return nil
+	}
+	if w.o.Size >= 0 && w.size != w.o.Size {
+		return errs.New("namespace.Commit", w.path.String(), errs.Invalid, fmt.Sprintf("%d bytes were announced and %d came", w.o.Size, w.size))
+	}
+	sum := w.md5.sum()
+	if o.MD5 != nil && !bytes.Equal(sum, o.MD5) {
+		return errs.E("namespace.Commit", w.path.String(), errs.BadDigest, nil)
+	}
+	e := &w.entry
+	e.Size, e.ETag, e.Checksums = w.size, hex.EncodeToString(sum), encodeChecksums(o.Checksums)
+	e.Extents = wholeExtent(w.id, w.rev, w.size)
+	e.HDFSSum = packHDFSSum(w.hdfs.sum())
+	e.MTime = time.Now().UnixNano()
+	e.ATime = e.MTime
+	if w.cache != nil {
+		w.cache.Finish()
+	}
+	return nil
+}
+
+// commit makes the staged bytes the file. again says that the parent has gone since parents looked.
+func (w *writer) commit(ctx context.Context, o core.CommitOptions) (info core.Info, again bool, err error) {
+	n := w.n
+	unlock, err := n.locks.lock(ctx, w.path)
+	if err != nil {
+		return core.Info{}, false, err
+	}
+	defer unlock()
+	pl := n.walk(w.path)
+	if !pl.inTree {
+		return core.Info{}, true, nil
+	}
+	if pl.mount != w.mount {
+		return core.Info{}, false, errs.New("namespace.Commit", w.path.String(), errs.Conflict, "the mount changed while the file was written")
+	}
+	if err := n.blocked(&pl); err != nil {
+		return core.Info{}, false, err
+	}
+	if err := w.recheck(ctx, o); err != nil {
+		return core.Info{}, false, err
+	}
+	if err := w.out.SetAttr(w.attr()); err != nil && errs.KindOf(err) != errs.Unsupported {
+		return core.Info{}, false, err
+	}
+	in := openIntent{op: opPut, path: w.path.String(), store: w.mount.ID, key: pl.key, token: w.out.Token(), entry: w.entry}
+	var stored ufs.Info
+	err = n.through(ctx, &pl, &in, func(ctx context.Context) error {
+		stored, err = w.out.Commit(ctx)
+		w.ended = true
+		return err
+	}, func() []meta.Op {
+		settle(&w.entry, &w.mount.features, stored)
+		return []meta.Op{{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: w.entry}}
+	}, &stored)
+	if err != nil {
+		if w.cache != nil {
+			w.cache.Drop()
+		}
+		return core.Info{}, false, err
+	}
+	return n.committed(w.path, time.Now()), false, nil
+}
+
+// recheck judges again, under the lock, what may have changed since the first byte.
+func (w *writer) recheck(ctx context.Context, o core.CommitOptions) error {
+	n := w.n
+	strict := w.o.Mode == core.CreateNew || w.o.Cond != (core.Cond{}) || o.Cond != (core.Cond{})
+	old, err := n.lookupHeld(ctx, w.path, strict)
+	exists := err == nil
+	if err != nil && errs.KindOf(err) != errs.NotExist {
+		return err
+	}
+	old.path = w.path
+	if err := judge(w.o, &old, exists, n); err != nil {
+		return err
+	}
+	if err := judge(core.CreateOptions{Cond: o.Cond}, &old, exists, n); err != nil {
+		return err
+	}
+	if exists {
+		return nil
+	}
+	return n.checkKind(ctx, w.path, w.either)
+}
+
+// settle takes over what the store says of the bytes it has just made durable.
+func settle(e *meta.Entry, f *ufs.Features, stored ufs.Info) {
+	e.Version = stored.Version
+	if f.MD5ETag && stored.ETag != "" {
+		e.ETag = stored.ETag
+	}
+	if !stored.ModTime.IsZero() {
+		e.MTime = stored.ModTime.UnixNano()
+	}
+}
+
+// committed describes the name p right after a change of it.
+func (n *Namespace) committed(p core.Path, at time.Time) core.Info {
+	pl := n.walk(p)
+	if pl.persisted() {
+		n.tree.MarkChecked(pl.parent().id, pl.edge, pl.entry.Version, at)
+		pl.check = at
+	}
+	nd := node{place: pl, cache: core.Hit}
+	return n.infoOf(&nd)
+}
