@@ -18,7 +18,7 @@ func (s *Server) mkdirs(w http.ResponseWriter, r *request) error {
 	if r.path.IsRoot() {
 		return writeBoolean(w, r, true)
 	}
-	info, err := s.ns.Mkdir(r.Context(), r.path.Dir(), core.MkdirOptions{Mode: mode, MakeParents: true})
+	info, err := s.ns.Mkdir(r.Context(), r.path, core.MkdirOptions{Mode: mode, MakeParents: true})
 	switch {
 	case errors.Is(err, errs.Exist):
 		return s.mkdirsOver(w, r)

@@ -35,7 +35,7 @@ type fixture struct {
 
 func serve(t *testing.T, change func(*Options)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, ns: newFake(), log: &bytes.Buffer{}}
+	f := &fixture{t: t, ns: newFake()}
 	f.ns.put("/d/f", "bob", 0o644, []byte("123456789"))
 	f.ns.put("/d/sub/", "bob", 0o755, nil)
 	f.ns.put("/d/secret", "alice", 0o600, []byte("x"))
@@ -46,17 +46,24 @@ func serve(t *testing.T, change func(*Options)) *fixture {
 	f.ns.put("/closed/", "alice", 0o700, nil)
 	o := Options{
 		Namespace: f.ns, Attrs: f.ns, Locator: f.ns, Authenticator: f.ns, Simple: true, LoopbackOnly: true, Superuser: "hdfs",
-		Secret: []byte("test"), Logger: slog.New(slog.NewTextHandler(f.log, nil)),
+		Secret: []byte("test"),
 	}
 	if change != nil {
 		change(&o)
 	}
+	f.start(o)
+	return f
+}
+
+// start serves o until the test ends.
+func (f *fixture) start(o Options) {
+	f.log = &bytes.Buffer{}
+	o.Logger = slog.New(slog.NewTextHandler(f.log, nil))
 	f.srv = New(o)
 	ts := httptest.NewServer(f.srv)
-	t.Cleanup(ts.Close)
+	f.t.Cleanup(ts.Close)
 	f.url, f.c = ts.URL, ts.Client()
 	f.c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return f
 }
 
 // answer is a response as the tests look at it.
