@@ -318,6 +318,14 @@ func (s *Store) CleanStaging(ctx context.Context, live func(token string) bool) 
 		return s.dropStaged(dir, token)
 	})
 	if err == nil {
+		err = s.cleanDir(ctx, uploadsDir, func(dir int, id string) error {
+			if live(id) {
+				return nil
+			}
+			return removeAll(ctx, dir, id)
+		})
+	}
+	if err == nil {
 		err = s.cleanDir(ctx, trashDir, func(dir int, token string) error { return removeAll(ctx, dir, token) })
 	}
 	return classify(op, "", err)

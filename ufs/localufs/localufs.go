@@ -34,7 +34,7 @@ type Options struct {
 	Create bool
 }
 
-// Store is a ufs.Store in a directory, with every ability but Composer.
+// Store is a ufs.Store in a directory, with every ability.
 type Store struct {
 	root    *os.File
 	feat    ufs.Features
@@ -115,7 +115,7 @@ func (s *Store) learn(o Options) error {
 	attrs := err == nil || err == unix.ENODATA
 	s.feat = ufs.Features{
 		Kind: "local", Dirs: true, AtomicRename: true, Attrs: attrs, MaxName: 255, MaxKey: unix.PathMax - 1, Mkdir: true,
-		Trash: true, Copy: true, Append: true, SetAttr: attrs, Probe: true, Racy: o.Racy,
+		Trash: true, Copy: true, Append: true, SetAttr: attrs, Compose: true, Probe: true, Racy: o.Racy,
 	}
 	// Only these are known to have renameat2 with both of its flags; elsewhere a condition is judged just before the rename.
 	switch int64(fs.Type) { //nolint:unconvert // the width differs by architecture

@@ -57,7 +57,7 @@ func New(o Options) *Store {
 	f := ufs.Features{
 		Kind: "mem", Dirs: o.Dirs, Flat: !o.Dirs, AtomicRename: o.Dirs, Conditional: true, OddNames: !o.Dirs,
 		MD5ETag: !o.Dirs, Attrs: true, MaxKey: 1024, Mkdir: true, Trash: true, Copy: true, Append: o.Dirs, SetAttr: true,
-		Compose: !o.Dirs, Probe: true,
+		Compose: true, Probe: true,
 	}
 	if o.Dirs {
 		f.MaxName, f.MaxKey = 255, 4096
