@@ -90,7 +90,9 @@ func (s *Server) receive(r *request, o core.CreateOptions) (core.Info, error) {
 		return core.Info{}, err
 	}
 	defer wr.Abort()
-	if r.bytes, err = io.Copy(wr, r.Body); err != nil {
+	buf := s.buffers.Get().(*[copyBytes]byte)
+	defer s.buffers.Put(buf)
+	if r.bytes, err = io.CopyBuffer(struct{ io.Writer }{wr}, r.Body, buf[:]); err != nil {
 		return core.Info{}, err
 	}
 	info, err := wr.Commit(r.Context(), core.CommitOptions{})

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -169,5 +173,46 @@ func TestNamespaceBatch(t *testing.T) {
 		if diff := cmp.Diff(want[i:], append([]string{}, got...)); diff != "" {
 			t.Errorf("after %q: %s", token, diff)
 		}
+	}
+}
+
+// TestAppendBesideAppend checks that a second appender is told so while the first one is at work.
+func TestAppendBesideAppend(t *testing.T) {
+	f := serveNamespace(t, true)
+	f.follow("PUT", "/log?op=CREATE", "1")
+	loc := f.send("POST", "/log?op=APPEND", nil).header.Get("Location")
+
+	body, first := io.Pipe()
+	open := make(chan struct{})
+	trace := &httptrace.ClientTrace{Got100Continue: func() { close(open) }} // the server asks for the body of an open append
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "POST", loc, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Expect", "100-continue")
+	f.c.Transport.(*http.Transport).ExpectContinueTimeout = time.Minute
+	done := make(chan error, 1)
+	go func() {
+		res, err := f.c.Do(req)
+		if err == nil {
+			res.Body.Close()
+			if res.StatusCode != http.StatusOK {
+				err = errors.New(res.Status)
+			}
+		}
+		done <- err
+	}()
+	<-open
+	a := f.send("POST", loc, strings.NewReader("x"))
+	if class, _ := a.exception(t); a.status != 403 || class != classBeingCreated {
+		t.Errorf("second append: %d %s", a.status, a.body)
+	}
+	io.WriteString(first, "2")
+	first.Close()
+	if err := <-done; err != nil {
+		t.Errorf("first append: %v", err)
+	}
+	if a := f.follow("GET", "/log?op=OPEN", ""); a.body != "12" {
+		t.Errorf("content %q", a.body)
 	}
 }

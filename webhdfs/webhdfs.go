@@ -29,6 +29,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
@@ -79,12 +80,19 @@ type Server struct {
 	o   Options
 	ns  core.Namespace
 	now func() time.Time // judges the age of tickets
+
+	buffers sync.Pool // *[copyBytes]byte, for uploads
 }
+
+// copyBytes is how much of an upload is moved at once: large against the cost of a system call, small against a page.
+const copyBytes = 128 << 10
 
 // New returns a Server over o.
 func New(o Options) *Server {
 	o = o.withDefaults()
-	return &Server{o: o, ns: o.Namespace, now: time.Now}
+	s := &Server{o: o, ns: o.Namespace, now: time.Now}
+	s.buffers.New = func() any { return new([copyBytes]byte) }
+	return s
 }
 
 // prefix is where the protocol lives on its listener.

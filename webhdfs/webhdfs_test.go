@@ -510,12 +510,18 @@ func TestCreate(t *testing.T) {
 }
 
 func TestTruncatedUpload(t *testing.T) {
-	for _, c := range []struct{ name, head string }{
-		{"chunked", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"},
-		{"length", "Content-Length: 10\r\n\r\nhello"},
+	over := map[string]func(*testing.T) *fixture{
+		"fake":      func(t *testing.T) *fixture { return serve(t, nil) },
+		"namespace": func(t *testing.T) *fixture { return serveNamespace(t, true) },
+	}
+	for _, c := range []struct{ name, over, head string }{
+		{"chunked", "fake", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"},
+		{"length", "fake", "Content-Length: 10\r\n\r\nhello"},
+		{"chunked", "namespace", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"},
+		{"length", "namespace", "Content-Length: 10\r\n\r\nhello"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			f := serve(t, nil)
+		t.Run(c.over+"/"+c.name, func(t *testing.T) {
+			f := over[c.over](t)
 			loc, _ := url.Parse(f.send("PUT", "/half?op=CREATE", nil).header.Get("Location"))
 			conn, err := net.Dial("tcp", loc.Host)
 			if err != nil {
@@ -528,8 +534,8 @@ func TestTruncatedUpload(t *testing.T) {
 			if err == nil && res.StatusCode/100 == 2 {
 				t.Errorf("status %d", res.StatusCode)
 			}
-			if f.exists("/half") {
-				t.Error("half a file is visible")
+			if a := f.send("GET", "/half?op=GETFILESTATUS", nil); a.status != 404 {
+				t.Errorf("half a file is visible: %d %s", a.status, a.body)
 			}
 		})
 	}
