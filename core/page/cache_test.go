@@ -177,7 +177,7 @@ func TestThousandReadersOneRead(t *testing.T) {
 	c := newCache(t, mempage.New(10), page.CacheOptions{})
 	var wg sync.WaitGroup
 	for i := range 1000 {
-		wg.Go(func() { readAll(t, c, s, int64(i), 2*page.Size+5-int64(i), i%2 == 0) })
+		wg.Go(func() { readAll(t, c, s, page.Size-int64(i)-1, 2000+int64(i), i%2 == 0) })
 	}
 	close(gate)
 	wg.Wait()

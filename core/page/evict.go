@@ -1,6 +1,7 @@
 package page
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -144,7 +145,6 @@ func (s *Segments) convert(no uint32, class uint8, leaving []departed) error {
 	s.active--
 	s.change.Broadcast()
 	if err != nil {
-		s.chunks[no].slots = nil
 		s.idle = append(s.idle, no)
 		return errs.E("page.Put", s.dir, s.failed(err), err)
 	}
@@ -168,8 +168,13 @@ func (s *Segments) handDown(c chunk, pages []departed) {
 		}
 		if !ok {
 			s.corrupt.Add(1)
-		} else if s.demote(p.key, c.data(p.slot, p.length)) {
+			continue
+		}
+		data := c.data(p.slot, p.length)
+		if err := touch(data, func() error { return s.demote(p.key, data) }); err == nil {
 			s.demoted.Add(1)
+		} else if errors.Is(err, errFault) {
+			s.turnOff(err, true)
 		}
 	}
 }

@@ -58,8 +58,8 @@ type TierStats struct {
 	Used        int64  // bytes of pages, rounded up to their slots
 	Pages       int64
 	Pinned      int64            // pages with a Handle out
-	Evicted     map[string]int64 // pages evicted by reason: "once" (left the small queue unread), "cold" (left the main
-	// queue), "reclaimed" (shared a chunk that was needed for pages of another size)
+	Evicted     map[string]int64 // pages evicted by reason: "once" (hardly read while in the small queue), "cold" (not read
+	// since their last turn in the main queue), "reclaimed" (shared a chunk that was needed for pages of another size)
 	Corrupt int64 // pages and slot headers found damaged
 	Demoted int64 // evicted pages that went to the next tier
 }

@@ -4,10 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"runtime/debug"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/sluicefs/sluice/core/errs"
 )
@@ -316,39 +312,6 @@ func (r *Reader) count() {
 		r.hits++
 		r.c.hits.Add(1)
 	}
-}
-
-// errFault is a page of the mapping that its disk, or its file, does not have any more.
-var errFault = errs.New("page.Read", "", errs.Unavailable, "a cached page could not be read from its disk; it was dropped, try again")
-
-// copyPage is copy(p, data) from a mapping, whose memory may fault.
-func copyPage(p, data []byte) (n int, err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer catchFault(data, &err)
-	return copy(p, data), nil
-}
-
-// writePage is w.Write(data) from a mapping: the kernel finds a fault in write(2), w may find it when it copies.
-func writePage(w io.Writer, data []byte) (n int, err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer catchFault(data, &err)
-	if n, err = writeAll(w, data); errors.Is(err, unix.EFAULT) {
-		err = errFault
-	}
-	return n, err
-}
-
-// catchFault makes *err errFault if the panic under way is a fault in data. Any other goes on.
-func catchFault(data []byte, err *error) {
-	p := recover()
-	if p == nil {
-		return
-	}
-	fault, ok := p.(interface{ Addr() uintptr })
-	if start := uintptr(unsafe.Pointer(unsafe.SliceData(data))); !ok || fault.Addr() < start || fault.Addr() >= start+uintptr(len(data)) {
-		panic(p)
-	}
-	*err = errFault
 }
 
 func writeAll(w io.Writer, p []byte) (int, error) {

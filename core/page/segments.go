@@ -20,9 +20,10 @@ import (
 )
 
 const (
-	minQuota        = chunkStride // bytes
-	minSegment      = 64          // chunks: 65 MiB of file
-	segmentsAtQuota = 100         // about how many files a full directory has, beyond 100 × minSegment
+	minQuota        = chunkStride       // bytes
+	maxQuota        = chunkStride << 24 // bytes: slot numbers have 24 bits for the chunk
+	minSegment      = 64                // chunks: 65 MiB of file
+	segmentsAtQuota = 100               // about how many files a full directory has, beyond 100 × minSegment
 	fullPause       = 5 * time.Second
 	verifyBytes     = 128 << 10 // read at once while a page is verified
 	maxSkips        = 64        // victims tried whose chunk holds pinned pages
@@ -31,7 +32,7 @@ const (
 // SegmentOptions describe one directory of pages.
 type SegmentOptions struct {
 	Dir    string       // made if it is missing; used by one process at a time
-	Quota  int64        // bytes of segment files at most; at least 1,064,960 (one page and its table)
+	Quota  int64        // bytes of segment files at most; from 1,064,960 (one page and its table) to 16 TiB
 	Medium string       // for people: MEM, SSD, HDD
 	Logger *slog.Logger // nil: none
 
@@ -53,8 +54,8 @@ type Segments struct {
 	tmpfs       bool
 	lock        *os.File
 	seed        maphash.Seed
-	demote      func(k Key, data []byte) bool // set by NewTiered before use; called without mu
-	buffers     sync.Pool                     // *[verifyBytes]byte
+	demote      func(k Key, data []byte) error // set by NewTiered before use; called without mu
+	buffers     sync.Pool                      // *[verifyBytes]byte
 
 	off     atomic.Pointer[failure]
 	corrupt atomic.Int64
@@ -88,6 +89,9 @@ type failure struct {
 // Errors: errs.Invalid; errs.Busy if another process uses the directory; the kinds of io/fs errors, else errs.Unavailable.
 func OpenSegments(o SegmentOptions) (*Segments, error) {
 	const op = "page.OpenSegments"
+	if o.Quota > maxQuota {
+		return nil, errs.New(op, o.Dir, errs.Invalid, fmt.Sprintf("a quota of %d bytes is too large; divide it into directories of %d at most", o.Quota, int64(maxQuota)))
+	}
 	if o.Quota < minQuota {
 		return nil, errs.New(op, o.Dir, errs.Invalid, fmt.Sprintf("a quota of %d bytes holds no page; it takes %d at least", o.Quota, minQuota))
 	}
@@ -96,7 +100,6 @@ func OpenSegments(o SegmentOptions) (*Segments, error) {
 	s.buffers.New = func() any { return new([verifyBytes]byte) }
 	s.index = map[uint64]uint32{}
 	s.fifo = newFIFO(s.slot, s.slotBytes)
-	s.fifo.smallTarget = o.Quota / chunkStride * chunkBytes / 10
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -187,8 +190,11 @@ func (s *Segments) adoptChunk(no uint32, table []byte) bool {
 	for i := range c.slots {
 		sl, h, slotNo := &c.slots[i], found[i], no<<8|uint32(i)
 		sl.dirty = true
+		if h.length == 0 {
+			continue
+		}
 		hash := s.hash(h.key)
-		if _, twice := s.index[hash]; h.length == 0 || twice {
+		if _, twice := s.index[hash]; twice {
 			continue
 		}
 		sl.key, sl.length = h.key, h.length
@@ -218,22 +224,29 @@ func (s *Segments) Get(k Key) (Handle, bool) {
 	s.mu.Unlock()
 
 	ok, err := s.check(c, i, k, length, verified)
-	if err != nil {
-		s.turnOff(err, true)
+	if !ok || !verified {
+		s.checked(no, ok, err)
 	}
-	s.mu.Lock()
-	if ok {
-		sl.verified = true
-	} else {
-		s.corrupt.Add(1)
-		s.forget(no)
-		s.unpin(no)
-	}
-	s.mu.Unlock()
 	if !ok {
 		return nil, false
 	}
 	return &mapped{store: s, no: no, data: c.data(i, int(length))}, true
+}
+
+// checked draws the consequence of the check of a page that is pinned for the caller.
+func (s *Segments) checked(no uint32, ok bool, err error) {
+	if err != nil {
+		s.turnOff(err, true)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ok {
+		s.slot(no).verified = true
+		return
+	}
+	s.corrupt.Add(1)
+	s.forget(no)
+	s.unpin(no)
 }
 
 // check reports whether the slot holds the page k: by its header always, by its checksum unless verified.

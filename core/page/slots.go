@@ -71,6 +71,7 @@ func (s *Segments) addSegment(g *segment) (first uint32) {
 	for i := range g.chunks {
 		s.chunks = append(s.chunks, chunk{seg: g, n: i, free: none, roomAt: -1})
 	}
+	s.fifo.smallTarget = int64(len(s.chunks)) * chunkBytes / 10
 	return first
 }
 
@@ -190,7 +191,7 @@ func (s *Segments) evictPage(no uint32, why reason) {
 	hash := s.hash(s.slot(no).key)
 	s.forget(no)
 	s.evicted[why]++
-	if why == once {
+	if why != cold {
 		s.fifo.ghost.add(hash)
 	}
 }

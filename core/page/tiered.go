@@ -24,17 +24,17 @@ type Tiered struct {
 func NewTiered(tiers ...*Segments) *Tiered {
 	t := &Tiered{tiers: tiers, slots: semaphore.NewWeighted(demotions)}
 	for i := range len(tiers) - 1 {
-		tiers[i].demote = func(k Key, data []byte) bool { return t.demote(i+1, k, data) }
+		tiers[i].demote = func(k Key, data []byte) error { return t.demote(i+1, k, data) }
 	}
 	return t
 }
 
-func (t *Tiered) demote(to int, k Key, data []byte) bool {
+func (t *Tiered) demote(to int, k Key, data []byte) error {
 	if !t.slots.TryAcquire(1) {
-		return false
+		return errs.New("page.Put", "", errs.Busy, "enough pages are on their way to the next tier")
 	}
 	defer t.slots.Release(1)
-	return t.put(to, k, data) == nil
+	return t.put(to, k, data)
 }
 
 // put puts the page into the first tier from the given one on that takes it.
