@@ -36,6 +36,10 @@ type Options struct {
 	Domain  string            // virtual-host style: bucket.Domain; "" serves path style alone
 	Aliases map[string]string // bucket names for directories anywhere: name → absolute path
 
+	// Anonymous lets requests without credentials reach the namespace as core.Anonymous, which the mode bits for others
+	// then bind. Without it they are AccessDenied at the door: S3 gives the public nothing that no policy grants.
+	Anonymous bool
+
 	Logger *slog.Logger // gets one line per request; nil: none
 
 	// Observe, if not nil, is told of every request when it has ended: the AWS operation name ("" if no row matched), the
@@ -52,6 +56,7 @@ type Server struct {
 	router    *router
 	region    string
 	anyRegion bool // no region was configured
+	public    bool // anonymous requests may reach the namespace
 	domain    string
 	aliases   map[string]core.Path
 	names     []string // of the aliases, ascending
@@ -68,7 +73,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		ns: o.Namespace, uploads: o.Uploads, users: o.Authenticator,
-		region: o.Region, anyRegion: o.Region == "", domain: strings.TrimPrefix(o.Domain, "."), aliases: map[string]core.Path{},
+		region: o.Region, anyRegion: o.Region == "", public: o.Anonymous, domain: strings.TrimPrefix(o.Domain, "."), aliases: map[string]core.Path{},
 		log: o.Logger, observe: o.Observe, router: newRouter(routes()), host: []string{hostID()},
 	}
 	if s.log == nil {
@@ -189,6 +194,9 @@ func (s *Server) authenticate(r *request) error {
 	}
 	switch r.auth.Type {
 	case sigv4.Anonymous:
+		if !s.public {
+			return errAccessDenied
+		}
 	case sigv4.Header, sigv4.Presigned:
 		if _, r.user, err = s.users.Secret(r.ctx, r.auth.AccessKey); err != nil {
 			return errAccessDenied // the key was withdrawn since its signature was verified
@@ -212,7 +220,9 @@ func (s *Server) refuse(r *request) error {
 }
 
 // anonymous reports whether nobody signed the request.
-func (r *request) anonymous() bool { return r.auth.Type != sigv4.Header && r.auth.Type != sigv4.Presigned }
+func (r *request) anonymous() bool {
+	return r.auth.Type != sigv4.Header && r.auth.Type != sigv4.Presigned
+}
 
 // resolve parses what the request names into paths, and the headers that every operation understands.
 func (s *Server) resolve(r *request) error {
