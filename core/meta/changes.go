@@ -72,10 +72,15 @@ func (d *Derived) Settled(name string) <-chan struct{} {
 	return done
 }
 
-// pending returns the name of a change that is pending at name or at a directory above it, "" if there is none.
+// pending returns the name of a change that is pending at, above or below name, "" if there is none.
 func (d *Derived) pending(name string) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if isDir(name) {
+		if below, ok := d.changes.pendingBelow(name); ok {
+			return below
+		}
+	}
 	for d.changes.pendingAt(name) != nil {
 		if c, ok := d.changes.byName.Get(name); ok && c.pending > 0 {
 			return name
@@ -186,18 +191,19 @@ func (c *changes) bars(f *Flight, name string) bool {
 	}
 }
 
-// barsBelow reports whether a change below the directory dir ended after f was sent.
-func (c *changes) barsBelow(f *Flight, dir string) (bars bool) {
+// barsBelow reports whether f must not say that the directory dir is there, or is not, for a change of something below it:
+// one that ended may have made or removed it, and saying that it is not there says something of what is below.
+func (c *changes) barsBelow(f *Flight, dir string, there bool) (bars bool) {
 	c.byName.Ascend(dir, func(name string, ch *change) bool {
-		bars = strings.HasPrefix(name, dir) && ch.endedSince(f)
+		bars = strings.HasPrefix(name, dir) && (!there && ch.pending > 0 || ch.endedSince(f))
 		return !bars && strings.HasPrefix(name, dir)
 	})
 	return bars
 }
 
-// barred returns the edges in [lo, hi) of dir of which f must not say anything. A pending change below an edge does not
-// bar it: when it ends, it corrects what is said of the directories above it.
-func (c *changes) barred(f *Flight, dir, lo, hi string) map[string]bool {
+// barred returns the edges in [lo, hi) of dir of which f must not say anything. A pending change below an edge only bars
+// saying that the edge is absent, which would say something of what is below; seen tells the edges that f says are there.
+func (c *changes) barred(f *Flight, dir, lo, hi string, seen func(edge string) bool) map[string]bool {
 	if c.byName.Len() == 0 {
 		return nil
 	}
@@ -207,14 +213,11 @@ func (c *changes) barred(f *Flight, dir, lo, hi string) map[string]bool {
 		if !ok || rest == "" {
 			return ok
 		}
-		edge := rest
-		if i := strings.IndexByte(rest, '/'); i >= 0 {
-			edge = rest[:i+1]
-		}
+		edge := firstEdge(rest)
 		if !s.holds(edge) {
 			return edge < lo
 		}
-		if ch.endedSince(f) || ch.pending > 0 && edge == rest {
+		if ch.endedSince(f) || ch.pending > 0 && (edge == rest || !seen(edge)) {
 			barred[edge] = true
 		}
 		return true
@@ -238,16 +241,16 @@ func (c *changes) pendingAt(name string) *change {
 	}
 }
 
-// pendingIn reports whether a change is pending at, above or below the directory dir.
-func (c *changes) pendingIn(dir string) (pending bool) {
-	if c.byName.Len() == 0 {
-		return false
-	}
-	c.byName.Ascend(dir, func(name string, ch *change) bool {
-		pending = strings.HasPrefix(name, dir) && ch.pending > 0
-		return !pending && strings.HasPrefix(name, dir)
+// pendingBelow returns a name at or below the directory dir that has a change pending.
+func (c *changes) pendingBelow(dir string) (name string, ok bool) {
+	c.byName.Ascend(dir, func(below string, ch *change) bool {
+		if !strings.HasPrefix(below, dir) {
+			return false
+		}
+		name, ok = below, ch.pending > 0
+		return !ok
 	})
-	return pending || c.pendingAt(dir) != nil
+	return name, ok
 }
 
 // laterBelow reports whether a change of something below name ended with a sequence higher than seq.

@@ -255,7 +255,7 @@ func (d *Derived) unlist(l *listing) {
 func (d *Derived) evict() {
 	for l := d.recent.prev; d.rows > d.o.MaxRows && l != d.recent.next && l != &d.recent; {
 		prev := l.prev
-		if !d.changes.pendingIn(l.dir) {
+		if _, below := d.changes.pendingBelow(l.dir); !below && d.changes.pendingAt(l.dir) == nil {
 			d.unlist(l)
 			d.evicted++
 		}
@@ -488,4 +488,20 @@ func (d *Derived) read(dir, from string, lim limits, max int, buf []edge) (in []
 		return buf, next, false
 	}
 	return buf, hi, true
+}
+
+// reach returns the end of what is known of dir from the edge from on without a gap, "" if nothing is.
+func (d *Derived) reach(dir, from string, lim limits) (to string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l := d.use(dir)
+	if l == nil {
+		return ""
+	}
+	oldest := d.since(lim.notBefore)
+	for i := l.spans.after(from); i < len(l.spans) && l.spans[i].lo <= from && l.spans[i].at >= oldest; i++ {
+		from = l.spans[i].hi
+		to = from
+	}
+	return to
 }

@@ -41,7 +41,7 @@ func (f *Flight) Stat(name string, row *Row) {
 	d := f.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if f.void || d.changes.bars(f, name) || row == nil && isDir(name) && d.changes.barsBelow(f, name) {
+	if f.void || d.changes.bars(f, name) || isDir(name) && d.changes.barsBelow(f, name, row != nil) {
 		return
 	}
 	state, _, at := d.lookup(name)
@@ -208,10 +208,14 @@ func (f *Flight) replace(dir, lo, hi string, rows []named) {
 	if state, _, at := d.lookup(dir); dir != "" && state == Absent && at > f.at {
 		return
 	}
-	barred := d.changes.barred(f, dir, lo, hi)
+	seen := func(edge string) bool {
+		_, ok := slices.BinarySearchFunc(rows, edge, func(n named, edge string) int { return strings.Compare(n.edge, edge) })
+		return ok
+	}
+	barred := d.changes.barred(f, dir, lo, hi, seen)
 	l := d.make(dir)
 	for _, s := range l.spans.notNewer(lo, hi, f.at) {
-		f.span(l, s, rows, barred)
+		f.span(l, s, seen, barred)
 	}
 	d.settle(l)
 	f.rows(dir, rows)
@@ -231,12 +235,8 @@ func (f *Flight) replace(dir, lo, hi string, rows []named) {
 }
 
 // span makes s known, and forgets what it held before; the rows themselves come after.
-func (f *Flight) span(l *listing, s span, rows []named, barred map[string]bool) {
+func (f *Flight) span(l *listing, s span, seen func(edge string) bool, barred map[string]bool) {
 	d := f.d
-	seen := func(edge string) bool {
-		_, ok := slices.BinarySearchFunc(rows, edge, func(n named, edge string) int { return strings.Compare(n.edge, edge) })
-		return ok
-	}
 	var gone []string
 	l.known.Ascend(s.lo, func(edge string, k fact) bool {
 		if !s.holds(edge) {
@@ -295,7 +295,8 @@ func (f *Flight) rows(dir string, rows []named) {
 	if f.void || len(rows) == 0 || f.d.changes.bars(f, dir) {
 		return
 	}
-	barred := f.d.changes.barred(f, dir, rows[0].edge, rows[len(rows)-1].edge+"\x00")
+	all := func(string) bool { return true }
+	barred := f.d.changes.barred(f, dir, rows[0].edge, rows[len(rows)-1].edge+"\x00", all)
 	for _, n := range rows {
 		if barred[n.edge] {
 			continue

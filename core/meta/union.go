@@ -440,6 +440,17 @@ func (w *walk) stop(p *place, at string) {
 	if after := predecessor(p.key + at); p.key+at != n.Dir && strings.HasPrefix(after, n.Dir) {
 		n.After = after
 	}
+	// The predecessor may be further up than need be; what is known from there on is not asked again, so that asking page
+	// by page arrives.
+	from, ok := "", n.After == "" && n.Dir == p.key
+	if !ok {
+		from, ok = strings.CutPrefix(n.After+"\x00", p.key)
+	}
+	if ok && from < at {
+		if to := p.d.reach(p.key, from, w.limits(p)); to != "" {
+			n.After = predecessor(p.key + to)
+		}
+	}
 	w.end, w.need = stuck, n
 }
 

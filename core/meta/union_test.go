@@ -1,0 +1,329 @@
+package meta
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sort"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var trees = flag.Int("trees", 700, "random trees that TestUnionModel lists")
+
+// simNode is a directory as a client sees it, built without a cursor.
+type simNode struct {
+	files  []string            // edges
+	dirs   map[string]*simNode // visible ones, by edge
+	marker bool
+	real   bool
+}
+
+func (n *simNode) visible() bool { return n.marker || n.real || len(n.files)+len(n.dirs) > 0 }
+
+// keys appends the S3 keys at and below n.
+func (n *simNode) keys(name string, to []string) []string {
+	if name != "" && (n.marker || n.real && len(n.files)+len(n.dirs) == 0) {
+		to = append(to, name)
+	}
+	for _, f := range n.files {
+		to = append(to, name+f)
+	}
+	for e, d := range n.dirs {
+		to = d.keys(name+e, to)
+	}
+	return to
+}
+
+// sim is one namespace: an overlay and stores behind it.
+type sim struct {
+	tree   *Tree
+	stores map[string]*simStore
+	known  map[string]*Derived
+	next   DirID
+}
+
+// node builds the model of one directory; self is its entry, below whether its store shows through.
+func (s *sim) node(v View, self *Entry, dir DirID, store, key string) *simNode {
+	n := &simNode{dirs: map[string]*simNode{}}
+	st := s.stores[store]
+	if self != nil {
+		n.marker, n.real = self.Marker, self.Explicit || self.Mount
+	}
+	edges := map[string]bool{}
+	if st != nil {
+		if row := st.stat(key); row != nil && key != "" {
+			n.marker = n.marker || row.Marker
+		}
+		n.real = n.real || !st.flat && st.stat(key) != nil
+		for k := range st.keys {
+			if rest, ok := strings.CutPrefix(k, key); ok && rest != "" {
+				edges[firstEdge(rest)] = true
+			}
+		}
+	}
+	overlay := map[string]*Entry{}
+	for e, entry := range v.Children(dir, "") {
+		overlay[e] = entry
+		edges[e] = true
+	}
+	if e := overlay[""]; e != nil {
+		n.marker = self != nil && self.Marker
+		delete(edges, "")
+	}
+	for e := range edges {
+		entry := overlay[e]
+		switch {
+		case entry != nil && entry.Class == Whiteout:
+		case !isDir(e):
+			n.files = append(n.files, e)
+		default:
+			var sub *simNode
+			switch {
+			case entry == nil:
+				sub = s.node(v, nil, 0, store, key+e)
+			case entry.Base.Kind == Absolute:
+				sub = s.node(v, entry, entry.Dir, entry.Base.Store, entry.Base.Prefix)
+			case entry.Base.Kind == Opaque:
+				sub = s.node(v, entry, entry.Dir, "", "")
+			default:
+				sub = s.node(v, entry, entry.Dir, store, key+e)
+			}
+			if sub.visible() {
+				n.dirs[e] = sub
+			}
+		}
+	}
+	return n
+}
+
+// grow fills the overlay's directory dir at random.
+func (s *sim) grow(r *rand.Rand, dir DirID, depth int) {
+	for n := r.IntN(5); n > 0; n-- {
+		isDir := r.IntN(5) < 3
+		edge := randomEdge(r, isDir, true)
+		if _, taken := s.entry(dir, edge); taken {
+			continue
+		}
+		e := Entry{Class: Persisted, Version: "v"}
+		if r.IntN(4) == 0 {
+			e = Entry{Class: Whiteout}
+			if r.IntN(5) == 0 && dir != RootDir {
+				edge = ""
+			}
+		} else if isDir {
+			s.next++
+			e = Entry{Class: Directory, Dir: s.next, Explicit: r.IntN(4) == 0, Marker: r.IntN(5) == 0}
+			switch r.IntN(6) {
+			case 0:
+				e.Base = Base{Kind: Absolute, Store: pick(r, []string{"one", "two", "gone"}), Prefix: pick(r, []string{"", "a/", "b/a/", "zz/"})}
+				e.Mount = r.IntN(2) == 0
+			case 1:
+				e.Base = Base{Kind: Opaque}
+			}
+		}
+		s.tree.Apply(1, []Op{{Kind: Set, Dir: dir, Edge: edge, Entry: e}})
+		if e.Class == Directory && depth > 0 {
+			s.grow(r, e.Dir, depth-1)
+		}
+	}
+}
+
+func (s *sim) entry(dir DirID, edge string) (e *Entry, ok bool) {
+	s.tree.View(func(v View) { e, ok = v.Get(dir, edge) })
+	return e, ok
+}
+
+func randomSim(r *rand.Rand) *sim {
+	s := &sim{tree: NewTree(), stores: map[string]*simStore{}, known: map[string]*Derived{}, next: FirstDir}
+	for _, id := range []string{"one", "two"} {
+		st := newSimStore(r.IntN(2) == 0)
+		s.stores[id] = st
+		s.known[id] = NewDerived(DerivedOptions{Flat: st.flat, MaxRows: pick(r, []int{0, 0, 60})})
+		s.change(r, st)
+	}
+	s.grow(r, RootDir, 3)
+	return s
+}
+
+func (s *sim) change(r *rand.Rand, st *simStore) {
+	for n := r.IntN(25); n > 0; n-- {
+		name := randomName(r, r.IntN(4) == 0, st.flat)
+		if r.IntN(3) == 0 {
+			st.remove(name)
+		} else {
+			st.put(name, Row{Version: fmt.Sprint(n)})
+		}
+	}
+}
+
+// preload tells some of what the stores hold, as of at.
+func (s *sim) preload(r *rand.Rand, at time.Time) {
+	for id, st := range s.stores {
+		f := s.known[id].Sent(1, at)
+		for n := r.IntN(6); n > 0; n-- {
+			name := randomName(r, r.IntN(2) == 0, st.flat)
+			switch {
+			case !isDir(name):
+				f.Stat(name, st.stat(name))
+			case r.IntN(3) == 0:
+				f.Stat(name, st.stat(name))
+			default:
+				st.answer(f, &Need{Dir: pick(r, []string{"", name}), After: pick(r, []string{"", name}), Flat: st.flat && r.IntN(2) == 0}, 1+r.IntN(6))
+			}
+		}
+		f.Done()
+	}
+}
+
+// list walks all pages and returns the names, common prefixes marked.
+func (s *sim) list(t *testing.T, r *rand.Rand, q Query, at time.Time) (names []string) {
+	t.Helper()
+	u := &Union{Tree: s.tree, Store: func(id string) *Derived { return s.known[id] }}
+	asked := 0
+	for range 10_000 {
+		items, need, done := u.Page(q)
+		if len(items) > q.Limit {
+			t.Fatalf("%d items for a limit of %d", len(items), q.Limit)
+		}
+		for _, it := range items {
+			if it.CommonPrefix {
+				names = append(names, "CP "+it.Name)
+			} else {
+				names = append(names, it.Name)
+			}
+			q.After = it.Name
+		}
+		if done {
+			return names
+		}
+		if need == nil {
+			if len(items) == 0 {
+				t.Fatalf("a page of nothing for %+v", q)
+			}
+			continue
+		}
+		if asked++; asked > 300 {
+			t.Fatalf("the walk does not go on at %+v for %+v", need, q)
+		}
+		f := s.known[need.Store].Sent(1, at)
+		s.stores[need.Store].answer(f, need, 1+r.IntN(8))
+		f.Done()
+	}
+	t.Fatal("the walk does not end")
+	return nil
+}
+
+// expect lists the model as S3 defines it.
+func expect(keys []string, q Query) (names []string) {
+	skip, rolled := q.commonPrefix(q.After)
+	for _, k := range keys {
+		if !strings.HasPrefix(k, q.Prefix) || k <= q.After || rolled && q.After >= q.Prefix && strings.HasPrefix(k, skip) {
+			continue
+		}
+		name := k
+		if cp, ok := q.commonPrefix(k); ok {
+			name = "CP " + cp
+		}
+		if n := len(names); n == 0 || names[n-1] != name {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func expectChildren(n *simNode, q Query) (names []string) {
+	for _, f := range n.files {
+		if q.HideShadowed && n.dirs[f+"/"] != nil {
+			continue
+		}
+		names = append(names, f)
+	}
+	for e := range n.dirs {
+		names = append(names, e)
+	}
+	names = slices.DeleteFunc(names, func(e string) bool { return !strings.HasPrefix(e, q.Prefix) || e <= q.After })
+	sort.Strings(names)
+	return names
+}
+
+func randomQuery(r *rand.Rand, keys []string) Query {
+	q := Query{Limit: pick(r, []int{1, 2, 3, 7, 1000}), Delimiter: pick(r, []string{"", "/", "/", "-", "a", "/a", "é", "//", "-y/"})}
+	some := func() string {
+		if len(keys) == 0 || r.IntN(4) == 0 {
+			return randomName(r, r.IntN(2) == 0, true)
+		}
+		k := pick(r, keys)
+		return k[:r.IntN(len(k)+1)]
+	}
+	if r.IntN(2) == 0 {
+		q.Prefix = some()
+	}
+	if r.IntN(3) == 0 {
+		q.After = some()
+	}
+	return q
+}
+
+// TestUnionModel lists random namespaces, of which the cursor knows little at first, and compares every listing with a
+// sorted list of names.
+func TestUnionModel(t *testing.T) {
+	r := seed(t)
+	listings := 0
+	for range *trees {
+		s := randomSim(r)
+		old := time.Now()
+		s.preload(r, old)
+		q := Query{Start: Start{Dir: RootDir, InTree: true, Store: "one", HasStore: r.IntN(5) > 0}}
+		if r.IntN(6) == 0 {
+			q.Start.InTree = false
+		}
+		at := old
+		if r.IntN(2) == 0 { // the stores change behind the cache
+			at = old.Add(time.Second)
+			for _, st := range s.stores {
+				s.change(r, st)
+			}
+		} else {
+			at = old
+		}
+		q.NotBefore = func(string, string) time.Time { return at }
+		var model *simNode
+		s.tree.View(func(v View) {
+			dir, store := RootDir, ""
+			if !q.Start.InTree {
+				dir = 0
+			}
+			if q.Start.HasStore {
+				store = "one"
+			}
+			model = s.node(v, nil, dir, store, q.Start.Key)
+		})
+		keys := model.keys("", nil)
+		sort.Strings(keys)
+		for range 90 {
+			rq := randomQuery(r, keys)
+			rq.Start, rq.NotBefore = q.Start, q.NotBefore
+			var want []string
+			if rq.Children = r.IntN(4) == 0; rq.Children {
+				rq.Delimiter, rq.HideShadowed = "", r.IntN(2) == 0
+				want = expectChildren(model, rq)
+			} else {
+				want = expect(keys, rq)
+			}
+			listings++
+			if got := s.list(t, r, rq, at); !cmp.Equal(got, want) && len(got)+len(want) > 0 {
+				t.Fatalf("query %+v\nkeys %q\ngot  %q\nwant %q\nstore one flat=%v %q\nstore two flat=%v %q", rq, keys, got, want,
+					s.stores["one"].flat, s.stores["one"].sorted(), s.stores["two"].flat, s.stores["two"].sorted())
+			}
+			if r.IntN(20) == 0 {
+				s.known["one"].Forget(randomName(r, r.IntN(2) == 0, true))
+			}
+		}
+	}
+	t.Logf("%d listings", listings)
+}
