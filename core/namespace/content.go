@@ -113,6 +113,7 @@ type stored struct {
 	m       *mounted
 	key     string
 	version string
+	origin  string // of bytes written through Sluice, by which they are known in whatever version the store shows them
 	moved   uint64 // position in the list of moves when the reader was opened
 }
 
@@ -125,6 +126,11 @@ func (s *stored) open(ctx context.Context, off, length int64) (io.ReadCloser, er
 	if isGone(err) {
 		if key, version, ok := s.n.moves.follow(s.m.ID, s.key, s.version, s.moved); ok {
 			rc, err = s.m.store.Open(ctx, key, off, length, version)
+		}
+	}
+	if errs.KindOf(err) == errs.Precondition && s.origin != "" {
+		if info, serr := s.m.store.Stat(ctx, s.key); serr == nil && info.Attr.Origin == s.origin {
+			rc, err = s.m.store.Open(ctx, s.key, off, length, info.Version)
 		}
 	}
 	if k := errs.KindOf(err); isGone(err) || k == errs.Precondition || k == errs.Range {
@@ -164,7 +170,7 @@ func (n *Namespace) pieces(ctx context.Context, nd *node, off, length int64) []p
 		c.NoCache = noCache || racy > 0 && nd.rowAt.Sub(time.Unix(0, nd.row.MTime)) < racy
 		return []piece{{c, off, length, extentSource{src, 0}}}
 	}
-	src.version = nd.entry.Version
+	src.version, src.origin = nd.entry.Version, origin(nd.entry.ID, nd.entry.Rev)
 	var ps []piece
 	var at int64 // of the extent in the file
 	for _, x := range nd.entry.Extents {

@@ -3,6 +3,8 @@ package namespace
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -207,15 +209,16 @@ func (n *Namespace) renameByCopy(ctx context.Context, src *node, dst *place) err
 		d.End(src.key, n.Seq(), nil, false)
 		d.End(dst.key, n.Seq(), nil, false)
 	}()
-	if err := n.copyTree(ctx, src.mount, src.key, dst.key); err != nil {
+	copies, err := n.copyTree(ctx, src.mount, src.key, dst.key)
+	if err != nil {
 		n.keepOpen(&in)
 		return err
 	}
-	return n.flipCopied(ctx, src.mount, &in, &src.place, dst)
+	return n.flipCopied(ctx, src.mount, &in, &src.place, dst, copies)
 }
 
 // flipCopied makes the copies the names and removes the originals.
-func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, src, dst *place) error {
+func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, src, dst *place, copies map[string]string) error {
 	info := ufs.Info{Name: dst.key}
 	if !src.path.IsDir() {
 		var err error
@@ -235,6 +238,9 @@ func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, 
 	}
 	n.moves.add(mv)
 	if _, err := n.commit(ctx, ops...); err != nil {
+		return err
+	}
+	if err := n.setVersions(ctx, dst, copies); err != nil {
 		return err
 	}
 	if err := n.dropSource(ctx, m, drop.key, drop.since); err != nil {
@@ -258,17 +264,21 @@ func (n *Namespace) dropSource(ctx context.Context, m *mounted, key string, sinc
 // copyParallel is how many server-side copies of one rename run at once.
 const copyParallel = 16
 
-// copyTree copies the file key, or everything below the directory key, to toKey in the store.
-func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string) error {
+// copyTree copies the file key, or everything below the directory key, to toKey in the store, and returns the versions of
+// the copies by their names.
+func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string) (copies map[string]string, err error) {
+	copies = map[string]string{}
 	if len(key) == 0 || key[len(key)-1] != '/' {
-		_, err := ufs.CopyFile(ctx, m.store, key, "", toKey, nil)
-		return err
+		info, err := ufs.CopyFile(ctx, m.store, key, "", toKey, nil)
+		copies[toKey] = info.Version
+		return copies, err
 	}
+	var mu sync.Mutex
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(copyParallel)
 	for info, err := range m.store.List(ctx, key, "", true) {
 		if err != nil {
-			return errors.Join(err, g.Wait())
+			return nil, errors.Join(err, g.Wait())
 		}
 		g.Go(func() error {
 			to := toKey + info.Name[len(key):]
@@ -276,18 +286,57 @@ func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string)
 				_, err := ufs.Mkdir(gctx, m.store, to, ufs.Attr{Marker: true})
 				return err
 			}
-			_, err := ufs.CopyFile(gctx, m.store, info.Name, info.Version, to, nil)
+			made, err := ufs.CopyFile(gctx, m.store, info.Name, info.Version, to, nil)
+			mu.Lock()
+			defer mu.Unlock()
+			copies[to] = made.Version
 			return err
 		})
 	}
-	return g.Wait()
+	return copies, g.Wait()
+}
+
+// setVersions notes the versions of the copies in the entries that moved with their directory.
+func (n *Namespace) setVersions(ctx context.Context, dst *place, copies map[string]string) error {
+	pl := n.walk(dst.path)
+	id, ok := pl.dirID()
+	if !ok || !dst.path.IsDir() {
+		return nil
+	}
+	var ops []meta.Op
+	n.tree.View(func(v meta.View) { ops = movedEntries(v, id, pl.key, copies, nil) })
+	for chunk := range slices.Chunk(ops, opsPerRecord) {
+		if _, err := n.commit(ctx, chunk...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// opsPerRecord bounds the records of a change that touches many entries.
+const opsPerRecord = 500
+
+// movedEntries appends operations that give the entries below the directory id, whose store name is key, the versions of
+// their copies.
+func movedEntries(v meta.View, id meta.DirID, key string, copies map[string]string, ops []meta.Op) []meta.Op {
+	for edge, e := range v.Children(id, "") {
+		switch version, ok := copies[key+edge]; {
+		case e.Class == meta.Directory && e.Base.Kind == meta.Inherit:
+			ops = movedEntries(v, e.Dir, key+edge, copies, ops)
+		case ok && e.Class == meta.Persisted && e.StoreKey == "" && e.Version != version:
+			moved := *e
+			moved.Version = version
+			ops = append(ops, meta.Op{Kind: meta.Set, Dir: id, Edge: edge, Entry: moved})
+		}
+	}
+	return ops
 }
 
 // resumeCopyTree carries a rename by copy on after a crash: what is copied already is copied again, which changes nothing.
 // done is false if originals are left to be removed.
 func (n *Namespace) resumeCopyTree(ctx context.Context, m *mounted, in *openIntent, paths []core.Path) (done bool, err error) {
 	src, dst := n.walk(paths[0]), n.walk(paths[1])
-	err = n.copyTree(ctx, m, in.key, in.toKey)
+	copies, err := n.copyTree(ctx, m, in.key, in.toKey)
 	if isGone(err) { // the source went away before anything was flipped
 		_, err := n.commit(ctx, in.close())
 		return err == nil, err
@@ -295,7 +344,7 @@ func (n *Namespace) resumeCopyTree(ctx context.Context, m *mounted, in *openInte
 	if err != nil {
 		return false, err
 	}
-	if err := n.flipCopied(ctx, m, in, &src, &dst); err != nil {
+	if err := n.flipCopied(ctx, m, in, &src, &dst, copies); err != nil {
 		return false, err
 	}
 	n.resolving.Lock()
