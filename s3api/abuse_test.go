@@ -25,23 +25,6 @@ import (
 	"github.com/sluicefs/sluice/s3api"
 )
 
-// keys returns what is stored, to see that a refused request changed nothing.
-func (r *rig) state() map[string]string {
-	r.ns.mu.Lock()
-	defer r.ns.mu.Unlock()
-	out := map[string]string{}
-	for k, f := range r.ns.files {
-		out[k] = f.info.Version
-	}
-	for k := range r.ns.dirs {
-		out[k] = "dir"
-	}
-	for k, u := range r.ns.uploads {
-		out[k] = fmt.Sprint(len(u.parts))
-	}
-	return out
-}
-
 // unchanged fails if what is stored differs from before.
 func (r *rig) unchanged(before map[string]string, what string) {
 	r.Helper()
@@ -55,7 +38,7 @@ func TestWrongSecretOnEveryRoute(t *testing.T) {
 	r.bucket()
 	r.put("k", "v")
 	before := r.state()
-	r.ns.fail = func(op string) error { t.Errorf("%s was called before the signature was verified", op); return nil }
+	r.ns.fail(func(op string) error { t.Errorf("%s was called before the signature was verified", op); return nil })
 	for _, row := range s3api.Rows() {
 		var h []string
 		if row[3] != "" {
@@ -74,7 +57,7 @@ func TestWrongSecretOnEveryRoute(t *testing.T) {
 			}
 		}
 	}
-	r.ns.fail = nil
+	r.ns.fail(nil)
 	r.unchanged(before, "a wrong secret")
 }
 
@@ -274,12 +257,12 @@ func TestStoreFailuresAreAnswered(t *testing.T) {
 	r.bucket()
 	r.put("k", "v")
 	for kind, want := range map[errs.Kind]int{errs.NoSpace: 507, errs.Unavailable: 503, errs.Permission: 403, errs.NotDir: 409} {
-		r.ns.fail = func(op string) error {
+		r.ns.fail(func(op string) error {
 			if op == "Open" || op == "Commit" {
-				return errs.E("fake", "", kind, nil)
+				return errs.E("store", "", kind, nil)
 			}
 			return nil
-		}
+		})
 		for _, method := range []string{"GET", "PUT"} {
 			if res, body := r.do(method, "/b-1/k", nil); res.StatusCode != want {
 				t.Errorf("%s with %v: %d %s, want %d", method, kind, res.StatusCode, body, want)

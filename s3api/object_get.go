@@ -80,10 +80,16 @@ func (sel *selection) clamp(size int64) (off, n int64, ok bool) {
 // statObject returns the facts of the key. A directory is one only if it is a key. Errors: NoSuchKey, NoSuchBucket.
 func (s *Server) statObject(r *request, p core.Path) (core.Info, error) {
 	info, err := s.ns.Stat(r.ctx, p)
-	if err == nil && info.Dir && !info.Marker {
-		err = errs.E("s3api.Stat", "", errs.NotExist, nil)
+	if err != nil || !info.Dir || info.Marker {
+		return info, err
 	}
-	return info, err
+	_, edge := p.Split()
+	for key, err := range s.ns.List(r.ctx, p.Parent(), core.ListOptions{Prefix: edge, Limit: 1}) {
+		if err != nil || key.Name == edge { // also a directory without a marker is one while it is explicit and empty
+			return info, err
+		}
+	}
+	return info, errs.E("s3api.Stat", "", errs.NotExist, nil)
 }
 
 // headObject serves HeadObject.

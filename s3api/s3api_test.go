@@ -38,7 +38,7 @@ func (users) Secret(_ context.Context, key string) (string, core.Principal, erro
 	if key != accessKey {
 		return "", core.Principal{}, errs.E("users", "", errs.NotExist, nil)
 	}
-	return secretKey, core.Principal{User: "alice"}, nil
+	return secretKey, core.Principal{User: "alice", Super: true}, nil
 }
 
 func (users) User(_ context.Context, name string) (core.Principal, error) {
@@ -48,15 +48,19 @@ func (users) User(_ context.Context, name string) (core.Principal, error) {
 // rig is a server over a namespace, and clients of it.
 type rig struct {
 	*testing.T
-	ns     *fake
+	ns     *hooked
 	server *httptest.Server
 	s3     *s3.Client
 }
 
 func newRig(t *testing.T, change ...func(*s3api.Options)) *rig {
 	t.Helper()
-	ns := newFake()
-	o := s3api.Options{Namespace: ns, Uploads: ns, Authenticator: users{}, Region: region, Domain: "s3.test"}
+	return newRigOver(t, openNamespace(t, false), change...)
+}
+
+func newRigOver(t *testing.T, ns *hooked, change ...func(*s3api.Options)) *rig {
+	t.Helper()
+	o := s3api.Options{Namespace: ns, Uploads: hookedUploads{ns.uploads, ns}, Authenticator: users{}, Region: region, Domain: "s3.test"}
 	for _, f := range change {
 		f(&o)
 	}

@@ -29,13 +29,14 @@ func FuzzTarget(f *testing.F) {
 		if err := signer().SignHTTP(t.Context(), credentials(), r, emptyHash, "s3", "us-east-1", examples); err != nil {
 			t.Fatal(err)
 		}
-		path, query, _ := strings.Cut(target, "?")
-		r.RequestURI = path + "?" + query
+		r.RequestURI = r.URL.RequestURI()
 		_, err = v.Verify(r)
 		lower := strings.ToLower(r.RequestURI)
-		if err != nil && !strings.Contains(lower, "x-amz-") && !strings.Contains(lower, "awsaccesskeyid") && !strings.Contains(lower, "%") {
+		if err != nil && !strings.Contains(lower, "x-amz-") && !strings.Contains(lower, "awsaccesskeyid") {
 			t.Errorf("%s: %v", target, err)
 		}
+		r.RequestURI = target
+		v.Verify(r)
 	})
 }
 
