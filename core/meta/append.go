@@ -140,7 +140,7 @@ func (l *Log) enqueue(ctx context.Context, c *call) error {
 //
 // A record in flight when ctx ends is awaited, for 10 seconds at most.
 func (l *Log) Run(ctx context.Context, apply func(seq uint64, ops []Op)) error {
-	if !l.state.CompareAndSwap(replayed, running) {
+	if !l.state.CompareAndSwap(logReplayed, logRunning) {
 		return errs.New("meta.Log.Run", l.o.Group, errs.Invalid, "the journal is not replayed, or runs already")
 	}
 	var p proposal

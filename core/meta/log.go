@@ -109,10 +109,10 @@ type Log struct {
 
 // The states of a Log.
 const (
-	opened int32 = iota
-	replaying
-	replayed
-	running
+	logOpened int32 = iota
+	logReplaying
+	logReplayed
+	logRunning
 )
 
 // OpenLog claims the journal o.Group: from then on no other member can write to it. A member that held it finds out with its
@@ -185,7 +185,7 @@ func (l *Log) recordKey(seq uint64) string { return fmt.Sprintf("%sj/%016x", l.p
 //
 // Errors: apply's; errs.Corrupt for a record that is damaged, missing or out of order: nothing after it is applied.
 func (l *Log) Replay(ctx context.Context, apply func(seq uint64, ops []Op) error) error {
-	if !l.state.CompareAndSwap(opened, replaying) {
+	if !l.state.CompareAndSwap(logOpened, logReplaying) {
 		return errs.New("meta.Log.Replay", l.o.Group, errs.Invalid, "the journal was replayed before")
 	}
 	term := int64(0)
@@ -213,7 +213,7 @@ func (l *Log) Replay(ctx context.Context, apply func(seq uint64, ops []Op) error
 	if err := l.checkEnd(ctx); err != nil {
 		return err
 	}
-	l.state.Store(replayed)
+	l.state.Store(logReplayed)
 	return nil
 }
 
