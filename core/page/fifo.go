@@ -76,11 +76,17 @@ func (f *fifo) remove(no uint32) {
 	s.queued = false
 }
 
-// victim returns the slot that leaves next, still enqueued, and why; none if every page is pinned.
+// victim returns the slot that leaves next, still enqueued, and why; none if every page that was looked at is pinned.
 func (f *fifo) victim() (no uint32, why reason) {
-	last := none
-	for range maxTurns {
+	last := none // seen, and could go
+	for turn := range maxTurns {
 		inMain := f.main.tail != none && (f.small.bytes < f.smallTarget || f.small.tail == none)
+		if turn >= maxTurns/2 {
+			if last != none {
+				return last, cold
+			}
+			inMain = f.main.tail != none && (!inMain || f.small.tail == none) // all pinned there: try the other queue
+		}
 		if no, why = f.small.tail, once; inMain {
 			no, why = f.main.tail, cold
 		}
@@ -88,20 +94,19 @@ func (f *fifo) victim() (no uint32, why reason) {
 			return none, 0
 		}
 		s := f.at(no)
-		if s.pins == 0 {
-			last = no
-			if s.freq == 0 || (!inMain && s.freq == 1) {
-				return no, why
-			}
+		freq := s.freq
+		switch {
+		case s.pins > 0: // being read, stays
+		case freq == 0 || !inMain && freq == 1:
+			return no, why
+		case inMain:
+			last, freq = no, freq-1
+		default:
+			last, freq = no, 0
 		}
-		freq, pinned := s.freq, s.pins > 0
 		f.remove(no)
-		f.push(no, inMain || !pinned)
-		if s.freq = 0; pinned {
-			s.freq = freq
-		} else if inMain {
-			s.freq = freq - 1
-		}
+		f.push(no, true)
+		s.freq = freq
 	}
 	return last, cold
 }

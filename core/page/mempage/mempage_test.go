@@ -9,5 +9,5 @@ import (
 )
 
 func TestStore(t *testing.T) {
-	pagetest.Run(t, func(*testing.T) page.Store { return mempage.New(100) })
+	pagetest.Run(t, func(*testing.T) page.Store { return mempage.New(90) })
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/sluicefs/sluice/core/page"
 )
 
-// Run runs the suite. open returns a fresh empty store with room for at least 24 pages of full size and for at most 200,
+// Run runs the suite. open returns a fresh empty store with room for at least 24 pages of full size and for at most 100,
 // and registers its closing with t.Cleanup.
 func Run(t *testing.T, open func(t *testing.T) page.Store) {
 	for name, f := range map[string]func(*testing.T, page.Store){
@@ -166,7 +166,7 @@ func dropSparesHolders(t *testing.T, s page.Store) {
 	}
 	s.Drop(Key(1, 0), 0, 1)
 	wantMiss(t, s, Key(1, 0))
-	fill(t, s, 2, 250)
+	fill(t, s, 2, 130)
 	if !bytes.Equal(h.Bytes(), Data(Key(1, 0), page.Size)) {
 		t.Error("a held page changed after Drop")
 	}
@@ -197,38 +197,38 @@ func evictionSparesHolders(t *testing.T, s page.Store) {
 		}
 		held = append(held, h)
 	}
-	fill(t, s, 2, 250)
+	fill(t, s, 2, 130)
 	for i, h := range held {
 		if !bytes.Equal(h.Bytes(), Data(Key(1, i), page.Size>>i)) {
 			t.Errorf("held page %d changed", i)
 		}
 		h.Release()
 	}
-	fill(t, s, 3, 250)
+	fill(t, s, 3, 130)
 }
 
 func evictionMakesRoom(t *testing.T, s page.Store) {
-	fill(t, s, 1, 250)
+	fill(t, s, 1, 130)
 	here := 0
-	for i := range 250 {
+	for i := range 130 {
 		if s.Has(Key(1, i)) {
 			here++
 		}
 	}
-	if here < 20 || here > 200 {
-		t.Errorf("%d of 250 pages are here, want the room's worth", here)
+	if here < 20 || here > 100 {
+		t.Errorf("%d of 130 pages are here, want the room's worth", here)
 	}
-	if !s.Has(Key(1, 249)) {
+	if !s.Has(Key(1, 129)) {
 		t.Error("the last page put is not here")
 	}
 }
 
 func sizesMayChangePlaces(t *testing.T, s page.Store) {
-	for round, n := range []int{page.Size, 3000, 200000, 20000, 5000, page.Size, 100} {
-		for i := range 220 {
+	for round, n := range []int{page.Size, 3000, 200000, 20000, page.Size, 100} {
+		for i := range 110 {
 			put(t, s, Key(round, i), n)
 		}
-		want(t, s, Key(round, 219), n)
+		want(t, s, Key(round, 109), n)
 	}
 }
 
@@ -238,7 +238,7 @@ func releaseMayBeRepeated(t *testing.T, s page.Store) {
 	b, _ := s.Get(Key(1, 0))
 	a.Release()
 	a.Release()
-	fill(t, s, 2, 250)
+	fill(t, s, 2, 130)
 	if !bytes.Equal(b.Bytes(), Data(Key(1, 0), 100)) {
 		t.Error("a held page changed")
 	}
@@ -282,7 +282,7 @@ func concurrentModel(t *testing.T, s page.Store) {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(seed, uint64(g)))
 			var held []func()
-			for range 600 {
+			for range 300 {
 				k := Key(r.IntN(20), r.IntN(20))
 				switch n := r.IntN(20); {
 				case n < 8:
