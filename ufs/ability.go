@@ -2,6 +2,7 @@ package ufs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -150,6 +151,21 @@ func Transfer(
 	return w.Commit(ctx)
 }
 
+// RemoveFiles removes the files that still are the given versions ("": whatever they are): in few calls if the store can,
+// else one by one. What is gone, or another version, is no error.
+func RemoveFiles(ctx context.Context, s Store, files []Versioned) error {
+	if r, err := ability[FileRemover](s, s.Features().RemoveFiles, "RemoveFiles", ""); err == nil {
+		return r.RemoveFiles(ctx, files)
+	}
+	for _, f := range files {
+		err := s.Remove(ctx, f.Name, f.Version)
+		if err != nil && !errors.Is(err, errs.NotExist) && !errors.Is(err, errs.Precondition) {
+			return err
+		}
+	}
+	return nil
+}
+
 // RemoveTree removes the directory dir ("a/") and everything below it: at once if the store is a Trasher, else name by
 // name, children first, so that after a failure the tree is there in part. Errors: errs.NotExist.
 func RemoveTree(ctx context.Context, s Store, dir string) error {
@@ -159,26 +175,41 @@ func RemoveTree(ctx context.Context, s Store, dir string) error {
 	if _, err := s.Stat(ctx, dir); err != nil {
 		return err
 	}
-	var marker bool
+	if s.Features().Flat {
+		return removeFlat(ctx, s, dir)
+	}
 	for in, err := range s.List(ctx, dir, "", false) {
 		switch {
 		case err != nil:
 			return err
-		case in.Name == dir:
-			marker = true
 		case in.Dir:
 			err = RemoveTree(ctx, s, in.Name)
 		default:
 			err = s.Remove(ctx, in.Name, "")
 		}
-		if err != nil && errs.KindOf(err) != errs.NotExist {
+		if err != nil && !errors.Is(err, errs.NotExist) {
 			return err
 		}
 	}
-	if marker || s.Features().Dirs {
-		return s.Remove(ctx, dir, "")
+	return s.Remove(ctx, dir, "")
+}
+
+// removeFlat removes every key below dir, a page at a time.
+func removeFlat(ctx context.Context, s Store, dir string) error {
+	const page = 1000
+	var files []Versioned
+	for in, err := range s.List(ctx, dir, "", true) {
+		if err != nil {
+			return err
+		}
+		if files = append(files, Versioned{Name: in.Name}); len(files) == page {
+			if err := RemoveFiles(ctx, s, files); err != nil {
+				return err
+			}
+			files = files[:0]
+		}
 	}
-	return nil
+	return RemoveFiles(ctx, s, files)
 }
 
 // Probe checks that s can be reached, read and, if write is set, written, and says what failed and why. A store without

@@ -80,6 +80,7 @@ type Features struct {
 	Append       bool          // is an Appender
 	SetAttr      bool          // is an AttrSetter
 	Compose      bool          // is a Composer
+	RemoveFiles  bool          // is a FileRemover
 	Probe        bool          // is a Prober
 	Racy         time.Duration // a version first seen within this of its ModTime may change again without a trace; 0: never
 }
@@ -206,6 +207,19 @@ type Part struct {
 	Number int
 	ETag   string
 	Size   int64
+}
+
+// FileRemover is a Store that removes many files in few calls.
+type FileRemover interface {
+	// RemoveFiles removes the files, or marker objects, that still are the given versions ("": whatever they are). What is
+	// gone, or another version, is no error. After an error some may be removed.
+	RemoveFiles(ctx context.Context, files []Versioned) error
+}
+
+// Versioned is a name and the version of it that is meant, "" for any.
+type Versioned struct {
+	Name    string
+	Version string
 }
 
 // Prober is a Store that can be checked before it is mounted.

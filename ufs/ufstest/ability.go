@@ -358,7 +358,7 @@ var helperTests = []entry{
 			f.Fatal(err)
 		}
 		f.wantData("b/c", "data")
-		_, err := ufs.CopyFile(f.ctx(), f.s, "a", src.Version+"0", "d", nil)
+		_, err := ufs.CopyFile(f.ctx(), f.s, "a", "0"+src.Version, "d", nil)
 		f.wantErr("copy of another version", err, errs.Precondition)
 		if _, err := ufs.Transfer(f.ctx(), f.s, "a", src.Version, f.s, "e", ufs.CreateOptions{}, nil); err != nil {
 			f.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -285,13 +286,7 @@ func wantAttr(f fixture, what string, got ufs.Info, want ufs.Attr) {
 // pattern returns n bytes in which no two pages are alike.
 func pattern(n int) string {
 	b := make([]byte, n)
-	x := uint32(n)*2654435761 + 1
-	for i := range b {
-		x ^= x << 13
-		x ^= x >> 17
-		x ^= x << 5
-		b[i] = byte(x)
-	}
+	_, _ = rand.NewChaCha8([32]byte{byte(n), byte(n >> 8), byte(n >> 16)}).Read(b) // it never fails
 	return string(b)
 }
 

@@ -1,0 +1,123 @@
+package s3ufs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/ufs"
+)
+
+// Begin implements ufs.Composer.
+func (s *Store) Begin(ctx context.Context, name string, attr ufs.Attr) (string, error) {
+	const op = "s3ufs.Begin"
+	if err := s.begin(ctx, op, name, ufs.CheckFile); err != nil {
+		return "", err
+	}
+	f, err := encode(op, name, attr, "")
+	if err != nil {
+		return "", err
+	}
+	out, err := s.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
+		Bucket: &s.o.Bucket, Key: s.key(name), Metadata: f.meta, ContentType: f.contentType, CacheControl: f.cacheControl,
+		ContentDisposition: f.disposition, ContentEncoding: f.encoding, ContentLanguage: f.language, Expires: f.expires,
+	})
+	if err != nil {
+		return "", fail(ctx, op, name, err)
+	}
+	return aws.ToString(out.UploadId), nil
+}
+
+// PutPart implements ufs.Composer. A reader that can seek is sent again after a failure that may pass.
+func (s *Store) PutPart(
+	ctx context.Context, name, id string, number int, size int64, r io.Reader,
+) (etag string, err error) {
+	const op = "s3ufs.PutPart"
+	if err := s.begin(ctx, op, name, ufs.CheckFile); err != nil {
+		return "", err
+	}
+	var opts []func(*s3.Options)
+	if _, ok := r.(io.Seeker); !ok {
+		r = io.LimitReader(r, size) // and not an *io.PipeReader, see start
+		opts = append(opts, streamed)
+	}
+	out, err := s.client.UploadPart(ctx, &s3.UploadPartInput{
+		Bucket: &s.o.Bucket, Key: s.key(name), UploadId: &id, PartNumber: aws.Int32(int32(number)), //nolint:gosec // ≤ 10,000
+		Body: r, ContentLength: &size,
+	}, opts...)
+	if err != nil {
+		return "", fail(ctx, op, name, err)
+	}
+	return unquote(out.ETag), nil
+}
+
+// CopyPart implements ufs.Composer.
+func (s *Store) CopyPart(
+	ctx context.Context, name, id string, number int, from, version string, off, n int64,
+) (etag string, err error) {
+	const op = "s3ufs.CopyPart"
+	if err := errors.Join(s.begin(ctx, op, name, ufs.CheckFile), ufs.CheckFile(s.Features(), op, from)); err != nil {
+		return "", err
+	}
+	out, err := s.client.UploadPartCopy(ctx, &s3.UploadPartCopyInput{
+		Bucket: &s.o.Bucket, Key: s.key(name), UploadId: &id, PartNumber: aws.Int32(int32(number)), //nolint:gosec // ≤ 10,000
+		CopySource: s.source(from), CopySourceIfMatch: condition(version),
+		CopySourceRange: aws.String(fmt.Sprintf("bytes=%d-%d", off, off+n-1)),
+	})
+	if err != nil {
+		return "", fail(ctx, op, name, err)
+	}
+	if out.CopyPartResult == nil {
+		return "", errs.New(op, name, errs.Unavailable, "the service's answer to the copy is empty")
+	}
+	return unquote(out.CopyPartResult.ETag), nil
+}
+
+// Complete implements ufs.Composer. The attributes are those given to Begin.
+func (s *Store) Complete(
+	ctx context.Context, name, id string, parts []ufs.Part, o ufs.CreateOptions,
+) (ufs.Info, error) {
+	const op = "s3ufs.Complete"
+	if err := s.begin(ctx, op, name, ufs.CheckFile); err != nil {
+		return ufs.Info{}, err
+	}
+	if err := s.precheck(ctx, op, name, o); err != nil {
+		return ufs.Info{}, err
+	}
+	done := make([]types.CompletedPart, len(parts))
+	var size int64
+	for i, p := range parts {
+		done[i] = types.CompletedPart{PartNumber: aws.Int32(int32(p.Number)), ETag: aws.String(`"` + p.ETag + `"`)} //nolint:gosec // ≤ 10,000
+		size += p.Size
+	}
+	in := &s3.CompleteMultipartUploadInput{
+		Bucket: &s.o.Bucket, Key: s.key(name), UploadId: &id, MultipartUpload: &types.CompletedMultipartUpload{Parts: done},
+	}
+	in.IfNoneMatch, in.IfMatch = s.conditions(o)
+	out, err := s.client.CompleteMultipartUpload(ctx, in, once)
+	if err != nil {
+		return ufs.Info{}, judged(fail(ctx, op, name, err), o)
+	}
+	return s.facts(ctx, op, name, unquote(out.ETag), size)
+}
+
+// Cancel implements ufs.Composer.
+func (s *Store) Cancel(ctx context.Context, name, id string) error {
+	const op = "s3ufs.Cancel"
+	if err := s.begin(ctx, op, name, ufs.CheckFile); err != nil {
+		return err
+	}
+	_, err := s.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{
+		Bucket: &s.o.Bucket, Key: s.key(name), UploadId: &id,
+	})
+	if err = fail(ctx, op, name, err); errors.Is(err, errs.NotExist) {
+		return nil
+	}
+	return err
+}

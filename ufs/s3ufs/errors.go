@@ -1,0 +1,136 @@
+package s3ufs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/sluicefs/sluice/core/errs"
+)
+
+// fail gives an error of the SDK its kind. What no server answered is errs.Unavailable.
+func fail(ctx context.Context, op, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if cerr := ctx.Err(); cerr != nil {
+		return cerr
+	}
+	if e, ok := errors.AsType[*errs.Error](err); ok {
+		return e
+	}
+	status := 0
+	if r, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
+		status = r.HTTPStatusCode()
+	}
+	api, ok := errors.AsType[smithy.APIError](err)
+	if !ok {
+		if status != 0 {
+			return errs.E(op, name, byStatus(status), fmt.Errorf("HTTP status %d without an S3 error", status))
+		}
+		return errs.E(op, name, errs.Unavailable, unwrapOperation(err))
+	}
+	kind, ok := byCode[api.ErrorCode()]
+	if !ok {
+		kind = byStatus(status)
+	}
+	// A message is the service's: it is kept short and on one line.
+	msg := strings.Join(strings.Fields(fmt.Sprintf("%.300s", api.ErrorMessage())), " ")
+	return errs.E(op, name, kind, fmt.Errorf("%s (HTTP %d): %s", api.ErrorCode(), status, msg))
+}
+
+// unwrapOperation drops the SDK's own words around a network error.
+func unwrapOperation(err error) error {
+	if o, ok := errors.AsType[*smithy.OperationError](err); ok {
+		return o.Err
+	}
+	return err
+}
+
+// byCode holds the codes whose status alone would mislead.
+// Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+var byCode = map[string]errs.Kind{
+	"NoSuchKey":                          errs.NotExist,
+	"NoSuchUpload":                       errs.NotExist,
+	"NotFound":                           errs.NotExist,
+	"NoSuchBucket":                       errs.Unavailable, // the store is gone, not the file
+	"InvalidPart":                        errs.Invalid,
+	"InvalidPartOrder":                   errs.Invalid,
+	"BadDigest":                          errs.BadDigest,
+	"XAmzContentSHA256Mismatch":          errs.Unavailable, // we hash what we send: it was damaged on the way
+	"EntityTooLarge":                     errs.TooLarge,
+	"MetadataTooLarge":                   errs.TooLarge,
+	"KeyTooLongError":                    errs.Invalid,
+	"RequestTimeout":                     errs.Unavailable,
+	"SlowDown":                           errs.Unavailable,
+	"IncompleteBody":                     errs.Unavailable,
+	"QuotaExceeded":                      errs.NoSpace,
+	"InsufficientStorage":                errs.NoSpace,
+	"XMinioStorageFull":                  errs.NoSpace,
+	"XMinioAdminBucketQuotaExceeded":     errs.NoSpace,
+	"ExpiredToken":                       errs.Permission,
+	"AuthorizationHeaderMalformed":       errs.Permission,
+	"PermanentRedirect":                  errs.Unavailable,
+	"IllegalLocationConstraintException": errs.Unavailable,
+}
+
+func byStatus(status int) errs.Kind {
+	switch status {
+	case http.StatusNotFound:
+		return errs.NotExist
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return errs.Permission
+	case http.StatusPreconditionFailed:
+		return errs.Precondition
+	case http.StatusConflict:
+		return errs.Conflict
+	case http.StatusRequestedRangeNotSatisfiable:
+		return errs.Range
+	case http.StatusRequestEntityTooLarge:
+		return errs.TooLarge
+	case http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return errs.Unsupported
+	case http.StatusInsufficientStorage:
+		return errs.NoSpace
+	}
+	if status/100 == 4 && status != http.StatusTooManyRequests && status != http.StatusRequestTimeout {
+		return errs.Invalid
+	}
+	return errs.Unavailable // 5xx, 429, 408, and redirects, which are not followed
+}
+
+// absent judges the 404 of a HEAD, which cannot say whether the object or the whole bucket is missing: a bucket that is
+// gone must not look like a missing file.
+func (s *Store) absent(ctx context.Context, err error) error {
+	const trust = 10 * time.Second // how long a bucket that was there is taken to be there
+	if !errors.Is(err, errs.NotExist) {
+		return err
+	}
+	s.mu.Lock()
+	known := time.Since(s.bucket) < trust
+	s.mu.Unlock()
+	if known {
+		return err
+	}
+	if berr := s.headBucket(ctx); errors.Is(berr, errs.NotExist) {
+		return errs.New("s3ufs.Stat", s.o.Bucket, errs.Unavailable, "the bucket does not exist")
+	} else if berr != nil && !errors.Is(berr, errs.Permission) { // forbidden is there
+		return berr
+	}
+	s.mu.Lock()
+	s.bucket = time.Now()
+	s.mu.Unlock()
+	return err
+}
+
+func (s *Store) headBucket(ctx context.Context) error {
+	_, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.o.Bucket})
+	return fail(ctx, "s3ufs.HeadBucket", s.o.Bucket, err)
+}

@@ -1,0 +1,213 @@
+// Package s3ufs is the driver for S3 and what speaks it. A file of the store is an object of the same key below the
+// mount's prefix and the same bytes; what Sluice keeps beside the bytes is in content headers and user metadata (attr.go).
+// It passes ufs/ufstest.
+//
+// A file of known length up to 5 GiB is one PutObject, so that its ETag is S3's MD5; its last bytes are held back until
+// Commit. What is longer, or of unknown length and beyond 8 MiB, is a multipart upload completed at Commit. Nothing that
+// S3 would do a second time with another outcome is retried: an unclear answer to a conditional write, a Complete or a
+// streamed body is errs.Unavailable.
+package s3ufs
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/ufs"
+)
+
+// Options name a bucket and how to reach it.
+type Options struct {
+	Bucket       string
+	Prefix       string // of every key: "" or a name; a "/" at the end is added
+	Endpoint     string // URL of the service; "": AWS
+	Region       string // "": us-east-1
+	AccessKey    string
+	SecretKey    string
+	SessionToken string // of temporary credentials
+	Anonymous    bool   // requests are not signed
+	PathStyle    bool   // http://host/bucket/key, for services without a domain name per bucket
+	// Client sends the requests; nil makes one with an own pool of connections. It must not follow redirects: a signed
+	// request belongs to the host it was signed for.
+	Client *http.Client
+}
+
+// Limits of the protocol.
+// Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+const (
+	maxKey    = 1024 // bytes
+	maxPut    = 5 << 30
+	maxObject = 5 << 40
+	maxParts  = 10_000
+	maxDelete = 1000 // keys of one DeleteObjects
+)
+
+// Store is a ufs.Store in a bucket. It is flat, copies on its own side, composes, and makes marker objects.
+type Store struct {
+	o      Options
+	client *s3.Client
+	prefix string // "" or ending in "/"
+	uploads
+	// What Probe found out: whether conditions on PutObject, and on DeleteObject, are honoured. Until then only AWS itself
+	// is trusted to.
+	condPut, condDelete atomic.Bool
+
+	mu     sync.Mutex
+	bucket time.Time // when the bucket was last known to exist
+}
+
+// Open returns the store in the bucket o.Bucket. It does not talk to it: see Probe. Errors: errs.Invalid.
+func Open(o Options) (*Store, error) {
+	const op = "s3ufs.Open"
+	if err := check(o); err != nil {
+		return nil, errs.E(op, o.Bucket, errs.Invalid, err)
+	}
+	if o.Region == "" {
+		o.Region = "us-east-1"
+	}
+	if o.Client == nil {
+		o.Client = newClient()
+	}
+	s := &Store{o: o, prefix: o.Prefix}
+	if s.prefix != "" && !strings.HasSuffix(s.prefix, "/") {
+		s.prefix += "/"
+	}
+	so := s3.Options{
+		Region: o.Region, UsePathStyle: o.PathStyle, HTTPClient: o.Client,
+		// The older services do not know the checksums that the SDK adds by default.
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
+		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
+		Retryer:                    retry.NewStandard(func(r *retry.StandardOptions) { r.MaxAttempts = 3 }),
+	}
+	if o.Endpoint != "" {
+		so.BaseEndpoint = &o.Endpoint
+	} else {
+		s.condPut.Store(true)
+		s.condDelete.Store(true)
+	}
+	so.Credentials = aws.AnonymousCredentials{}
+	if !o.Anonymous {
+		so.Credentials = credentials.NewStaticCredentialsProvider(o.AccessKey, o.SecretKey, o.SessionToken)
+	}
+	s.client = s3.New(so)
+	return s, nil
+}
+
+func check(o Options) error {
+	switch {
+	case o.Bucket == "":
+		return fmt.Errorf("a bucket is needed; write s3://bucket or s3://bucket/prefix")
+	case len(o.Prefix) >= maxKey/2:
+		return fmt.Errorf("the prefix has %d bytes, which leaves too few of a key's %d", len(o.Prefix), maxKey)
+	case !o.Anonymous && (o.AccessKey == "" || o.SecretKey == ""):
+		return fmt.Errorf("credentials are needed: the options access_key and secret_key, " +
+			"the environment's AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the option anonymous=true")
+	}
+	if o.Endpoint != "" {
+		u, err := url.Parse(o.Endpoint)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+			return fmt.Errorf("the endpoint must be a URL like https://host:port")
+		}
+	}
+	return nil
+}
+
+// newClient returns a client with a pool of its own, so that a slow store does not use up another's connections. Its
+// deadlines are for a peer that is gone; those of a request are its ctx's.
+func newClient() *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			Proxy:                 http.ProxyFromEnvironment,
+			DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+			TLSHandshakeTimeout:   10 * time.Second,
+			ResponseHeaderTimeout: 2 * time.Minute,
+			ExpectContinueTimeout: time.Second,
+			MaxIdleConnsPerHost:   128,
+			IdleConnTimeout:       90 * time.Second,
+			DisableCompression:    true, // an object stored compressed is handed out as it is
+			WriteBufferSize:       64 << 10,
+			ReadBufferSize:        64 << 10,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// OpenURI is the ufs.Opener of the scheme "s3": s3://bucket/prefix with the options endpoint, region, access_key,
+// secret_key, session_token, path_style and anonymous. Without keys those of the environment are used.
+func OpenURI(_ context.Context, uri *url.URL, options map[string]string) (ufs.Store, error) {
+	const op = "s3ufs.Open"
+	err := ufs.CheckOptions(op, options,
+		"endpoint", "region", "access_key", "secret_key", "session_token", "path_style", "anonymous")
+	if err != nil {
+		return nil, err
+	}
+	o := Options{
+		Bucket: uri.Host, Prefix: strings.TrimPrefix(uri.Path, "/"), Endpoint: options["endpoint"],
+		Region: options["region"], AccessKey: options["access_key"], SecretKey: options["secret_key"],
+		SessionToken: options["session_token"],
+	}
+	for key, flag := range map[string]*bool{"path_style": &o.PathStyle, "anonymous": &o.Anonymous} {
+		if v, ok := options[key]; ok {
+			if *flag, err = strconv.ParseBool(v); err != nil {
+				return nil, errs.New(op, "", errs.Invalid, "the option "+key+" must be true or false")
+			}
+		}
+	}
+	if o.AccessKey == "" && o.SecretKey == "" && !o.Anonymous {
+		o.AccessKey, o.SecretKey = os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY")
+		o.SessionToken = os.Getenv("AWS_SESSION_TOKEN")
+	}
+	return Open(o)
+}
+
+// Features implements ufs.Store. Conditional may become true in Probe.
+func (s *Store) Features() ufs.Features {
+	return ufs.Features{
+		Kind: "s3", Flat: true, Conditional: s.condPut.Load(), OddNames: true, MD5ETag: true, Attrs: true,
+		MaxKey: maxKey - len(s.prefix), Mkdir: true, Copy: true, SetAttr: true, Compose: true, RemoveFiles: true, Probe: true,
+	}
+}
+
+// Close implements ufs.Store.
+func (s *Store) Close() error {
+	s.o.Client.CloseIdleConnections()
+	return nil
+}
+
+// key returns the object key of name.
+func (s *Store) key(name string) *string { return aws.String(s.prefix + name) }
+
+// begin judges what every method is given.
+func (s *Store) begin(
+	ctx context.Context, op, name string, check func(f ufs.Features, op, name string) error,
+) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return check(s.Features(), op, name)
+}
+
+// once turns off the retries of a request that must not be sent twice, or cannot be.
+func once(o *s3.Options) { o.Retryer = aws.NopRetryer{} }
+
+// streamed is for a request whose body can be read only once: it is sent once, and not hashed beforehand. The transport
+// of an https endpoint protects it, and the ETag of the answer tells what arrived.
+func streamed(o *s3.Options) {
+	once(o)
+	o.APIOptions = append(o.APIOptions, v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware)
+}
