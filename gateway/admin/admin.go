@@ -102,8 +102,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := context.WithValue(core.WithRequestID(r.Context(), id), recordKey{}, rec)
 	defer func() {
 		took := time.Since(start)
-		s.o.Logger.InfoContext(ctx, "request", "proto", "admin", "op", rec.op, "user", rec.user, "status", rec.status,
-			"bytes", rec.sent, "dur", took, "err", rec.err)
+		line := []any{"proto", "admin", "op", rec.op, "user", rec.user, "status", rec.status, "bytes", rec.sent, "dur", took}
+		if rec.err != nil {
+			line = append(line, "err", rec.err)
+		}
+		s.o.Logger.InfoContext(ctx, "request", line...)
 		if s.o.Observe != nil {
 			s.o.Observe(rec.op, rec.status, rec.sent, took)
 		}
@@ -217,6 +220,12 @@ func refuse(status int, why string) http.Handler {
 // Panicked writes the problem that stands for a panic in a handler.
 func Panicked(w http.ResponseWriter) {
 	writeProblem(w, huma.Error500InternalServerError("the request failed by a fault of the server; its log says more"))
+}
+
+// Starting writes the problem that answers requests before the namespace is there.
+func Starting(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", "1")
+	writeProblem(w, huma.Error503ServiceUnavailable("the process is starting; try again"))
 }
 
 // writeProblem writes a problem outside the API's own handlers.

@@ -61,3 +61,25 @@ func (h requestHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 func (h requestHandler) WithGroup(name string) slog.Handler {
 	return requestHandler{h.Handler.WithGroup(name)}
 }
+
+// AtLeast returns l without what is below level, for a part that tells more than anybody wants to read.
+func AtLeast(l *slog.Logger, level slog.Level) *slog.Logger {
+	return slog.New(levelHandler{l.Handler(), level})
+}
+
+type levelHandler struct {
+	slog.Handler
+	least slog.Level
+}
+
+func (h levelHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= h.least && h.Handler.Enabled(ctx, level)
+}
+
+func (h levelHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return levelHandler{h.Handler.WithAttrs(attrs), h.least}
+}
+
+func (h levelHandler) WithGroup(name string) slog.Handler {
+	return levelHandler{h.Handler.WithGroup(name), h.least}
+}

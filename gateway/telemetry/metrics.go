@@ -56,7 +56,7 @@ func NewMetrics(ctx context.Context, version string) (*Metrics, error) {
 		return nil, err
 	}
 	info := Labels{"version": version, "go_version": runtime.Version()}
-	return m, m.Gauge("sluice_build_info", "Constant 1, labelled with what runs.", info, func() float64 { return 1 })
+	return m, m.Gauge("sluice_build_info", "Constant 1, labelled with what runs.", func(report func(int64, Labels)) { report(1, info) })
 }
 
 func (m *Metrics) instruments() (err error) {
@@ -151,19 +151,23 @@ func (l Labels) set() metric.MeasurementOption {
 	return metric.WithAttributeSet(attribute.NewSet(attrs...))
 }
 
-// Gauge makes a number that is read with f whenever the metrics are. f must not block.
-func (m *Metrics) Gauge(name, help string, l Labels, f func() float64) error {
-	set := l.set()
-	_, err := m.meter.Float64ObservableGauge(name, metric.WithDescription(help),
-		metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error { o.Observe(f(), set); return nil }))
+// Reading reports the value of a number, once for each set of labels.
+type Reading func(report func(value int64, l Labels))
+
+// Gauge makes a number that is read with f whenever the metrics are. f must not block. A name is made once.
+func (m *Metrics) Gauge(name, help string, f Reading) error {
+	_, err := m.meter.Int64ObservableGauge(name, metric.WithDescription(help), metric.WithInt64Callback(f.callback))
 	return err
 }
 
-// Counter makes a number that only grows, which is read with f whenever the metrics are. Its name ends in _total. f must
-// not block.
-func (m *Metrics) Counter(name, help string, l Labels, f func() float64) error {
-	set := l.set()
-	_, err := m.meter.Float64ObservableCounter(name, metric.WithDescription(help),
-		metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error { o.Observe(f(), set); return nil }))
+// Counter makes a number that only grows, which is read with f whenever the metrics are. f must not block. A name is made
+// once and ends in _total.
+func (m *Metrics) Counter(name, help string, f Reading) error {
+	_, err := m.meter.Int64ObservableCounter(name, metric.WithDescription(help), metric.WithInt64Callback(f.callback))
 	return err
+}
+
+func (f Reading) callback(_ context.Context, o metric.Int64Observer) error {
+	f(func(value int64, l Labels) { o.Observe(value, l.set()) })
+	return nil
 }

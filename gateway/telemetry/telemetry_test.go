@@ -51,10 +51,11 @@ func TestMetrics(t *testing.T) {
 	s3("", 400, 0, time.Millisecond)
 	m.StoreCall("/lake/", "Open", 5, time.Second, nil)
 	m.StoreCall("/lake/", "Open", 0, time.Second, errs.Unavailable)
-	if err := m.Gauge("sluice_cache_bytes", "Bytes kept.", Labels{"tier": "mem"}, func() float64 { return 42 }); err != nil {
+	both := func(report func(int64, Labels)) { report(42, Labels{"tier": "mem"}); report(43, Labels{"tier": "ssd"}) }
+	if err := m.Gauge("sluice_cache_bytes", "Bytes kept.", both); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Counter("sluice_cache_hits_total", "Hits.", nil, func() float64 { return 7 }); err != nil {
+	if err := m.Counter("sluice_cache_hits_total", "Hits.", func(report func(int64, Labels)) { report(7, nil) }); err != nil {
 		t.Fatal(err)
 	}
 	w := httptest.NewRecorder()
@@ -69,7 +70,7 @@ func TestMetrics(t *testing.T) {
 		`sluice_ufs_calls_total{kind="ok",mount="/lake/",op="Open"} 1`,
 		`sluice_ufs_calls_total{kind="temporarily unavailable",mount="/lake/",op="Open"} 1`,
 		`sluice_ufs_bytes_total{mount="/lake/",op="Open"} 5`,
-		`sluice_cache_bytes{tier="mem"} 42`, `sluice_cache_hits_total 7`, `go_goroutines`,
+		`sluice_cache_bytes{tier="mem"} 42`, `sluice_cache_bytes{tier="ssd"} 43`, `sluice_cache_hits_total 7`, `go_goroutines`,
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("metrics do not hold %s", want)

@@ -1,0 +1,369 @@
+// Package gateway is the composition root: it builds one process out of the journal, the page cache, the namespace, the
+// two protocol front-ends and the admin listener, starts them in the order in which they depend on each other, and stops
+// them in reverse. It holds what belongs to the process and to no part of it: listeners, credentials, users, health. It
+// serves no protocol itself and knows nothing of names or bytes.
+//
+// gateway/config is what can be set, gateway/telemetry the log and the metrics, gateway/admin the admin API, gateway/cli
+// the commands.
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/namespace"
+	"github.com/sluicefs/sluice/core/page"
+	"github.com/sluicefs/sluice/etcd"
+	"github.com/sluicefs/sluice/gateway/admin"
+	"github.com/sluicefs/sluice/gateway/config"
+	"github.com/sluicefs/sluice/gateway/telemetry"
+	"github.com/sluicefs/sluice/ufs/localufs"
+)
+
+// Options are what a process is given beside its configuration.
+type Options struct {
+	Version string
+	Logger  *slog.Logger // nil: none
+	Banner  io.Writer    // told the URLs and keys once the process is ready; nil: nobody
+	Ready   func(Addrs)  // called once the process is ready; may be nil
+}
+
+// gateway is a process that is being started, runs, or is being stopped.
+type gateway struct {
+	cfg    config.Config
+	o      Options
+	log    *slog.Logger
+	health *health
+
+	user      string // the superuser
+	root      config.Root
+	freshRoot bool
+	users     *users
+	cert      *certificate
+	metrics   *telemetry.Metrics
+	etcd      *etcd.Server
+	tiers     *page.Tiered
+	cache     *page.Cache
+	ns        *namespace.Namespace
+	api       atomic.Pointer[admin.Server] // nil until the namespace is there
+
+	listeners []*listener
+	admin     *http.Server
+	failed    context.CancelCauseFunc // ends the process with an error
+	running   sync.WaitGroup          // servers, and what else runs until it is stopped
+	closers   []func() error          // what has been started, in order
+}
+
+// Run runs a process until ctx ends, then lets requests in progress finish within c.DrainTimeout and stops everything. It
+// returns nil after an orderly end. If a part cannot start, whatever had started is stopped and the error says which part
+// it was and what to do.
+func Run(ctx context.Context, c config.Config, o Options) (err error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	g := &gateway{cfg: c, o: o, log: o.Logger, health: newHealth()}
+	broken, fail := context.WithCancelCause(context.WithoutCancel(ctx))
+	g.failed = fail
+	defer fail(nil)
+	defer func() { err = errors.Join(err, g.close()) }()
+
+	for _, start := range []func(context.Context) error{
+		g.listen, g.prepare, g.identify, g.measure, g.serveHealth, g.openJournal, g.openCache, g.openNamespace,
+		g.mountConfigured, g.watchNumbers, g.serve,
+	} {
+		err := start(ctx)
+		if ctx.Err() != nil {
+			return nil // asked to stop while starting
+		}
+		if err != nil {
+			return err
+		}
+	}
+	g.announce()
+
+	select {
+	case <-ctx.Done():
+		g.log.Info("stopping", "reason", context.Cause(ctx).Error())
+		return nil
+	case <-broken.Done():
+		return context.Cause(broken)
+	}
+}
+
+// onClose registers how to stop what has just been started.
+func (g *gateway) onClose(f func() error) { g.closers = append(g.closers, f) }
+
+// close stops what was started, in reverse, and waits for it.
+func (g *gateway) close() error {
+	var all []error
+	for i := len(g.closers) - 1; i >= 0; i-- {
+		all = append(all, g.closers[i]())
+	}
+	g.running.Wait()
+	return errors.Join(all...)
+}
+
+// prepare makes the data directory, which holds secrets, and names the superuser.
+func (g *gateway) prepare(context.Context) error {
+	if err := os.MkdirAll(g.cfg.Data, 0o700); err != nil {
+		return fmt.Errorf("data: cannot make the data directory: %w; choose another with --data", err)
+	}
+	g.user = cmp.Or(g.cfg.Superuser, currentUser())
+	return nil
+}
+
+// listen opens every address before anything else is touched, so that a busy port leaves nothing behind.
+func (g *gateway) listen(ctx context.Context) (err error) {
+	g.listeners = []*listener{
+		{name: "admin", flag: "admin-listen", addr: g.cfg.Admin.Listen},
+		{name: "s3", flag: "s3-listen", addr: g.cfg.S3.Listen},
+		{name: "s3 over TLS", flag: "s3-tls-listen", addr: g.cfg.S3.TLSListen, tls: true},
+		{name: "webhdfs", flag: "webhdfs-listen", addr: g.cfg.WebHDFS.Listen},
+		{name: "webhdfs over TLS", flag: "webhdfs-tls-listen", addr: g.cfg.WebHDFS.TLSListen, tls: true},
+	}
+	var problems []error
+	for _, l := range g.listeners {
+		if l.addr == "" {
+			continue
+		}
+		if l.Listener, err = listen(ctx, l.name, l.addr, l.flag); err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		g.onClose(l.close)
+	}
+	if g.cfg.S3.TLSListen != "" || g.cfg.WebHDFS.TLSListen != "" {
+		if g.cert, err = newCertificate(g.cfg.TLS); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// identify loads or makes the root key pair.
+func (g *gateway) identify(context.Context) (err error) {
+	if g.root, g.freshRoot, err = rootCredentials(g.cfg); err != nil {
+		return fmt.Errorf("root credentials: %w", err)
+	}
+	g.users = newUsers(g.user, g.root)
+	return nil
+}
+
+func (g *gateway) measure(ctx context.Context) (err error) {
+	if g.metrics, err = telemetry.NewMetrics(ctx, g.o.Version); err != nil {
+		return err
+	}
+	g.onClose(func() error { return g.metrics.Close(context.WithoutCancel(ctx)) })
+	return nil
+}
+
+// openJournal starts the embedded etcd.
+func (g *gateway) openJournal(ctx context.Context) (err error) {
+	log := telemetry.AtLeast(g.log, slog.LevelInfo) // below, it logs every transaction
+	g.etcd, err = etcd.Start(ctx, etcd.ServerOptions{Dir: filepath.Join(g.cfg.Data, "etcd"), Logger: log})
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	g.onClose(g.etcd.Close)
+	return nil
+}
+
+// openCache opens the tiers. The process works without any, only slower.
+func (g *gateway) openCache(context.Context) error {
+	wanted, skipped, err := tiers(g.cfg)
+	if err != nil {
+		return err
+	}
+	for _, why := range skipped {
+		g.log.Warn("a cache tier is left out", "reason", why)
+	}
+	var open []*page.Segments
+	for _, t := range wanted {
+		s, err := page.OpenSegments(page.SegmentOptions{Dir: t.Dir, Quota: int64(t.Quota), Medium: t.Medium, Logger: g.log})
+		if err != nil {
+			return errors.Join(fmt.Errorf("cache tier %s: %w", t.Dir, err), page.NewTiered(open...).Close())
+		}
+		g.log.Info("cache tier", "dir", t.Dir, "medium", t.Medium, "bytes", int64(t.Quota))
+		open = append(open, s)
+	}
+	g.tiers = page.NewTiered(open...)
+	g.onClose(g.tiers.Close)
+	g.cache = page.NewCache(g.tiers, page.CacheOptions{Logger: g.log})
+	g.onClose(g.cache.Close)
+	return nil
+}
+
+// openNamespace replays the journal and waits until changes are accepted.
+func (g *gateway) openNamespace(ctx context.Context) error {
+	root, err := localufs.Open(filepath.Join(g.cfg.Data, "root"), localufs.Options{Create: true})
+	if err != nil {
+		return fmt.Errorf("root store: %w", err)
+	}
+	host := ""
+	if l := g.listener("webhdfs"); l != nil {
+		host = cmp.Or(g.cfg.WebHDFS.Advertise, l.Addr().String())
+	}
+	g.ns, err = namespace.Open(ctx, namespace.Options{
+		KV: g.etcd.KV(), Cache: g.cache, Root: g.observed("/", root), OpenStore: g.openStore, Member: hostname(),
+		Superuser: g.user, Supergroup: supergroup, SyncInterval: time.Duration(g.cfg.SyncInterval), Host: host, Logger: g.log,
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("namespace: %w", err), root.Close())
+	}
+	g.onClose(g.ns.Close)
+	return g.run(ctx)
+}
+
+// run commits the namespace's changes until it is closed. Losing the journal ends the process: what is acknowledged must
+// be durable.
+func (g *gateway) run(ctx context.Context) error {
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ready, ended := make(chan struct{}), make(chan struct{})
+	var err error
+	g.running.Go(func() {
+		defer close(ended)
+		if err = g.ns.Run(life, func() { close(ready) }); err != nil && life.Err() == nil {
+			err = fmt.Errorf("namespace: %w", err)
+			g.failed(err)
+		}
+	})
+	g.onClose(func() error { stop(); <-ended; return nil })
+	select {
+	case <-ready:
+		return nil
+	case <-ended:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// announce says that the process is ready. It is ready from its first request on, which may come before the banner is
+// read.
+func (g *gateway) announce() {
+	a := Addrs{
+		S3: g.url("s3"), S3TLS: g.url("s3 over TLS"), WebHDFS: g.url("webhdfs"), WebHDFSTLS: g.url("webhdfs over TLS"),
+		Admin: g.url("admin"),
+	}
+	if g.o.Banner != nil {
+		// The generated secret is shown when it is new, and later to a person at a terminal, not to a log collector.
+		show := g.freshRoot || g.cfg.Root.AccessKey == "" && telemetry.IsTerminal(g.o.Banner)
+		banner(g.o.Banner, g.o.Version, a, g.cfg, g.root, g.user, show)
+	}
+	if g.o.Ready != nil {
+		g.o.Ready(a)
+	}
+}
+
+func (g *gateway) url(name string) string {
+	l := g.listener(name)
+	switch {
+	case l == nil:
+		return ""
+	case l.tls:
+		return urlOf(l, "https")
+	}
+	return urlOf(l, "http")
+}
+
+// listener returns the open listener of that name, nil if it is off.
+func (g *gateway) listener(name string) *listener {
+	for _, l := range g.listeners {
+		if l.name == name && l.Listener != nil {
+			return l
+		}
+	}
+	return nil
+}
+
+// listener is one address that is listened on, or, without a Listener, that is not.
+type listener struct {
+	net.Listener
+	name, flag, addr string
+	tls              bool
+}
+
+func (l *listener) close() error {
+	if err := l.Listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return err // a server that was shut down has closed its listener
+	}
+	return nil
+}
+
+// serveOn serves h on the listener until the process stops, and returns the server for stopping it.
+func (g *gateway) serveOn(l *listener, h http.Handler) *http.Server {
+	s := newServer(h, g.log)
+	var c *tls.Config
+	if l.tls {
+		c = g.cert.config()
+	}
+	g.running.Go(func() {
+		if err := serve(s, l.Listener, c); !errors.Is(err, http.ErrServerClosed) {
+			g.failed(fmt.Errorf("%s: %w", l.name, err))
+		}
+	})
+	return s
+}
+
+// reloadOnHangup reads the certificate again at each SIGHUP.
+func (g *gateway) reloadOnHangup() {
+	hangup, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(hangup, syscall.SIGHUP)
+	g.running.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-hangup:
+			}
+			if g.cert == nil {
+				continue
+			}
+			if err := g.cert.reload(); err != nil {
+				g.log.Error("the certificate was not reloaded; the one before stays in use", "err", err)
+				continue
+			}
+			g.log.Info("certificate reloaded", "file", g.cfg.TLS.Cert)
+		}
+	})
+	g.onClose(func() error { signal.Stop(hangup); close(done); return nil })
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "localhost"
+	}
+	return name
+}
+
+// superuser returns a context that acts for the superuser.
+func (g *gateway) superuser(ctx context.Context) (context.Context, error) {
+	p, err := g.users.User(ctx, g.user)
+	return core.WithPrincipal(ctx, p), err
+}
+
+// journalAnswers checks that the journal can be read, through its quorum.
+func (g *gateway) journalAnswers(ctx context.Context) error {
+	_, err := g.etcd.KV().Get(ctx, "sys/health")
+	if errors.Is(err, errs.NotExist) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,85 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sluicefs/sluice/core/errs"
+)
+
+// health answers whether the process lives and whether it should be sent requests. It is safe for concurrent use.
+type health struct {
+	mu     sync.Mutex
+	phase  string // why the process is not ready, "" while it serves
+	checks []check
+}
+
+// check is one thing that must work for the process to be ready.
+type check struct {
+	name string
+	run  func(context.Context) error
+}
+
+// checkTimeout bounds a check: a store that hangs must not hang the prober.
+const checkTimeout = time.Second
+
+func newHealth() *health { return &health{phase: "starting"} }
+
+// enter sets why the process is not ready; "" says that it is, as far as its checks agree.
+func (h *health) enter(phase string, checks ...check) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.phase = phase
+	h.checks = append(h.checks, checks...)
+}
+
+// live serves /livez: the process answers. It depends on nothing else, or a store's outage would get it killed.
+func (h *health) live(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
+
+// ready serves /readyz: 200 if every check passes, else 503. With ?verbose it lists the checks; a check that failed is
+// always listed, by the kind of its error only, since anybody may ask.
+func (h *health) ready(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	phase, checks := h.phase, h.checks
+	h.mu.Unlock()
+	results := make([]error, len(checks))
+	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for i, c := range checks {
+		wg.Go(func() { results[i] = c.run(ctx) })
+	}
+	wg.Wait()
+
+	var passed, failed strings.Builder
+	if phase == "" {
+		passed.WriteString("[+]serving ok\n")
+	} else {
+		fmt.Fprintf(&failed, "[-]serving failed: %s\n", phase)
+	}
+	for i, c := range checks {
+		switch err := results[i]; {
+		case err == nil:
+			fmt.Fprintf(&passed, "[+]%s ok\n", c.name)
+		case ctx.Err() != nil:
+			fmt.Fprintf(&failed, "[-]%s failed: no answer within %v\n", c.name, checkTimeout)
+		default:
+			fmt.Fprintf(&failed, "[-]%s failed: %v\n", c.name, errs.KindOf(err))
+		}
+	}
+	status, last := http.StatusOK, "ok\n"
+	if failed.Len() > 0 {
+		status, last = http.StatusServiceUnavailable, "not ready\n"
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	if r.URL.Query().Has("verbose") {
+		fmt.Fprint(w, passed.String())
+	}
+	fmt.Fprint(w, failed.String(), last)
+}

@@ -1,0 +1,124 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"time"
+)
+
+// newServer returns the HTTP server of one listener. There is no limit on the duration of a request: uploads and downloads
+// take as long as they make progress (progressConn, progressBody).
+func newServer(h http.Handler, log *slog.Logger) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true) // S3 and WebHDFS clients speak nothing else, and one connection per stream keeps sendfile
+	return &http.Server{
+		Handler:           h,
+		Protocols:         protocols,
+		ReadHeaderTimeout: 30 * time.Second,
+		IdleTimeout:       10 * time.Minute, // longer than the pools of clients and balancers keep theirs, so that they close first
+		MaxHeaderBytes:    64 << 10,         // 2 KiB of user metadata, 4 KiB of key, and room for what proxies add
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// guarded serves with h. A body that makes no progress is cut off; a panic becomes the protocol's own internal error,
+// written by fail, and one log line with the stack.
+func guarded(h http.Handler, fail func(http.ResponseWriter), log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out := &response{ResponseWriter: w}
+		defer func() {
+			fault := recover()
+			if fault == nil {
+				return
+			}
+			if fault == http.ErrAbortHandler {
+				panic(fault)
+			}
+			log.ErrorContext(r.Context(), "panic", "err", fault, "stack", string(debug.Stack()))
+			if out.started {
+				panic(http.ErrAbortHandler) // only a cut connection can say that the response is not whole
+			}
+			clear(w.Header())
+			w.Header().Set("Connection", "close")
+			fail(w)
+		}()
+		if r.Body != nil && r.Body != http.NoBody {
+			r.Body = newProgressBody(r.Body, http.NewResponseController(w))
+		}
+		h.ServeHTTP(out, r)
+	})
+}
+
+// response knows whether its header has been written.
+type response struct {
+	http.ResponseWriter
+	started bool
+}
+
+func (r *response) WriteHeader(status int) {
+	r.started = r.started || status >= 200
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *response) Write(p []byte) (int, error) {
+	r.started = true
+	return r.ResponseWriter.Write(p)
+}
+
+// ReadFrom keeps net/http's sendfile.
+func (r *response) ReadFrom(src io.Reader) (int64, error) {
+	r.started = true
+	return io.Copy(r.ResponseWriter, src)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (r *response) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// progressBody is a request body whose reads fail once no byte has come for the time of a stall. A deadline that a handler
+// sets itself stays as it is.
+type progressBody struct {
+	io.ReadCloser
+	timer *time.Timer
+}
+
+func newProgressBody(b io.ReadCloser, conn *http.ResponseController) *progressBody {
+	t := time.AfterFunc(stall, func() { _ = conn.SetReadDeadline(time.Now()) })
+	t.Stop()
+	return &progressBody{b, t}
+}
+
+func (b *progressBody) Read(p []byte) (int, error) {
+	b.timer.Reset(stall)
+	defer b.timer.Stop()
+	return b.ReadCloser.Read(p)
+}
+
+// serve accepts connections of l, over TLS if c is not nil, until the server is shut down.
+func serve(s *http.Server, l net.Listener, c *tls.Config) error {
+	if c == nil {
+		return s.Serve(l)
+	}
+	s.TLSConfig = c
+	return s.ServeTLS(l, "", "")
+}
+
+// s3Panicked writes S3's error for a fault of the server.
+func s3Panicked(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/xml")
+	w.WriteHeader(http.StatusInternalServerError)
+	_, _ = io.WriteString(w, `<?xml version="1.0" encoding="UTF-8"?>`+"\n"+
+		`<Error><Code>InternalError</Code><Message>We encountered an internal error. Please try again.</Message></Error>`)
+}
+
+// webhdfsPanicked writes the NameNode's answer to an unexpected exception.
+// Source: hadoop-hdfs web/resources/ExceptionHandler.java.
+func webhdfsPanicked(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusInternalServerError)
+	_, _ = io.WriteString(w, `{"RemoteException":{"exception":"RuntimeException","javaClassName":"java.lang.RuntimeException",`+
+		`"message":"the request failed by a fault of the server; its log says more"}}`)
+}

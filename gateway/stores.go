@@ -1,0 +1,123 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/ufs"
+	"github.com/sluicefs/sluice/ufs/localufs"
+	"github.com/sluicefs/sluice/ufs/s3ufs"
+)
+
+// drivers returns the kinds of stores that can be mounted.
+func drivers() *ufs.Registry {
+	r := &ufs.Registry{}
+	r.Register("file", localufs.OpenURI)
+	r.Register("s3", s3ufs.OpenURI)
+	return r
+}
+
+// openStore opens the store of a mount. Options in the configuration win over those that the namespace kept when the mount
+// was made, so that a changed secret takes effect at the next start.
+func (g *gateway) openStore(ctx context.Context, uri string, options map[string]string) (ufs.Store, error) {
+	for _, m := range g.cfg.Mounts {
+		if m.URI == uri && m.Options["endpoint"] == options["endpoint"] {
+			if spec, err := m.Spec(g.cfg); err == nil {
+				options = spec.Options
+			}
+		}
+	}
+	s, err := drivers().Open(ctx, uri, options)
+	if err != nil {
+		return nil, err
+	}
+	return g.observed(uri, s), nil
+}
+
+// observed counts the calls of a store. name is what its mount is labelled with.
+func (g *gateway) observed(name string, s ufs.Store) ufs.Store { return s }
+
+// mountConfigured makes the mounts of origin config those of the configuration: new ones are made, changed ones updated,
+// others unmounted. A mount that cannot be made ends the start; one that was there already and whose store does not answer
+// does not, and says so in its state.
+func (g *gateway) mountConfigured(ctx context.Context) error {
+	ctx, err := g.superuser(ctx)
+	if err != nil {
+		return err
+	}
+	mounts, err := g.ns.Mounts(ctx)
+	if err != nil {
+		return err
+	}
+	there := map[string]core.MountInfo{}
+	for _, m := range mounts {
+		there[m.Path.Dir().String()] = m
+	}
+	var wanted []core.MountSpec
+	for _, m := range g.cfg.Mounts {
+		spec, err := m.Spec(g.cfg)
+		if err != nil {
+			return err
+		}
+		wanted = append(wanted, spec)
+	}
+	if err := g.unmountOthers(ctx, there, wanted); err != nil {
+		return err
+	}
+	// Parents come first: a mount point is made inside what is mounted above it.
+	slices.SortFunc(wanted, func(a, b core.MountSpec) int { return cmp.Compare(a.Path.String(), b.Path.String()) })
+	for _, spec := range wanted {
+		if err := g.mount(ctx, there, spec); err != nil {
+			return fmt.Errorf("mount %s: %w", spec.Path, err)
+		}
+	}
+	return nil
+}
+
+// unmountOthers unmounts what the configuration no longer has, or has another store for, deepest first.
+func (g *gateway) unmountOthers(ctx context.Context, there map[string]core.MountInfo, wanted []core.MountSpec) error {
+	keep := map[string]core.MountSpec{}
+	for _, spec := range wanted {
+		keep[spec.Path.String()] = spec
+	}
+	paths := slices.Sorted(maps.Keys(there))
+	slices.Reverse(paths)
+	for _, path := range paths {
+		m := there[path]
+		spec, ok := keep[path]
+		same := ok && spec.URI == m.URI && spec.Options["endpoint"] == m.Options["endpoint"]
+		if m.Path.IsRoot() || m.Origin != core.FromConfig || same {
+			continue
+		}
+		if err := g.ns.Unmount(ctx, m.Path); err != nil {
+			return fmt.Errorf("unmount %s, which the configuration no longer has: %w", path, err)
+		}
+		delete(there, path)
+		g.log.Warn("unmounted what the configuration no longer has", "path", path, "store", m.URI)
+	}
+	return nil
+}
+
+func (g *gateway) mount(ctx context.Context, there map[string]core.MountInfo, spec core.MountSpec) error {
+	was, ok := there[spec.Path.String()]
+	if !ok {
+		_, err := g.ns.Mount(ctx, spec)
+		return err
+	}
+	if was.Origin != core.FromConfig {
+		return errs.New("gateway.Mount", spec.URI, errs.Exist,
+			"a mount made over the admin API is there; unmount it with `sluice mount rm`, or take it out of the configuration")
+	}
+	interval := cmp.Or(spec.SyncInterval, (*time.Duration)(&g.cfg.SyncInterval))
+	_, err := g.ns.UpdateMount(ctx, spec.Path, core.MountChange{
+		ReadOnly: &spec.ReadOnly, SyncInterval: interval, Owner: &spec.Owner, Group: &spec.Group, Mode: &spec.Mode,
+		WriteType: &spec.WriteType, ReadType: &spec.ReadType,
+	})
+	return err
+}
