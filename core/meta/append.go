@@ -25,7 +25,8 @@ const (
 	proposeLimit = 5 * time.Second // for one answer of the KV; a proposal may be done after it
 	firstBackoff = 10 * time.Millisecond
 	lastBackoff  = time.Second
-	configRoom   = MaxTxnOps - 1 // configuration keys of one record; the record itself is one change
+	outageLimit  = 10 * time.Second // without an answer until what is not yet proposed is refused
+	configRoom   = MaxTxnOps - 1    // configuration keys of one record; the record itself is one change
 )
 
 // call is a batch on its way through the Log.
@@ -38,15 +39,17 @@ type call struct {
 	done  chan error // receives the outcome once
 }
 
-var calls = sync.Pool{New: func() any { return &call{done: make(chan error, 1)} }}
+// calls keeps the buffers of calls. Channels are not kept: they belong to the testing/synctest bubble they are made in.
+var calls = sync.Pool{New: func() any { return &call{} }}
 
 // Append commits b and returns the number of its record once it is durable and applied; it waits for Run. ctx counts until b
 // is queued; then the outcome is awaited, for a change that may be done must not look as if it were not. b must not be
 // modified meanwhile. Batches queued one after the other are applied in that order. An empty batch makes a record too.
 //
 // Errors: errs.Invalid; errs.TooLarge for a batch that does not fit in one record; errs.NoSpace; errs.Unavailable if too
-// much is queued, or nothing can be written any more: leadership is lost, or Run has ended. Only if Run was stopped while the
-// KV did not answer may a batch that failed be in the journal; then the next Replay finds it.
+// much is queued, the KV has not answered for 10 seconds, or nothing can be written any more: leadership is lost, or Run has
+// ended. Only if Run was stopped while the KV did not answer may a batch that failed be in the journal; then the next Replay
+// finds it.
 func (l *Log) Append(ctx context.Context, b Batch) (seq uint64, err error) {
 	c := calls.Get().(*call)
 	defer c.free()
@@ -70,7 +73,7 @@ func (c *call) free() {
 // encode prepares c for the batch b and checks that it can be committed at all.
 func (c *call) encode(b Batch) error {
 	const op = "meta.Log.Append"
-	c.batch, c.raw = b, c.raw[:0]
+	c.batch, c.raw, c.done = b, c.raw[:0], make(chan error, 1)
 	if len(b.Ops) > MaxRecordOps || len(b.Puts)+len(b.Deletes) > configRoom {
 		return errs.New(op, "", errs.TooLarge, fmt.Sprintf("a batch has at most %d operations and %d configuration keys", MaxRecordOps, configRoom))
 	}
@@ -160,7 +163,7 @@ func (l *Log) Run(ctx context.Context, apply func(seq uint64, ops []Op)) error {
 	}
 }
 
-// stop fails what waits and what will come.
+// stop fails what waits, and what will come until accept.
 func (l *Log) stop(why error) {
 	l.mu.Lock()
 	waiting := l.queue
@@ -169,6 +172,13 @@ func (l *Log) stop(why error) {
 	for _, c := range waiting {
 		c.done <- why
 	}
+}
+
+// accept lets batches be queued again.
+func (l *Log) accept() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stopped = nil
 }
 
 // proposal is the record being written. It is reused: its buffers grow to the size of the largest record.
@@ -306,7 +316,8 @@ func (l *Log) count(p *proposal) {
 // commit has p's transaction done once. It returns refused if the KV will never do it, and err if this Log can write no
 // more. While the outcome is unknown it looks for the record, and proposes the same bytes at the same place again.
 func (l *Log) commit(ctx context.Context, p *proposal) (refused, err error) {
-	backoff := firstBackoff
+	backoff, start := firstBackoff, time.Now()
+	defer l.accept()
 	for try := 0; ; try++ {
 		ok, err := l.propose(ctx, p.txn)
 		switch {
@@ -321,6 +332,9 @@ func (l *Log) commit(ctx context.Context, p *proposal) (refused, err error) {
 		known, lost := l.settle(ctx, p, err == nil)
 		if known {
 			return nil, lost
+		}
+		if time.Since(start) > outageLimit {
+			l.stop(errs.New("meta.Log.Append", l.o.Group, errs.Unavailable, "the metadata store does not answer; try again later"))
 		}
 		select {
 		case <-time.After(backoff):

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -525,4 +527,39 @@ func BenchmarkAppend(b *testing.B) {
 			kvtest.BenchmarkLog(b, l, callers)
 		})
 	}
+}
+
+// TestOutage has a KV that does not answer for 20 seconds: what is proposed waits for its outcome, what is queued behind it
+// is refused, and all is well when the KV is back.
+func TestOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		kv := &faulty{KV: memkv.New(), txn: func(_ Txn, do func() (bool, int64, error)) (bool, int64, error) {
+			if time.Since(start) < 20*time.Second {
+				return false, 0, errLost
+			}
+			return do()
+		}}
+		l, applied := open(t, kv, LogOptions{})
+		stop := run(t, l, applied.apply)
+		proposed := make(chan error, 1)
+		go func() { _, err := l.Append(t.Context(), set("proposed")); proposed <- err }()
+		synctest.Wait()
+		if _, err := l.Append(t.Context(), set("queued")); !errors.Is(err, errs.Unavailable) {
+			t.Errorf("queued: got %v, want Unavailable", err)
+		}
+		if _, err := l.Append(t.Context(), set("late")); !errors.Is(err, errs.Unavailable) || time.Since(start) > 15*time.Second {
+			t.Errorf("late: got %v after %v, want Unavailable at once", err, time.Since(start))
+		}
+		if err := <-proposed; err != nil {
+			t.Errorf("proposed: %v", err)
+		}
+		if _, err := l.Append(t.Context(), set("after")); err != nil {
+			t.Errorf("after: %v", err)
+		}
+		stop()
+		if want := []string{"proposed", "after"}; !slices.Equal(applied.list, want) {
+			t.Errorf("applied %q, want %q", applied.list, want)
+		}
+	})
 }
