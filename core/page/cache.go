@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	defaultReadAhead = 64       // pages: one stream from the source for 64 MiB
+	defaultReadAhead = 8        // pages
 	defaultFill      = 64 << 20 // bytes
 )
 
@@ -46,7 +46,7 @@ type checker interface{ Check() error }
 
 // CacheOptions are the options of NewCache.
 type CacheOptions struct {
-	ReadAhead    int          // most pages that one stream is opened for, within what its reader asked for; 0: 64
+	ReadAhead    int          // pages that a fill may be ahead of its foremost reader, within what that one asked for; 0: 8
 	MaxFillBytes int64        // memory of the pages being filled, and as much again of those being written; 0: 64 MiB
 	Logger       *slog.Logger // nil: none
 }

@@ -12,9 +12,13 @@ import (
 	"github.com/sluicefs/sluice/core/errs"
 )
 
-// idleStream is how long a fill whose pages the store does not take waits for its readers with the stream open. Stores
-// close idle connections after some seconds; the reader that comes later opens a stream of its own.
-const idleStream = 2 * time.Second
+const (
+	runPages = 64 // most pages of one stream
+
+	// idleStream is how long a fill waits for readers that are behind, with its stream open. Stores close idle connections
+	// after some seconds; a reader that needs more later opens a stream of its own.
+	idleStream = 2 * time.Second
+)
 
 // fill reads some pages of a content, in order, from one stream of its source. It lives as long as somebody needs it, and
 // not as long as who began it. Every fill holds room (memory it may use) for one page while it runs.
@@ -58,7 +62,7 @@ type flight struct {
 
 var (
 	errNobody = errors.New("page: nobody waits for the fill any more") // cause of a cancelled fill
-	errIdle   = errors.New("page: the readers of a fill are too slow") // ends a fill whose pages cannot be kept
+	errIdle   = errors.New("page: the readers of a fill are too slow") // ends a fill that is far ahead
 )
 
 // join returns the flight of the page with the reader counted in it and in its fill, except that he is in the fill of old
@@ -80,18 +84,27 @@ func (c *Cache) join(ctx context.Context, content Content, index, end uint32, so
 	if fl.f != old {
 		fl.f.readers++
 	}
-	fl.f.reached = max(fl.f.reached, index+1)
+	fl.f.reach(index)
+	return fl, nil
+}
+
+// reach notes that a reader came to the page. Cache.mu must be held.
+func (f *fill) reach(index uint32) {
+	f.reached = max(f.reached, index+1)
+	f.wake()
+}
+
+func (f *fill) wake() {
 	select {
-	case fl.f.came <- struct{}{}:
+	case f.came <- struct{}{}:
 	default:
 	}
-	return fl, nil
 }
 
 // start begins a fill at index, to where another has begun or a page is here. mu must be held.
 func (c *Cache) start(ctx context.Context, content Content, index, end uint32, source Source) *flight {
 	f := &fill{c: c, content: content, source: source, at: index, room: int64(content.pageLen(index)), came: make(chan struct{}, 1)}
-	for i := index; i < min(end, index+c.readAhead); i++ {
+	for i := index; i < min(end, index+runPages); i++ {
 		k := content.key(i)
 		if i > index && (c.flying[k] != nil || c.store.Has(k)) {
 			break
@@ -116,6 +129,7 @@ func (f *fill) leave(keep uint32) {
 	defer f.c.mu.Unlock()
 	f.readers--
 	f.keep = max(f.keep, keep)
+	f.wake()
 	if f.readers > 0 {
 		return
 	}
@@ -171,7 +185,8 @@ func (c *Cache) acquire(ctx context.Context, n int64) error {
 	}
 	c.mu.Lock()
 	c.wanting++
-	if len(c.lingering) > 0 {
+	for freed := int64(0); freed < n && len(c.lingering) > 0; {
+		freed += c.lingering[0].f.room
 		c.letGo(c.lingering[0])
 	}
 	c.mu.Unlock()
@@ -225,11 +240,12 @@ func (f *fill) stream(ctx context.Context) (held bool, err error) {
 	}
 	defer body.Close()
 	held = true
+	ahead := c.readAhead
 	for _, fl := range f.pages {
+		if err := f.follow(ctx, fl.index, ahead); err != nil {
+			return held, err
+		}
 		if !held {
-			if err := f.follow(ctx, fl.index); err != nil {
-				return false, err
-			}
 			if err := c.acquire(ctx, f.room); err != nil {
 				return false, err
 			}
@@ -242,7 +258,9 @@ func (f *fill) stream(ctx context.Context) (held bool, err error) {
 		if err != nil {
 			return held, err
 		}
-		held = f.keepPage(fl, data)
+		if held = f.keepPage(fl, data); !held {
+			ahead = 0 // what is read too early would be lost
+		}
 	}
 	return held, nil
 }
@@ -259,16 +277,16 @@ func (f *fill) turn(index uint32) bool {
 	return true
 }
 
-// follow waits until a reader has come to the page. It is how a fill keeps step with its readers when there is no store to
-// put their pages.
-func (f *fill) follow(ctx context.Context, index uint32) error {
+// follow waits until a reader is near enough to the page: what is filled too long before it is read may be evicted before,
+// and be filled again. Without readers turn decides.
+func (f *fill) follow(ctx context.Context, index, ahead uint32) error {
 	timer := time.NewTimer(idleStream)
 	defer timer.Stop()
 	for {
 		f.c.mu.Lock()
-		there := f.reached > index
+		near := index < f.reached+ahead || f.readers == 0
 		f.c.mu.Unlock()
-		if there {
+		if near {
 			return nil
 		}
 		select {

@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 
 	"github.com/sluicefs/sluice/core/errs"
 )
 
 // copyBytes is the memory a reader takes for bytes that are not in the store yet, and so what a slow client holds.
 const copyBytes = 64 << 10
+
+// maxTries is how often a reader joins the fill of a page in vain, because the page was evicted before he could look, until
+// he reads it for himself. It takes a store of a few pages.
+const maxTries = 3
 
 // Reader reads a range of a content. WriteTo is the fast path: pages that are here go to the writer straight from their
 // mapping. A Reader is for one goroutine and must be closed; it keeps the context it was made with.
@@ -31,16 +36,20 @@ type Reader struct {
 	fill         *fill  // counted in it, from the first page it was needed for to its last
 	fetched      uint32 // pages before it are misses: a fill brought them for this reader
 	counted      uint32 // pages before it are counted
+	tries        int    // fills joined in vain since pos moved
 	hits, misses int
 }
 
 // NewReader returns a reader of the bytes [off, off+n) of content; nothing happens before they are asked for. If ctx ends,
-// reading ends with its error. A range outside the content is errs.Range at the first Read. Other errors of reading: the
-// source's; errs.Unavailable if the source's data ends early.
+// reading ends with its error. A range outside the content is errs.Range at the first Read, a content of 4 PiB is
+// errs.TooLarge. Other errors of reading: the source's; errs.Unavailable if the source's data ends early, if a cached page
+// cannot be read from its disk in the midst of it, and where it would miss after Close of the Cache.
 func (c *Cache) NewReader(ctx context.Context, content Content, off, n int64, source Source) *Reader {
 	r := &Reader{c: c, ctx: ctx, content: content, source: source, pos: off, end: off + n}
 	if off < 0 || n < 0 || off > content.Len || n > content.Len-off {
 		r.err = errs.New("page.NewReader", "", errs.Range, "the range lies outside the content")
+	} else if content.Len > math.MaxUint32*Size {
+		r.err = errs.New("page.NewReader", "", errs.TooLarge, "a content has at most 2^32-1 pages")
 	}
 	return r
 }
@@ -154,6 +163,7 @@ func (r *Reader) read(p []byte) (n int, err error) {
 			}
 		case r.flight != nil:
 			if n, again, err = r.flight.take(r.ctx, p, from, to); again {
+				r.tries++
 				r.letGo()
 			}
 		default:
@@ -202,6 +212,7 @@ func (r *Reader) advance(n int) {
 		r.c.hitBytes.Add(int64(n))
 	}
 	r.pos += int64(n)
+	r.tries = 0
 	if r.pos%Size == 0 || r.pos == r.end {
 		r.letGo()
 	}
@@ -245,10 +256,14 @@ func (r *Reader) locate() error {
 			return err
 		}
 		if r.hit = r.lookup(); r.hit != nil {
+			r.reach()
 			break
 		}
 		end := uint32((r.end + Size - 1) / Size)
-		if r.content.NoCache {
+		if r.tries > maxTries {
+			end = r.index() + 1
+		}
+		if r.content.NoCache || r.tries > maxTries {
 			if err := r.openDirect(end); err != nil {
 				return err
 			}
@@ -269,6 +284,15 @@ func (r *Reader) locate() error {
 	}
 	r.count()
 	return nil
+}
+
+// reach tells the reader's fill how far he is, so that it goes on.
+func (r *Reader) reach() {
+	if r.fill != nil {
+		r.c.mu.Lock()
+		defer r.c.mu.Unlock()
+		r.fill.reach(r.index())
+	}
 }
 
 // lookup returns the page at pos if it is in the store, whole.

@@ -352,6 +352,7 @@ func (s *Segments) publish(no uint32, k Key, length int, whole bool) {
 		s.free(no)
 		return
 	}
+	s.fullTill = time.Time{}
 	sl := s.slot(no)
 	sl.key, sl.length, sl.verified = k, uint32(length), true
 	s.chunks[no>>8].held--

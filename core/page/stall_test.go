@@ -358,3 +358,42 @@ func (rev *revision) readSome(ctx context.Context, c *page.Cache, rnd *rand.Rand
 	}
 	return nil
 }
+
+// TestFillKeepsStepWithItsReader has a reader that stops: the fill goes a few pages ahead, gives its stream up, and is
+// begun again when the reader goes on.
+func TestFillKeepsStepWithItsReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSource(40 * page.Size)
+		c := newCache(t, mempage.New(100), page.CacheOptions{ReadAhead: 4})
+		r := c.NewReader(t.Context(), s.content(), 0, 40*page.Size, s)
+		defer r.Close()
+		if _, err := r.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		c.Settle() // the stream is given up
+		if n := s.bytes.Load(); n != 5*page.Size {
+			t.Errorf("%d bytes read from the source, want the reader's page and 4", n)
+		}
+		var got bytes.Buffer
+		if _, err := r.WriteTo(&got); err != nil || !bytes.Equal(got.Bytes(), s.data[1:]) {
+			t.Errorf("%d bytes, %v", got.Len(), err)
+		}
+		if s.opens.Load() != 2 || s.bytes.Load() != 40*page.Size {
+			t.Errorf("%d opens, %d bytes", s.opens.Load(), s.bytes.Load())
+		}
+		if r.Hits() != 0 || r.Misses() != 40 {
+			t.Errorf("%d hits, %d misses, want 0, 40", r.Hits(), r.Misses())
+		}
+	})
+}
+
+// TestTinyStore has readers get through a store that holds one page of all they read.
+func TestTinyStore(t *testing.T) {
+	c := newCache(t, mempage.New(1), page.CacheOptions{})
+	var wg sync.WaitGroup
+	for i := range 8 {
+		s := newSource(10*page.Size + i/2)
+		wg.Go(func() { readAll(t, c, s, 0, 10*page.Size+int64(i/2), i%2 == 0) })
+	}
+	wg.Wait()
+}

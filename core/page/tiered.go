@@ -20,7 +20,7 @@ type Tiered struct {
 	slots *semaphore.Weighted
 }
 
-// NewTiered returns the Store over tiers, at least one, which belong to it and are not in use yet.
+// NewTiered returns the Store over tiers, which belong to it and are not in use yet. With none it keeps nothing.
 func NewTiered(tiers ...*Segments) *Tiered {
 	t := &Tiered{tiers: tiers, slots: semaphore.NewWeighted(demotions)}
 	for i := range len(tiers) - 1 {
@@ -38,7 +38,8 @@ func (t *Tiered) demote(to int, k Key, data []byte) error {
 }
 
 // put puts the page into the first tier from the given one on that takes it.
-func (t *Tiered) put(from int, k Key, data []byte) (err error) {
+func (t *Tiered) put(from int, k Key, data []byte) error {
+	err := errs.New("page.Put", "", errs.NoSpace, "there is no tier")
 	for _, s := range t.tiers[from:] {
 		if err = s.Put(k, data); err == nil || errors.Is(err, errs.Invalid) || errors.Is(err, errs.TooLarge) {
 			return err
