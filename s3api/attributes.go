@@ -11,8 +11,9 @@ import (
 var contentHeaders = []string{"Content-Type", "Content-Encoding", "Content-Disposition", "Content-Language", "Cache-Control", "Expires"}
 
 const (
-	defaultType = "binary/octet-stream" // S3's, for an object put without one
-	metaPrefix  = "X-Amz-Meta-"
+	defaultType   = "binary/octet-stream"     // S3's, for an object put without one
+	directoryType = "application/x-directory" // S3A's and the AWS console's, for a directory that is a key
+	metaPrefix    = "X-Amz-Meta-"
 
 	// maxMeta is the limit of the names and values of user metadata, in bytes.
 	// Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
@@ -113,7 +114,11 @@ func (r *request) describe(info core.Info) {
 	f.set("Last-Modified", info.ModTime.UTC().Format(http.TimeFormat))
 	f.h["Accept-Ranges"] = byteUnit
 	f.h["X-Content-Type-Options"] = noSniff // a stored page is not this origin's
-	if info.Headers["Content-Type"] == "" {
+	switch {
+	case info.Headers["Content-Type"] != "":
+	case info.Dir:
+		f.set("Content-Type", directoryType)
+	default:
 		f.set("Content-Type", defaultType)
 	}
 	for k, v := range info.Headers {

@@ -52,6 +52,9 @@ func (r *request) payload(compute checksum.Algorithm) (*payload, error) {
 	if err != nil {
 		return nil, checksumRefused(err)
 	}
+	if want.Algorithm == "" && r.http.Header.Get("X-Amz-Sdk-Checksum-Algorithm") != "" {
+		return nil, invalidRequest("x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found.")
+	}
 	body, err := r.auth.Body(r.http)
 	if err != nil {
 		return nil, err
@@ -96,13 +99,17 @@ func contentMD5(h http.Header) ([]byte, error) {
 
 // checksumRefused words what checksum says of a header as S3 does.
 func checksumRefused(err error) error {
-	if unknown, ok := errors.AsType[checksum.UnknownAlgorithm](err); ok {
-		return invalidRequest(unknown.Error())
+	if _, ok := errors.AsType[checksum.UnknownAlgorithm](err); ok {
+		return invalidRequest("The algorithm type you specified in x-amz-checksum- header is invalid.")
 	}
-	if errors.Is(err, errs.Invalid) {
-		return invalidRequest("The checksum headers of the request are invalid: " + reason(err))
+	e, ok := errors.AsType[*errs.Error](err)
+	switch {
+	case !ok || e.Kind != errs.Invalid:
+		return err
+	case e.Name == "":
+		return invalidRequest("Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.")
 	}
-	return err
+	return invalidRequest("Value for " + e.Name + " header is invalid.")
 }
 
 // checksums returns the additional checksum of the body, which has been read to its end.
@@ -121,6 +128,8 @@ func (p *payload) Read(b []byte) (int, error) {
 	case err == io.EOF:
 		p.r.body = true
 	case errors.Is(err, errs.BadDigest):
+		err = &apiError{Code: "BadDigest", Status: http.StatusBadRequest, cause: err,
+			Message: "The " + string(p.algorithm) + " you specified did not match the calculated checksum."}
 	case errors.Is(err, errs.Invalid):
 		err = checksumRefused(err)
 	default:
@@ -160,6 +169,18 @@ func (r *request) readDocument() ([]byte, error) {
 	p, err := r.payload("")
 	if err != nil {
 		return nil, err
+	}
+	return p.document()
+}
+
+// readDigested is readDocument for an operation that S3 refuses without a digest of its document. Errors: InvalidRequest.
+func (r *request) readDigested() ([]byte, error) {
+	p, err := r.payload("")
+	if err != nil {
+		return nil, err
+	}
+	if p.md5 == nil && p.algorithm == "" {
+		return nil, invalidRequest("Missing required header for this request: Content-MD5 OR x-amz-checksum-*")
 	}
 	return p.document()
 }

@@ -127,7 +127,9 @@ func (s *Server) createBucket(r *request) error {
 	if err != nil {
 		return err
 	}
-	r.out.Header()["Location"] = []string{"/" + r.bucket}
+	f := r.fields(2)
+	f.set("Location", "/"+r.bucket)
+	f.set("x-amz-bucket-arn", "arn:aws:s3:::"+r.bucket)
 	return r.empty(http.StatusOK)
 }
 
@@ -159,7 +161,7 @@ func (s *Server) checkLocation(r *request) error {
 				return errMalformedXML
 			}
 			if want != "" && want != s.region && !s.anyRegion {
-				return &apiError{Code: "InvalidLocationConstraint", Status: 400, Message: "The specified location-constraint is not valid: this server's region is " + s.region + ".",
+				return &apiError{Code: "InvalidLocationConstraint", Status: 400, Message: "The specified location-constraint is not valid",
 					Detail: []pair{{"LocationConstraint", want}}}
 			}
 		case "Location", "Bucket", "Tags":
@@ -176,7 +178,8 @@ func (s *Server) headBucket(r *request) error {
 	if _, err := s.statBucket(r); err != nil {
 		return err
 	}
-	f := r.fields(2)
+	f := r.fields(3)
+	f.set("x-amz-bucket-arn", "arn:aws:s3:::"+r.bucket)
 	f.set("x-amz-bucket-region", s.region)
 	f.set("Content-Type", "application/xml")
 	r.begin(http.StatusOK)

@@ -90,7 +90,7 @@ func parseRange(s string) (r core.Range, ok bool) {
 	if !found {
 		return r, false
 	}
-	first, last, found := strings.Cut(strings.TrimSpace(spec), "-")
+	first, last, found := strings.Cut(spec, "-")
 	if !found || strings.IndexByte(spec, ',') >= 0 {
 		return r, false
 	}

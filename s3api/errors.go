@@ -13,7 +13,7 @@ import (
 	"github.com/sluicefs/sluice/s3api/sigv4"
 )
 
-// apiError is an error as S3 words it. Handlers return one where only the protocol knows what is wrong; everything else
+// apiError is an error as S3 words it: where S3 has a sentence it is S3's own, because tools look for it. Handlers return one where only the protocol knows what is wrong; everything else
 // reaches toAPI as a kind of core/errs.
 //
 // Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
@@ -61,7 +61,7 @@ var byKind = map[errs.Kind]apiError{
 	errs.TooLarge:     {Code: "EntityTooLarge", Status: 400, Message: "Your proposed upload exceeds the maximum allowed size."},
 	errs.NoSpace:      {Code: "InsufficientStorage", Status: 507, Message: "There is no space left to store this object. Free space in the store or the staging directory; reads go on."},
 	errs.Corrupt:      {Code: "InternalError", Status: 500, Message: "The stored bytes failed their checksum and were not sent."},
-	errs.BadDigest:    {Code: "BadDigest", Status: 400, Message: "The digest you specified did not match what we received. Nothing was stored; send it again."},
+	errs.BadDigest:    {Code: "BadDigest", Status: 400, Message: "The Content-MD5 you specified did not match what we received."},
 	errs.Unsupported:  {Code: "NotImplemented", Status: 501, Message: "A header or query you provided implies functionality that is not implemented."},
 	errs.Unavailable:  {Code: "ServiceUnavailable", Status: 503, Message: "The store behind this path does not answer now. Please reduce your request rate and try again."},
 }
@@ -73,11 +73,11 @@ var byResource = map[resource]map[errs.Kind]apiError{
 		errs.Exist:    {Code: "BucketAlreadyExists", Status: 409, Message: "The requested bucket name is not available. Choose another name."},
 		errs.IsDir:    {Code: "NoSuchBucket", Status: 404, Message: "The specified bucket does not exist."},
 		errs.NotDir:   {Code: "NoSuchBucket", Status: 404, Message: "The specified bucket does not exist: a file has this name."},
-		errs.NotEmpty: {Code: "BucketNotEmpty", Status: 409, Message: "The bucket you tried to delete is not empty. Delete its keys first."},
+		errs.NotEmpty: {Code: "BucketNotEmpty", Status: 409, Message: "The bucket you tried to delete is not empty."},
 		errs.Busy:     {Code: "AccessDenied", Status: 403, Message: "The bucket is a mount or holds one; unmount it over the admin API."},
 	},
 	upload: {
-		errs.NotExist: {Code: "NoSuchUpload", Status: 404, Message: "The specified multipart upload does not exist. The upload ID might be invalid, or the multipart upload might have been aborted or completed."},
+		errs.NotExist: {Code: "NoSuchUpload", Status: 404, Message: "The specified multipart upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed."},
 	},
 }
 
@@ -88,26 +88,26 @@ var (
 	errMethodNotAllowed  = &apiError{Code: "MethodNotAllowed", Status: 405, Message: "The specified method is not allowed against this resource."}
 	errNotImplemented    = &apiError{Code: "NotImplemented", Status: 501, Message: "This operation is not implemented."}
 	errMalformedXML      = &apiError{Code: "MalformedXML", Status: 400, Message: "The XML you provided was not well-formed or did not validate against our published schema."}
-	errKeyTooLong        = &apiError{Code: "KeyTooLongError", Status: 400, Message: "Your key is too long: the limit is 1024 bytes of UTF-8."}
-	errInvalidURI        = &apiError{Code: "InvalidURI", Status: 400, Message: "Couldn't parse the specified URI."}
-	errBucketName        = &apiError{Code: "InvalidBucketName", Status: 400, Message: "The specified bucket is not valid: names have 3 to 63 lower-case letters, digits, dots and hyphens."}
+	errKeyTooLong        = &apiError{Code: "KeyTooLongError", Status: 400, Message: "Your key is too long."}
+	errInvalidURI        = &apiError{Code: "InvalidURI", Status: 400, Message: "The specified URI couldn't be parsed."}
+	errBucketName        = &apiError{Code: "InvalidBucketName", Status: 400, Message: "The specified bucket is not valid."}
 	errOwnBucket         = &apiError{Code: "BucketAlreadyOwnedByYou", Status: 409, Message: "Your previous request to create the named bucket succeeded and you already own it."}
-	errIncompleteBody    = &apiError{Code: "IncompleteBody", Status: 400, Message: "You did not provide the number of bytes specified by the Content-Length HTTP header. Nothing was stored."}
+	errIncompleteBody    = &apiError{Code: "IncompleteBody", Status: 400, Message: "You did not provide the number of bytes specified by the Content-Length HTTP header"}
 	errBodyTimeout       = &apiError{Code: "RequestTimeout", Status: 400, Message: "Your socket connection to the server was not read from or written to within the timeout period."}
 	errMissingLength     = &apiError{Code: "MissingContentLength", Status: 411, Message: "You must provide the Content-Length HTTP header."}
-	errTooLarge          = &apiError{Code: "EntityTooLarge", Status: 400, Message: "Your proposed upload exceeds the maximum allowed size of 5 GiB. Use a multipart upload."}
+	errTooLarge          = &apiError{Code: "EntityTooLarge", Status: 400, Message: "Your proposed upload exceeds the maximum allowed object size."}
 	errMessageTooLong    = &apiError{Code: "MaxMessageLengthExceeded", Status: 400, Message: "Your request was too big."}
-	errMetadataTooLarge  = &apiError{Code: "MetadataTooLarge", Status: 400, Message: "Your metadata headers exceed the maximum allowed metadata size of 2048 bytes."}
-	errBadDigest         = &apiError{Code: "BadDigest", Status: 400, Message: "The digest you specified did not match what we received. Nothing was stored; send it again."}
-	errInvalidDigest     = &apiError{Code: "InvalidDigest", Status: 400, Message: "The Content-MD5 you specified was invalid: it is the base64 of 16 bytes."}
+	errMetadataTooLarge  = &apiError{Code: "MetadataTooLarge", Status: 400, Message: "Your metadata headers exceed the maximum allowed metadata size"}
+	errBadDigest         = &apiError{Code: "BadDigest", Status: 400, Message: "The Content-MD5 you specified did not match what we received."}
+	errInvalidDigest     = &apiError{Code: "InvalidDigest", Status: 400, Message: "The Content-Md5 you specified is not valid."}
 	errNotModified       = &apiError{Code: "NotModified", Status: http.StatusNotModified, Message: "Not Modified"}
 	errPrecondition      = &apiError{Code: "PreconditionFailed", Status: 412, Message: "At least one of the pre-conditions you specified did not hold."}
-	errInvalidPart       = &apiError{Code: "InvalidPart", Status: 400, Message: "One or more of the specified parts could not be found. The part might not have been uploaded, or the specified entity tag might not have matched the part's entity tag."}
+	errInvalidPart       = &apiError{Code: "InvalidPart", Status: 400, Message: "One or more of the specified parts could not be found. The part may not have been uploaded, or the specified entity tag may not match the part's entity tag."}
 	errInvalidPartOrder  = &apiError{Code: "InvalidPartOrder", Status: 400, Message: "The list of parts was not in ascending order. Parts must be ordered by part number."}
-	errEntityTooSmall    = &apiError{Code: "EntityTooSmall", Status: 400, Message: "Your proposed upload is smaller than the minimum allowed size."}
+	errEntityTooSmall    = &apiError{Code: "EntityTooSmall", Status: 400, Message: "Your proposed upload is smaller than the minimum allowed size"}
 	errInvalidPartNumber = &apiError{Code: "InvalidPartNumber", Status: 416, Message: "The requested partnumber is not satisfiable."}
 	errStorageClass      = &apiError{Code: "InvalidStorageClass", Status: 400, Message: "The storage class you specified is not valid: only STANDARD is kept."}
-	errNoSuchVersion     = &apiError{Code: "NoSuchVersion", Status: 404, Message: "The specified version does not exist: this bucket keeps no versions but null."}
+	errNoSuchVersion     = &apiError{Code: "NoSuchVersion", Status: 404, Message: "The specified version does not exist."}
 	errNoCORS            = &apiError{Code: "AccessForbidden", Status: 403, Message: "CORSResponse: CORS is not enabled for this bucket."}
 	errTimeout           = &apiError{Code: "ServiceUnavailable", Status: 503, Message: "The request took longer than the server allows. Try again."}
 	errClientGone        = &apiError{Code: "ClientDisconnected", Status: statusClientGone, Message: "The client closed the connection."}
@@ -129,7 +129,7 @@ func invalidRequest(why string) error {
 // notImplemented refuses a header or parameter that asks for what is not built.
 func notImplemented(header string) error {
 	return &apiError{Code: "NotImplemented", Status: 501, Detail: []pair{{"Header", header}},
-		Message: "A header you provided implies functionality that is not implemented: " + header + ". Send the request without it."}
+		Message: "A header you provided implies functionality that is not implemented."}
 }
 
 // bodyError marks a failure to read what the client sends, as against one to store it.

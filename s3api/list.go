@@ -172,7 +172,7 @@ func (s *Server) listObjects(r *request) error {
 	x.text("Name", r.bucket)
 	x.text("Prefix", l.name(l.prefix))
 	x.text("Marker", l.name(marker))
-	if p.more && l.delimiter != "" { // without one the client goes on from the last key, as S3 leaves it to
+	if p.more { // S3 leaves it out without a delimiter; clients then go on from the last key, which is the same name
 		x.text("NextMarker", l.name(p.last))
 	}
 	x.int("MaxKeys", int64(l.max))

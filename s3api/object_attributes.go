@@ -58,6 +58,7 @@ func wantedAttributes(h http.Header) (map[string]bool, error) {
 	for _, line := range h.Values("X-Amz-Object-Attributes") {
 		for name := range strings.SplitSeq(line, ",") {
 			switch name = strings.TrimSpace(name); name {
+			case "":
 			case "ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize":
 				want[name] = true
 			default:

@@ -53,7 +53,7 @@ const (
 
 // deleteObjects serves DeleteObjects. Each key succeeds or fails by itself.
 func (s *Server) deleteObjects(r *request) error {
-	doc, err := r.readDocument()
+	doc, err := r.readDigested()
 	if err != nil {
 		return err
 	}

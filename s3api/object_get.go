@@ -139,10 +139,10 @@ func (r *request) length(info core.Info, sel selection, off, n int64) int {
 	if sel.part > 0 && len(info.Parts) > 0 {
 		f.set("x-amz-mp-parts-count", strconv.Itoa(len(info.Parts)))
 	}
+	if whole := !sel.partial || sel.part > 0 && len(info.Parts) == 0; whole && r.wantsChecksum() {
+		r.showChecksums(info.Checksums)
+	}
 	if !sel.partial {
-		if r.wantsChecksum() {
-			r.showChecksums(info.Checksums)
-		}
 		return http.StatusOK
 	}
 	if n > 0 {

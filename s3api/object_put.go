@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/s3api/checksum"
 )
 
 // putObject serves PutObject.
@@ -31,7 +32,7 @@ func (s *Server) putObject(r *request) error {
 	if r.lengthMissing() {
 		return errMissingLength
 	}
-	p, err := r.payload("")
+	p, err := r.payload(checksum.CRC64NVME) // S3 takes it of every object that comes without a checksum
 	if err != nil {
 		return err
 	}
@@ -45,6 +46,7 @@ func (s *Server) putObject(r *request) error {
 	}
 	f := r.fields(3)
 	f.set("ETag", `"`+etagOf(info)+`"`)
+	f.set("x-amz-object-size", itoa(info.Size))
 	r.showChecksums(p.checksums())
 	if how != "" {
 		f.set("X-Sluice-Write-Type", string(how))
