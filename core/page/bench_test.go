@@ -116,3 +116,30 @@ func overTCP(b *testing.B, size, conns int, send func(*net.TCPConn) error) {
 		wg.Wait()
 	}
 }
+
+// BenchmarkEvictingPut puts pages into a full directory: each takes the slot of another.
+func BenchmarkEvictingPut(b *testing.B) {
+	for _, medium := range []struct {
+		name string
+		dir  func(testing.TB) string
+	}{{"shm", tmpfsDir}, {"disk", func(t testing.TB) string { return t.TempDir() }}} {
+		for _, size := range []int{4 << 10, page.Size} {
+			b.Run(fmt.Sprintf("%s/%dKiB", medium.name, size>>10), func(b *testing.B) {
+				s := openSegments(b, medium.dir(b), 64*page.ChunkStride)
+				data := bytes.Repeat([]byte{7}, size)
+				put := func(i int) {
+					if err := s.Put(page.Key{Rev: 1, Index: uint32(i)}, data); err != nil {
+						b.Fatal(err)
+					}
+				}
+				for i := range 64 * page.Size / size {
+					put(i)
+				}
+				b.SetBytes(int64(size))
+				for i := 1 << 20; b.Loop(); i++ {
+					put(i)
+				}
+			})
+		}
+	}
+}
