@@ -11,6 +11,9 @@ import (
 	"github.com/sluicefs/sluice/gateway/config"
 )
 
+// Problem is an error as the API answers it. Source: RFC 9457.
+type Problem = huma.ErrorModel
+
 // status returns the HTTP status of each kind of error.
 func status(k errs.Kind) int {
 	switch k {

@@ -15,10 +15,10 @@ import (
 	"os"
 	"strings"
 
-	"github.com/danielgtaylor/huma/v2"
 	"github.com/spf13/pflag"
 
 	"github.com/sluicefs/sluice/gateway"
+	"github.com/sluicefs/sluice/gateway/admin"
 	"github.com/sluicefs/sluice/gateway/config"
 )
 
@@ -134,7 +134,7 @@ func isStatus(err error, status int) bool {
 func problemOf(resp *http.Response) error {
 	e := &apiError{status: resp.StatusCode, message: resp.Status}
 	b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	var p huma.ErrorModel
+	var p admin.Problem
 	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if mediaType != "application/problem+json" || json.Unmarshal(b, &p) != nil {
 		e.message = fmt.Sprintf("%s is not the admin API of Sluice: it answered %s; set --admin-url or %s", resp.Request.URL.Host, resp.Status, adminURLVariable)
