@@ -92,7 +92,9 @@ func contentMD5(h http.Header) ([]byte, error) {
 	}
 	sum, err := base64.StdEncoding.Strict().DecodeString(h.Get("Content-Md5"))
 	if err != nil || len(sum) != md5.Size {
-		return nil, errInvalidDigest
+		e := *errInvalidDigest
+		e.Detail = []pair{{"Content-MD5", h.Get("Content-Md5")}}
+		return nil, &e
 	}
 	return sum, nil
 }

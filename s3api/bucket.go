@@ -19,10 +19,11 @@ func (s *Server) listBuckets(r *request) error {
 	if r.anonymous() {
 		return errAccessDenied
 	}
-	limit, err := r.limit("max-buckets", maxBuckets)
-	if err != nil {
-		return err
+	limit, err := r.limit("max-buckets", maxBuckets+1)
+	if v := r.query.Get("max-buckets"); err != nil || limit == 0 || v != "" && limit > maxBuckets {
+		return invalidArgument("max-buckets", v, "Argument max-buckets must be an integer between 1 and 10000.")
 	}
+	limit = min(limit, maxBuckets)
 	prefix, after := r.query.Get("prefix"), ""
 	if v, ok := r.query["continuation-token"]; ok {
 		if after, err = openToken("", v[0]); err != nil {
@@ -49,7 +50,7 @@ func (s *Server) listBuckets(r *request) error {
 		x.close("Bucket")
 	}
 	x.close("Buckets")
-	if more && limit > 0 {
+	if more {
 		x.text("ContinuationToken", sealToken("", all[limit-1].Name))
 	}
 	x.optional("Prefix", prefix)

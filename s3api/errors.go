@@ -54,7 +54,7 @@ var byKind = map[errs.Kind]apiError{
 	errs.NotEmpty:     {Code: "BucketNotEmpty", Status: 409, Message: "The directory you tried to delete is not empty. Delete what is in it first."},
 	errs.Permission:   {Code: "AccessDenied", Status: 403, Message: "Access Denied."},
 	errs.Invalid:      {Code: "InvalidArgument", Status: 400, Message: "The request cannot succeed as written."},
-	errs.Range:        {Code: "InvalidRange", Status: 416, Message: "The requested range is not satisfiable."},
+	errs.Range:        {Code: "InvalidRange", Status: 416, Message: "The requested range is not satisfiable"},
 	errs.Precondition: {Code: "PreconditionFailed", Status: 412, Message: "At least one of the pre-conditions you specified did not hold."},
 	errs.Conflict:     {Code: "OperationAborted", Status: 409, Message: "A conflicting operation is in progress against this resource. Try again."},
 	errs.Busy:         {Code: "OperationAborted", Status: 409, Message: "Another writer holds this resource. Try again later."},
@@ -106,6 +106,7 @@ var (
 	errInvalidPartOrder  = &apiError{Code: "InvalidPartOrder", Status: 400, Message: "The list of parts was not in ascending order. Parts must be ordered by part number."}
 	errEntityTooSmall    = &apiError{Code: "EntityTooSmall", Status: 400, Message: "Your proposed upload is smaller than the minimum allowed size"}
 	errInvalidPartNumber = &apiError{Code: "InvalidPartNumber", Status: 416, Message: "The requested partnumber is not satisfiable."}
+	errHeaderSection     = &apiError{Code: "RequestHeaderSectionTooLarge", Status: 400, Message: "Your request header section exceeds the maximum allowed request header section size.", Detail: []pair{{"MaxSizeAllowed", itoa(maxHeader)}}}
 	errStorageClass      = &apiError{Code: "InvalidStorageClass", Status: 400, Message: "The storage class you specified is not valid: only STANDARD is kept."}
 	errNoSuchVersion     = &apiError{Code: "NoSuchVersion", Status: 404, Message: "The specified version does not exist."}
 	errNoCORS            = &apiError{Code: "AccessForbidden", Status: 403, Message: "CORSResponse: CORS is not enabled for this bucket."}
@@ -164,12 +165,19 @@ func toAPI(res resource, err error) *apiError {
 		row = byKind[kind]
 	}
 	row.cause = err
-	if row.Status < 500 || kind == errs.Unsupported {
-		if why := reason(err); why != "" {
-			row.Message += " " + why + "."
-		}
+	if why := reason(err); why != "" && explained(kind) {
+		row.Message += " " + why + "."
 	}
 	return &row
+}
+
+// explained reports whether S3's sentence leaves open what to do about it, so that the reason belongs in the answer.
+func explained(k errs.Kind) bool {
+	switch k {
+	case errs.Invalid, errs.Unsupported, errs.IsDir, errs.NotDir, errs.TooLarge, errs.Busy:
+		return true
+	}
+	return false
 }
 
 // reason returns the sentence that whoever classified err gave for the user, "" if there is none. Errors of the operating

@@ -1,6 +1,7 @@
 package s3api
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
@@ -58,6 +59,9 @@ func (s *Server) createMultipartUpload(r *request) error {
 // uploadChecksum reads which checksum an upload shall have. Errors: InvalidRequest.
 func uploadChecksum(h http.Header) (core.Checksum, error) {
 	name, kind := h.Get("X-Amz-Checksum-Algorithm"), strings.ToUpper(h.Get("X-Amz-Checksum-Type"))
+	if t := checksum.Type(kind); t != "" && t != checksum.FullObject && t != checksum.Composite {
+		return core.Checksum{}, invalidRequest("Value for x-amz-checksum-type header is invalid.")
+	}
 	if name == "" {
 		if kind != "" {
 			return core.Checksum{}, invalidRequest("The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.")
@@ -72,8 +76,6 @@ func uploadChecksum(h http.Header) (core.Checksum, error) {
 	switch {
 	case t == "":
 		t = a.DefaultType()
-	case t != checksum.FullObject && t != checksum.Composite:
-		return core.Checksum{}, invalidRequest("Value for x-amz-checksum-type header is invalid.")
 	case !a.Supports(t):
 		return core.Checksum{}, invalidRequest("The " + kind + " checksum type cannot be used with the " + strings.ToLower(name) + " checksum algorithm.")
 	}
@@ -85,7 +87,7 @@ func (r *request) partNumber() (int, error) {
 	v := r.query.Get("partNumber")
 	n, err := strconv.Atoi(v)
 	if err != nil || n < 1 || n > maxParts {
-		return 0, invalidArgument("partNumber", v, "Part number must be an integer between 1 and 10000, inclusive")
+		return 0, invalidArgument("partNumber", v, "Part number must be an integer between 1 and 10000, inclusive.")
 	}
 	return n, nil
 }
@@ -113,13 +115,16 @@ func (s *Server) uploadPart(r *request) error {
 	if err != nil {
 		return err
 	}
-	p, err := r.payload(checksum.Algorithm(up.Checksum.Algorithm))
+	compute := checksum.Algorithm(up.Checksum.Algorithm)
+	if up.Checksum.Type == string(checksum.Composite) {
+		compute = "" // the client must know it to complete the upload
+	}
+	p, err := r.payload(compute)
 	if err != nil {
 		return err
 	}
 	if up.Checksum.Algorithm != "" && string(p.algorithm) != up.Checksum.Algorithm {
-		return invalidRequest("Checksum Type mismatch occurred, expected checksum Type: " + strings.ToLower(up.Checksum.Algorithm) +
-			", actual checksum Type: " + strings.ToLower(string(p.algorithm)))
+		return checksumMismatch(up.Checksum.Algorithm, cmp.Or(string(p.algorithm), "null"))
 	}
 	w, err := s.uploads.PutPart(r.ctx, r.path, up.ID, number, p.size)
 	if err != nil {
@@ -139,6 +144,10 @@ func (s *Server) uploadPart(r *request) error {
 		f.set("x-amz-checksum-"+strings.ToLower(c.Algorithm), c.Value)
 	}
 	return r.empty(http.StatusOK)
+}
+
+func checksumMismatch(want, got string) error {
+	return invalidRequest("Checksum Type mismatch occurred, expected checksum Type: " + want + ", actual checksum Type: " + got)
 }
 
 // uploadPartCopy serves UploadPartCopy.
@@ -242,11 +251,34 @@ func copyRange(s string, size int64) (core.Range, error) {
 
 // abortMultipartUpload serves AbortMultipartUpload.
 func (s *Server) abortMultipartUpload(r *request) error {
+	if err := s.checkInitiated(r); err != nil {
+		return err
+	}
 	r.about = upload
 	if err := s.uploads.AbortUpload(r.ctx, r.path, r.query.Get("uploadId")); err != nil {
 		return s.inBucket(r, r.dir, err)
 	}
 	return r.empty(http.StatusNoContent)
+}
+
+// checkInitiated judges the condition that AbortMultipartUpload knows: when the upload was started, to the second.
+func (s *Server) checkInitiated(r *request) error {
+	v := r.http.Header.Get("X-Amz-If-Match-Initiated-Time")
+	if v == "" {
+		return nil
+	}
+	want, err := http.ParseTime(v)
+	if err != nil {
+		return invalidArgument("x-amz-if-match-initiated-time", v, "The time must be an HTTP date.")
+	}
+	up, err := s.upload(r)
+	if err != nil {
+		return err
+	}
+	if !up.Initiated.Truncate(time.Second).Equal(want) {
+		return errPrecondition
+	}
+	return nil
 }
 
 // completeMultipartUpload serves CompleteMultipartUpload.
@@ -303,12 +335,12 @@ func parseComplete(doc []byte) ([]core.Part, error) {
 	parts := make([]core.Part, 0, len(root.children))
 	for _, e := range root.children {
 		v, err := e.leaves(known...)
-		if err != nil || e.name != "Part" || v["ETag"] == "" {
+		if err != nil || e.name != "Part" || v["ETag"] == "" || v["PartNumber"] == "" {
 			return nil, errMalformedXML
 		}
 		n, err := strconv.Atoi(strings.TrimSpace(v["PartNumber"]))
 		if err != nil || n < 1 || n > maxParts {
-			return nil, invalidArgument("PartNumber", v["PartNumber"], "PartNumber must be an integer between 1 and 10000, inclusive")
+			return nil, invalidArgument("PartNumber", v["PartNumber"], "PartNumber must be >= 1")
 		}
 		if len(parts) > 0 && parts[len(parts)-1].Number >= n {
 			return nil, errInvalidPartOrder
@@ -316,6 +348,9 @@ func parseComplete(doc []byte) ([]core.Part, error) {
 		part := core.Part{Number: n, ETag: unquote(strings.TrimSpace(v["ETag"]))}
 		for _, a := range checksum.Algorithms() {
 			if sum := strings.TrimSpace(v["Checksum"+string(a)]); sum != "" {
+				if _, err := checksum.Decode(a, sum); err != nil || len(part.Checksums) > 0 {
+					return nil, invalidArgument("Part.Checksum", sum, "A part has one checksum, in base64.")
+				}
 				part.Checksums = append(part.Checksums, core.Checksum{Algorithm: string(a), Value: sum, Type: string(checksum.FullObject)})
 			}
 		}
@@ -339,6 +374,11 @@ func (s *Server) judgeParts(r *request, parts []core.Part) ([]core.Checksum, err
 		return nil, err
 	}
 	size := r.http.Header.Get("X-Amz-Mp-Object-Size")
+	if n, err := strconv.ParseInt(size, 10, 64); size != "" && err != nil {
+		return nil, invalidRequest("Value for x-amz-mp-object-size header is invalid: '" + size + "'")
+	} else if n < 0 {
+		return nil, invalidRequest("Value for x-amz-mp-object-size header is less than zero: '" + size + "'")
+	}
 	if up.Checksum.Algorithm == "" && size == "" {
 		return nil, nil
 	}
@@ -355,6 +395,9 @@ func (s *Server) judgeParts(r *request, parts []core.Part) ([]core.Checksum, err
 		if !ok || k.ETag != p.ETag {
 			return nil, &core.PartError{Number: p.Number, ETag: p.ETag}
 		}
+		if err := judgeChecksum(up, p, k); err != nil {
+			return nil, err
+		}
 		chosen, total = append(chosen, k), total+k.Size
 	}
 	if size != "" && size != itoa(total) {
@@ -363,9 +406,34 @@ func (s *Server) judgeParts(r *request, parts []core.Part) ([]core.Checksum, err
 	return wholeChecksum(up, chosen, want)
 }
 
+// judgeChecksum compares the checksum that the client lists of a part with the one kept of it.
+// Errors: InvalidRequest, BadDigest, InvalidPart.
+func judgeChecksum(up core.Upload, listed, kept core.Part) error {
+	want := up.Checksum.Algorithm
+	switch {
+	case want == "":
+		return nil
+	case len(listed.Checksums) == 0:
+		if up.Checksum.Type != string(checksum.Composite) {
+			return nil
+		}
+		return invalidRequest("The upload was created using a " + strings.ToLower(want) + " checksum. The complete request must include the checksum for each part. It was missing for part " +
+			strconv.Itoa(listed.Number) + " in the request.")
+	case listed.Checksums[0].Algorithm != want:
+		e := *errBadDigest
+		e.Message = "The " + strings.ToLower(listed.Checksums[0].Algorithm) + " you specified for part " + strconv.Itoa(listed.Number) + " did not match what we received."
+		return &e
+	case listed.Checksums[0].Value != valueOf(kept.Checksums, want):
+		return &core.PartError{Number: listed.Number, ETag: listed.ETag}
+	}
+	return nil
+}
+
 // objectChecksum returns the checksum of the object that the client expects, "" if it says none. Errors: InvalidRequest.
 func objectChecksum(h http.Header, up core.Upload) (string, error) {
-	if t := h.Get("X-Amz-Checksum-Type"); t != "" && up.Checksum.Type != "" && !strings.EqualFold(t, up.Checksum.Type) {
+	if t := checksum.Type(strings.ToUpper(h.Get("X-Amz-Checksum-Type"))); t != "" && t != checksum.FullObject && t != checksum.Composite {
+		return "", invalidRequest("Value for x-amz-checksum-type header is invalid.")
+	} else if t != "" && up.Checksum.Type != "" && string(t) != up.Checksum.Type {
 		return "", invalidRequest("The upload was created using the " + up.Checksum.Type + " checksum mode. The complete request must use the same checksum mode.")
 	}
 	want := ""
@@ -378,8 +446,7 @@ func objectChecksum(h http.Header, up core.Upload) (string, error) {
 			return "", invalidRequest("Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.")
 		}
 		if up.Checksum.Algorithm != "" && string(a) != up.Checksum.Algorithm {
-			return "", invalidRequest("Checksum Type mismatch occurred, expected checksum Type: " + strings.ToLower(up.Checksum.Algorithm) +
-				", actual checksum Type: " + strings.ToLower(string(a)))
+			return "", checksumMismatch(up.Checksum.Algorithm, string(a))
 		}
 		if _, _, err := checksum.DecodeComposite(a, v[0]); err != nil {
 			return "", invalidRequest("Value for " + a.Header() + " header is invalid.")
@@ -419,7 +486,7 @@ func wholeChecksum(up core.Upload, parts []core.Part, want string) ([]core.Check
 	}
 	if bare, _, _ := strings.Cut(value, "-"); want != "" && want != value && want != bare {
 		e := *errBadDigest
-		e.Message = "The " + up.Checksum.Algorithm + " you specified did not match the calculated checksum. Nothing was changed."
+		e.Message = "The " + up.Checksum.Algorithm + " you specified did not match the calculated checksum."
 		return nil, &e
 	}
 	return []core.Checksum{{Algorithm: up.Checksum.Algorithm, Value: value, Type: up.Checksum.Type}}, nil

@@ -88,7 +88,7 @@ func copyOptions(r *request) (core.CopyOptions, error) {
 	case "REPLACE":
 		o.ReplaceAttr = &attr
 	default:
-		return o, invalidArgument("x-amz-metadata-directive", directive, "Unknown metadata directive: use COPY or REPLACE.")
+		return o, invalidArgument("x-amz-metadata-directive", directive, "Unknown metadata directive.")
 	}
 	if name := h.Get("X-Amz-Checksum-Algorithm"); name != "" {
 		a, err := checksum.Parse(name)
@@ -103,6 +103,9 @@ func copyOptions(r *request) (core.CopyOptions, error) {
 
 // copy copies one version. An object without bytes may change between a file and a directory that is a key.
 func (s *Server) copy(r *request, src source, from core.Info, o core.CopyOptions) (core.Info, error) {
+	if !from.Dir && !r.path.IsDir() && o.Algorithm != "" {
+		return s.copyHashing(r, src, from, o)
+	}
 	if !from.Dir && !(r.path.IsDir() && from.Size == 0) {
 		o.Source = core.Cond{IfMatch: from.ETag}
 		info, err := s.ns.Copy(r.ctx, src.path, r.path, o)
@@ -121,6 +124,32 @@ func (s *Server) copy(r *request, src source, from core.Info, o core.CopyOptions
 	}
 	defer w.Abort()
 	return w.Commit(r.ctx, core.CommitOptions{})
+}
+
+// copyHashing copies one version through this process, which takes the checksum asked for on the way.
+func (s *Server) copyHashing(r *request, src source, from core.Info, o core.CopyOptions) (core.Info, error) {
+	rd, err := s.ns.Open(r.ctx, src.path, core.All)
+	if err != nil {
+		return core.Info{}, err
+	}
+	defer rd.Close()
+	if rd.Info().Version != from.Version {
+		return core.Info{}, errChanged
+	}
+	attr := core.FileAttr{Headers: from.Headers, User: from.User}
+	if o.ReplaceAttr != nil {
+		attr = *o.ReplaceAttr
+	}
+	w, err := s.ns.Create(r.ctx, r.path, core.CreateOptions{MakeParents: true, Size: from.Size, Cond: o.Dest, Attr: attr})
+	if err != nil {
+		return core.Info{}, err
+	}
+	defer w.Abort()
+	sums, err := copyHashed(w, rd, checksum.Algorithm(o.Algorithm))
+	if err != nil {
+		return core.Info{}, err
+	}
+	return w.Commit(r.ctx, core.CommitOptions{Checksums: sums})
 }
 
 // checksums writes the elements of additional checksums.

@@ -67,7 +67,7 @@ func (sel *selection) clamp(size int64) (off, n int64, ok bool) {
 	if off < 0 {
 		off = max(0, size+off)
 	}
-	if off > size || off == size && sel.partial && sel.part == 0 {
+	if off > size || off == size && sel.partial && sel.part == 0 && sel.rng.Off >= 0 {
 		return 0, 0, false
 	}
 	n = size - off
@@ -126,7 +126,7 @@ func (r *request) prepare(info core.Info, sel selection) (off, n int64, err erro
 	if !ok {
 		size := itoa(info.Size)
 		r.out.Header()["Content-Range"] = []string{"bytes */" + size}
-		return 0, 0, &apiError{Code: "InvalidRange", Status: 416, Message: "The requested range is not satisfiable: the object has " + size + " bytes.",
+		return 0, 0, &apiError{Code: "InvalidRange", Status: 416, Message: "The requested range is not satisfiable",
 			Detail: []pair{{"RangeRequested", r.http.Header.Get("Range")}, {"ActualObjectSize", size}}}
 	}
 	return off, n, nil
@@ -142,7 +142,7 @@ func (r *request) length(info core.Info, sel selection, off, n int64) int {
 	if whole := !sel.partial || sel.part > 0 && len(info.Parts) == 0; whole && r.wantsChecksum() {
 		r.showChecksums(info.Checksums)
 	}
-	if !sel.partial {
+	if !sel.partial || n == 0 && sel.part == 0 { // the last bytes of an object without any are the object
 		return http.StatusOK
 	}
 	if n > 0 {

@@ -159,6 +159,9 @@ func requestID() string {
 // serve matches, authenticates, parses and handles, in that order: no name reaches the namespace before the signature
 // over it is verified.
 func (s *Server) serve(r *request) error {
+	if headerSize(r.http.Header) > maxHeader {
+		return errHeaderSection
+	}
 	var err error
 	if r.target, err = parseTarget(r.http, s.domain); err != nil {
 		return err
@@ -184,6 +187,19 @@ func (s *Server) serve(r *request) error {
 		return err
 	}
 	return row.serve(s, r)
+}
+
+// maxHeader is the limit of a request's header section in bytes. Source: AWS, RequestHeaderSectionTooLarge.
+const maxHeader = 8 << 10
+
+func headerSize(h http.Header) int {
+	size := 0
+	for k, vs := range h {
+		for _, v := range vs {
+			size += len(k) + len(v) + len(": \r\n")
+		}
+	}
+	return size
 }
 
 // authenticate verifies the signature and makes the request act for who signed it.

@@ -175,7 +175,7 @@ func parseCopySource(s string) (copySource, error) {
 	}
 	plain, err := url.PathUnescape(raw)
 	if err != nil {
-		return copySource{}, invalidArgument(name, s, "The copy source must be URL-encoded.")
+		return copySource{}, invalidArgument(name, s, "Invalid copy source encoding")
 	}
 	b, key, ok := strings.Cut(strings.TrimPrefix(plain, "/"), "/")
 	if !ok || b == "" || key == "" {
