@@ -94,7 +94,8 @@ func multipleMechanisms() *Error {
 }
 
 func unsupportedVersion() *Error {
-	return invalidRequest("The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.")
+	return invalidRequest("The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256. " +
+		"(Presigning with boto3 needs Config(signature_version='s3v4').)")
 }
 
 func isForm(contentType string) bool {
