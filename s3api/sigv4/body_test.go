@@ -257,7 +257,6 @@ func TestDecodedLength(t *testing.T) {
 // However a stream is cut or changed, it never ends well with other content.
 func TestEveryByteOfAStreamCounts(t *testing.T) {
 	content := strings.Repeat("x", 8192) + "end"
-	const head = 5000 // the middle of the first chunk is tried sparsely
 	for _, kind := range []string{signedChunks, signedTrailer} {
 		make := func(s *stream) string {
 			s.chunk(content[:8192]).chunk(content[8192:]).chunk("")
@@ -277,8 +276,8 @@ func TestEveryByteOfAStreamCounts(t *testing.T) {
 			return read(a, original)
 		}
 		for i := 0; i < len(raw); i++ {
-			if i > 200 && i < 8100 {
-				i += head / 50
+			if i > 200 && i < 8100 { // within the first chunk's data a sample will do
+				i += 100
 			}
 			changed := bytes.Clone(raw)
 			changed[i] ^= 1

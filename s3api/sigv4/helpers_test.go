@@ -192,8 +192,9 @@ func (s *stream) chunk(data string) *stream {
 	return s
 }
 
+// trailer appends trailer lines, each ended by end, and their signature.
 func (s *stream) trailer(lines, end string) *stream {
-	fmt.Fprintf(&s.out, "%s%sx-amz-trailer-signature:%s\r\n\r\n", strings.ReplaceAll(lines, "\n", end), "", s.signature("TRAILER", digest(lines)))
+	fmt.Fprintf(&s.out, "%sx-amz-trailer-signature:%s\r\n\r\n", strings.ReplaceAll(lines, "\n", end), s.signature("TRAILER", digest(lines)))
 	return s
 }
 
