@@ -72,20 +72,33 @@ func (d *Derived) Settled(name string) <-chan struct{} {
 	return done
 }
 
-// pending returns the name of a change that is pending at, above or below name, "" if there is none.
-func (d *Derived) pending(name string) string {
+// pending returns the name of the change that keeps listings from telling what is in dir at edge, "" if there is none: one
+// of dir or of a directory above it, or one at or below the edge if listings have told what follows the edge, not it.
+func (d *Derived) pending(dir, edge string) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if isDir(name) {
-		if below, ok := d.changes.pendingBelow(name); ok {
-			return below
+	c := &d.changes
+	if c.pendingAt(dir) != nil {
+		for {
+			if ch, ok := c.byName.Get(dir); ok && ch.pending > 0 {
+				return dir
+			}
+			dir, _ = split(dir)
 		}
 	}
-	for d.changes.pendingAt(name) != nil {
-		if c, ok := d.changes.byName.Get(name); ok && c.pending > 0 {
-			return name
-		}
-		name, _ = split(name)
+	l := d.use(dir)
+	if l == nil || edge == "" {
+		return ""
+	}
+	if _, told := l.spans.at(edge + "\x00"); !told {
+		return ""
+	}
+	if ch, ok := c.byName.Get(dir + edge); ok && ch.pending > 0 {
+		return dir + edge
+	}
+	if isDir(edge) {
+		name, _ := c.pendingBelow(dir + edge)
+		return name
 	}
 	return ""
 }
@@ -241,13 +254,15 @@ func (c *changes) pendingAt(name string) *change {
 	}
 }
 
-// pendingBelow returns a name at or below the directory dir that has a change pending.
+// pendingBelow returns a name at or below the directory dir that has a change pending, "" if there is none.
 func (c *changes) pendingBelow(dir string) (name string, ok bool) {
 	c.byName.Ascend(dir, func(below string, ch *change) bool {
 		if !strings.HasPrefix(below, dir) {
 			return false
 		}
-		name, ok = below, ch.pending > 0
+		if ok = ch.pending > 0; ok {
+			name = below
+		}
 		return !ok
 	})
 	return name, ok

@@ -312,7 +312,9 @@ func (d *Derived) putEdge(dir, edge string, row *Row, at int64) {
 	case ok && row != nil && old.row != nil && keepsAttrs(old.row, row):
 		row = old.row
 	case row != nil && row != impliedDir:
-		row = new(*row)
+		if row = new(*row); row.ETag == row.Version {
+			row.ETag = row.Version // one string in memory
+		}
 	}
 	if !ok {
 		edge = strings.Clone(edge)

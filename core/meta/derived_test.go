@@ -195,7 +195,7 @@ func (m *derivedModel) check(t *testing.T, step int) {
 // known must be true, and an answer older than a change must not be heard.
 func TestDerivedModel(t *testing.T) {
 	r := seed(t)
-	for range 3000 {
+	for range 1500 {
 		flat := r.IntN(2) == 0
 		m := &derivedModel{r: r, st: newSimStore(flat), now: time.Now(),
 			d: NewDerived(DerivedOptions{Flat: flat, MaxRows: pick(r, []int{0, 8})})}
@@ -238,4 +238,166 @@ func TestDerivedModel(t *testing.T) {
 			t.Fatalf("facts are left over: %+v", s)
 		}
 	}
+}
+
+func mustLookup(t *testing.T, d *Derived, name string, want State) Fact {
+	t.Helper()
+	f := d.Lookup(name)
+	if f.State != want {
+		t.Fatalf("%s is %d, want %d", name, f.State, want)
+	}
+	return f
+}
+
+func TestDerivedFullRowSurvivesListing(t *testing.T) {
+	d := NewDerived(DerivedOptions{Flat: true})
+	f := d.Sent(1, time.Now())
+	defer f.Done()
+	f.Stat("a", &Row{Full: true, Version: "1", Mode: 0o600, User: map[string]string{"k": "v"}})
+	f.List("", "", "", []NamedRow{{"a", Row{Version: "1"}}, {"b", Row{Version: "1"}}}, true)
+	if row := mustLookup(t, d, "a", Present).Row; !row.Full || row.Mode != 0o600 || row.User["k"] != "v" {
+		t.Errorf("a listing of the same version took the attributes: %+v", row)
+	}
+	f.List("", "", "", []NamedRow{{"a", Row{Version: "2"}}}, true)
+	if row := mustLookup(t, d, "a", Present).Row; row.Full || row.Version != "2" {
+		t.Errorf("another version kept the attributes: %+v", row)
+	}
+	mustLookup(t, d, "b", Absent)
+}
+
+func TestDerivedAbsence(t *testing.T) {
+	for _, flat := range []bool{false, true} {
+		d := NewDerived(DerivedOptions{Flat: flat})
+		now := time.Now()
+		f := d.Sent(1, now)
+		f.Stat("b", nil)
+		mustLookup(t, d, "b/x", Unknown)
+		mustLookup(t, d, "b/", Unknown)
+		f.Stat("b/", nil)
+		if at := mustLookup(t, d, "b/c/x", Absent).At; !at.Equal(now) {
+			t.Errorf("learnt at %v, want %v", at, now)
+		}
+		f.Stat("b/c/x", &Row{Version: "1"})
+		mustLookup(t, d, "b/c/x", Present)
+		mustLookup(t, d, "b/", Present)
+		mustLookup(t, d, "", Present)
+		f.List("", "", "c", []NamedRow{{"c", Row{}}}, false)
+		mustLookup(t, d, "b/c/x", Absent)
+		mustLookup(t, d, "a", Absent)
+		mustLookup(t, d, "c/", Unknown)
+		f.Done()
+	}
+}
+
+func TestDerivedOlderAnswerIsNotHeard(t *testing.T) {
+	d := NewDerived(DerivedOptions{})
+	now := time.Now()
+	older, newer := d.Sent(1, now), d.Sent(1, now.Add(time.Second))
+	newer.List("", "", "b", []NamedRow{{"b", Row{Version: "new"}}}, false)
+	older.List("", "", "", []NamedRow{{"a", Row{}}, {"b", Row{Version: "old"}}, {"c", Row{}}}, true)
+	older.Stat("b", nil)
+	mustLookup(t, d, "a", Absent)
+	mustLookup(t, d, "c", Present)
+	mustLookup(t, d, "d", Absent)
+	if v := mustLookup(t, d, "b", Present).Row.Version; v != "new" {
+		t.Errorf("version %s", v)
+	}
+	older.Done()
+	newer.Done()
+}
+
+func TestDerivedNestedChanges(t *testing.T) {
+	d := NewDerived(DerivedOptions{})
+	before := d.Sent(5, time.Now())
+	d.Begin("a")
+	d.Begin("a")
+	settled := d.Settled("a")
+	d.End("a", 9, &Row{Version: "9"}, true)
+	select {
+	case <-settled:
+		t.Error("settled with a change pending")
+	default:
+	}
+	d.End("a", 8, nil, true)
+	<-settled
+	<-d.Settled("a")
+	if v := mustLookup(t, d, "a", Present).Row.Version; v != "9" {
+		t.Errorf("the change with the lower sequence decided: %s", v)
+	}
+	before.Stat("a", &Row{Version: "5"})
+	before.List("", "", "", nil, true)
+	if v := mustLookup(t, d, "a", Present).Row.Version; v != "9" {
+		t.Errorf("an answer older than the change was heard: %s", v)
+	}
+	before.Done()
+	after := d.Sent(9, time.Now())
+	after.Stat("a", nil)
+	after.Done()
+	mustLookup(t, d, "a", Absent)
+}
+
+func TestDerivedSubtreeChange(t *testing.T) {
+	d := NewDerived(DerivedOptions{Flat: true})
+	f := d.Sent(1, time.Now())
+	f.ListFlat("", "", "", []NamedRow{{"a/b/x", Row{Version: "1"}}, {"a/y", Row{Version: "1"}}, {"c/z", Row{}}}, true)
+	d.Begin("a/")
+	f.Stat("a/n", &Row{})
+	mustLookup(t, d, "a/n", Absent)
+	d.End("a/", 2, nil, true)
+	f.ListFlat("", "", "", []NamedRow{{"a/b/x", Row{Version: "1"}}}, true)
+	for _, n := range []string{"a/", "a/b/", "a/b/x", "a/y", "c/z", "c/"} {
+		mustLookup(t, d, n, Absent)
+	}
+	f.Done()
+}
+
+// TestDerivedForgetsFlightsNotDone keeps a flight open for longer than changes are remembered.
+func TestDerivedForgetsFlightsNotDone(t *testing.T) {
+	d := NewDerived(DerivedOptions{})
+	f := d.Sent(1, time.Now())
+	for i := range maxPast + 10 {
+		name := fmt.Sprintf("n%d", i)
+		d.Begin(name)
+		d.End(name, uint64(i+2), nil, true)
+	}
+	if s := d.Stats(); s.Changes > maxPast {
+		t.Errorf("%d changes are remembered", s.Changes)
+	}
+	f.Stat("n0", &Row{})
+	mustLookup(t, d, "n0", Absent)
+	f.Done()
+}
+
+func TestDerivedEvicts(t *testing.T) {
+	d := NewDerived(DerivedOptions{MaxRows: 100})
+	f := d.Sent(1, time.Now())
+	defer f.Done()
+	rows := make([]NamedRow, 30)
+	for i := range 10 {
+		dir := fmt.Sprintf("d%d/", i)
+		for j := range rows {
+			rows[j] = NamedRow{fmt.Sprintf("%sf%02d", dir, j), Row{}}
+		}
+		f.List(dir, "", "", rows, true)
+		mustLookup(t, d, "d0/f00", Present) // in use all the time
+	}
+	if s := d.Stats(); s.Rows > 100 || s.Evicted == 0 {
+		t.Errorf("%+v", s)
+	}
+	mustLookup(t, d, "d9/f29", Present)
+	mustLookup(t, d, "d2/f00", Unknown)
+	// A directory larger than the limit is kept in pieces.
+	after := ""
+	for i := range 10 {
+		for j := range rows {
+			rows[j] = NamedRow{fmt.Sprintf("big/%d%02d", i, j), Row{}}
+		}
+		f.List("big/", after, "", rows, false)
+		after = rows[len(rows)-1].Name
+		mustLookup(t, d, after, Present)
+	}
+	if s := d.Stats(); s.Rows > 140 {
+		t.Errorf("%+v", s)
+	}
+	mustLookup(t, d, "big/000", Unknown)
 }

@@ -231,6 +231,7 @@ func (f *Flight) replace(dir, lo, hi string, rows []named) {
 	if l.known.Len() > d.o.MaxRows {
 		l.keep(lo, hi)
 	}
+	d.use(dir) // after its parents: what was just asked for is the last to be evicted
 	d.settle(l)
 }
 

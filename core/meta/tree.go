@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/tidwall/btree"
+
+	"github.com/sluicefs/sluice/core"
 )
 
 // Tree is the overlay in memory: what the journal's records add up to. It is safe for concurrent use; readers share a
@@ -159,7 +161,7 @@ func (t *Tree) count(edge string, r *row, sign int64) {
 
 // rowBytes is what one row takes beside its strings: the row, its place in the directory's B-tree, and in the map of
 // directories on average; measured by BenchmarkTreeMemory.
-const rowBytes = 460
+const rowBytes = 370
 
 func (r *row) bytes(edge string) int64 {
 	n := rowBytes + len(edge) + len(r.ETag) + len(r.StoreKey) + len(r.Version) + len(r.Checksums) + len(r.HDFSSum) +
@@ -267,11 +269,11 @@ func (v View) Dir(id DirID) (parent DirID, edge string, e *Entry, ok bool) {
 func (v View) Path(id DirID) (path string, ok bool) {
 	var edges []string
 	d := v.t.dirs[id]
-	for d != nil && d.id != RootDir {
+	for d != nil && d.id != RootDir && len(edges) <= core.MaxPath { // no longer path, and no circle, leads to the root
 		edges = append(edges, d.edge)
 		d = d.parent
 	}
-	if d == nil {
+	if d == nil || d.id != RootDir {
 		return "", false
 	}
 	var b strings.Builder

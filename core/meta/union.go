@@ -77,7 +77,7 @@ func (u *Union) Page(q Query) (items []Item, need *Need, done bool) {
 		q.Limit = defaultPage
 	}
 	u.Tree.View(func(v View) {
-		w := &walk{u: u, v: v, q: q, flat: !q.Children && q.Delimiter != "/"}
+		w := &walk{u: u, v: v, q: q, flat: !q.Children && q.Delimiter != "/", items: make([]Item, 0, min(q.Limit, 64))}
 		p := w.start()
 		if from, ok := q.from(); !ok || q.beyond(from) {
 			w.end = exhausted
@@ -433,7 +433,7 @@ func (w *walk) stop(p *place, at string) {
 		w.end = exhausted
 		return
 	}
-	n := &Need{Store: p.store, Dir: p.key, Pending: p.d.pending(p.key + at)}
+	n := &Need{Store: p.store, Dir: p.key, Pending: p.d.pending(p.key, at)}
 	if w.flat && p.d.o.Flat {
 		n.Dir, n.Flat = p.flat, true
 	}

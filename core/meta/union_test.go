@@ -327,3 +327,157 @@ func TestUnionModel(t *testing.T) {
 	}
 	t.Logf("%d listings", listings)
 }
+
+// TestUnionPending lists a directory of which one name has a change pending: the walk says what it waits for.
+func TestUnionPending(t *testing.T) {
+	for _, flat := range []bool{false, true} {
+		st := newSimStore(flat)
+		for _, k := range []string{"a", "b", "c/x", "d"} {
+			st.put(k, Row{Version: "1"})
+		}
+		d := NewDerived(DerivedOptions{Flat: flat})
+		u := &Union{Tree: NewTree(), Store: func(string) *Derived { return d }}
+		d.Begin("b")
+		q := Query{Start: Start{Store: "s", HasStore: true}, Children: true}
+		var got []string
+		for done, step := false, 0; !done; step++ {
+			if step > 10 {
+				t.Fatal("the walk does not end")
+			}
+			var items []Item
+			var need *Need
+			items, need, done = u.Page(q)
+			for _, it := range items {
+				got, q.After = append(got, it.Name), it.Name
+			}
+			switch {
+			case need != nil && need.Pending != "":
+				if need.Pending != "b" || q.After != "a" {
+					t.Fatalf("waits for %+v after %q", need, q.After)
+				}
+				settled := d.Settled(need.Pending)
+				d.End("b", 2, st.stat("b"), true)
+				<-settled
+			case need != nil:
+				f := d.Sent(1, time.Now())
+				st.answer(f, need, 100)
+				f.Done()
+			}
+		}
+		if want := []string{"a", "b", "c/", "d"}; !slices.Equal(got, want) {
+			t.Errorf("flat %v: got %q, want %q", flat, got, want)
+		}
+	}
+}
+
+// TestUnionKnownWhilePending: what was known when the change began is listed until it ends.
+func TestUnionKnownWhilePending(t *testing.T) {
+	d := NewDerived(DerivedOptions{Flat: true})
+	f := d.Sent(1, time.Now())
+	f.List("", "", "", []NamedRow{{"a", Row{Version: "1"}}}, true)
+	d.Begin("a")
+	d.Begin("n")
+	f.List("", "", "", []NamedRow{{"n", Row{Version: "2"}}}, true)
+	f.Done()
+	u := &Union{Tree: NewTree(), Store: func(string) *Derived { return d }}
+	items, need, done := u.Page(Query{Start: Start{Store: "s", HasStore: true}})
+	if len(items) != 1 || items[0].Name != "a" || items[0].Row.Version != "1" || need != nil || !done {
+		t.Errorf("%+v, %+v, %v", items, need, done)
+	}
+}
+
+// TestUnionItems checks what an item says beside its name.
+func TestUnionItems(t *testing.T) {
+	tree := NewTree()
+	tree.Apply(1, []Op{
+		{Kind: Set, Dir: RootDir, Edge: "d/", Entry: Entry{Class: Directory, Dir: 20}},
+		{Kind: Set, Dir: 20, Edge: "p", Entry: Entry{Class: Persisted, Version: "v"}},
+		{Kind: Set, Dir: 20, Edge: "gone", Entry: Entry{Class: Whiteout}},
+		{Kind: Set, Dir: 20, Edge: "m/", Entry: Entry{Class: Directory, Dir: 21, Mount: true, Base: Base{Absolute, "two", "in/"}}},
+		{Kind: Set, Dir: 20, Edge: "o/", Entry: Entry{Class: Directory, Dir: 22, Marker: true, Base: Base{Kind: Opaque}}},
+	})
+	now := time.Now()
+	tree.MarkChecked(20, "p", "v", now.Add(time.Hour))
+	d := NewDerived(DerivedOptions{Flat: true})
+	f := d.Sent(1, now)
+	f.ListFlat("", "", "", []NamedRow{{"k/d/gone", Row{}}, {"k/d/m/hidden", Row{}}, {"k/d/p", Row{}}, {"k/d/q", Row{Version: "q"}}}, true)
+	f.ListFlat("in/", "", "", []NamedRow{{"in/", Row{Marker: true}}, {"in/z", Row{Version: "z"}}}, true)
+	f.Done()
+	u := &Union{Tree: tree, Store: func(string) *Derived { return d }}
+	items, need, done := u.Page(Query{Start: Start{Dir: RootDir, InTree: true, Store: "one", Key: "k/", HasStore: true}})
+	if need != nil || !done {
+		t.Fatalf("need %+v, done %v", need, done)
+	}
+	type facts struct {
+		Name, Store, Key string
+		Dir              DirID
+		Entry, Row       bool
+		At               time.Time
+	}
+	var got []facts
+	for _, it := range items {
+		got = append(got, facts{it.Name, it.Store, it.Key, it.Dir, it.Entry != nil, it.Row != nil, it.At})
+	}
+	want := []facts{
+		{"d/m/", "two", "in/", 20, false, true, now},
+		{"d/m/z", "two", "in/z", 21, false, true, now},
+		{"d/o/", "", "", 20, true, false, time.Time{}},
+		{"d/p", "one", "k/d/p", 20, true, false, now.Add(time.Hour)},
+		{"d/q", "one", "k/d/q", 20, false, true, now},
+	}
+	want[0].Entry = true
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// TestUnionAsksNoMoreThanItNeeds: a deep prefix asks its own directory and none above, and a prefix ends where it ends.
+func TestUnionAsksNoMoreThanItNeeds(t *testing.T) {
+	for _, c := range []struct {
+		q    Query
+		want Need
+	}{
+		{Query{Prefix: "a/b/", Delimiter: "/"}, Need{Dir: "a/b/"}},
+		{Query{Prefix: "a/b/"}, Need{Dir: "a/b/", Flat: true}},
+		{Query{Prefix: "a/b/c"}, Need{Dir: "a/b/", After: "a/b/b\U0010ffff", Flat: true}},
+		{Query{Prefix: "a/b/", Delimiter: "/", After: "a/b/k"}, Need{Dir: "a/b/", After: "a/b/k"}},
+		{Query{Delimiter: "/", After: "a/"}, Need{After: "a/\U0010ffff"}},
+		{Query{Children: true, Prefix: "é"}, Need{After: "è\U0010ffff"}},
+		{Query{After: "k"}, Need{After: "k", Flat: true}},
+	} {
+		d := NewDerived(DerivedOptions{Flat: true})
+		u := &Union{Tree: NewTree(), Store: func(string) *Derived { return d }}
+		c.q.Start, c.want.Store = Start{Dir: RootDir, InTree: true, Store: "s", HasStore: true}, "s"
+		_, need, _ := u.Page(c.q)
+		if need == nil || *need != c.want {
+			t.Errorf("%+v: need %+v, want %+v", c.q, need, c.want)
+		}
+	}
+	d := NewDerived(DerivedOptions{Flat: true})
+	f := d.Sent(1, time.Now())
+	f.List("", "", "b", []NamedRow{{"a", Row{}}, {"b", Row{}}}, false)
+	f.Done()
+	u := &Union{Tree: NewTree(), Store: func(string) *Derived { return d }}
+	if items, need, done := u.Page(Query{Start: Start{Store: "s", HasStore: true}, Prefix: "a"}); len(items) != 1 || need != nil || !done {
+		t.Errorf("all with the prefix is known, got %v, %+v, %v", items, need, done)
+	}
+	covered := func(string, string) bool { return true }
+	if items, need, done := u.Page(Query{Start: Start{Store: "s", HasStore: true}, Covered: covered}); len(items) != 2 || need != nil || !done {
+		t.Errorf("%v, %+v, %v", items, need, done)
+	}
+}
+
+func TestPredecessorAndSuccessor(t *testing.T) {
+	for name, want := range map[string]string{
+		"": "", "a\x00": "a", "b": "a\U0010ffff", "a/": "a.\U0010ffff", "a\x80": "a", "a ": "a", "\ue000": "\ud7ff\U0010ffff", "é": "è\U0010ffff",
+	} {
+		if got := predecessor(name); got != want || got > name {
+			t.Errorf("predecessor(%q) = %q, want %q", name, got, want)
+		}
+	}
+	for name, want := range map[string]string{"a": "b", "a/": "a0", "a\xff": "b", "\xff": "", "": ""} {
+		if got, ok := successor(name); got != want || ok != (want != "") {
+			t.Errorf("successor(%q) = %q, %v", name, got, ok)
+		}
+	}
+}
