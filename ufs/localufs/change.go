@@ -297,9 +297,7 @@ func (s *Store) Trash(ctx context.Context, dir string) error {
 	if err := unix.Renameat(p.dir, p.base, trash, token); err != nil {
 		return moved(op, dir, err)
 	}
-	if err := s.fsync(trash, "trash"); err != nil {
-		return errs.E(op, dir, errs.Unavailable, err)
-	}
+	// Only the old parent is synced: whether a crash leaves the tree in the trash or nowhere is the same.
 	if err := s.synced(op, dir, p.dir, "parent of a trashed directory"); err != nil {
 		return err
 	}

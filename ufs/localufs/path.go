@@ -39,10 +39,10 @@ func (s *Store) open(path string, flags int) (fd int, err error) {
 			return e
 		})
 	})
-	if err = errors.Join(cerr, err); err != nil {
-		return -1, err
+	if cerr != nil {
+		return -1, os.ErrClosed // the only failure of Control
 	}
-	return fd, nil
+	return fd, err
 }
 
 // parent returns the place of name, whose parent must exist.
@@ -121,28 +121,34 @@ func classify(op, name string, err error) error {
 }
 
 func kindOf(err error) errs.Kind {
-	for kind, codes := range map[errs.Kind][]unix.Errno{
-		errs.NotExist:    {unix.ENOENT, unix.ENXIO},
-		errs.Exist:       {unix.EEXIST},
-		errs.IsDir:       {unix.EISDIR},
-		errs.NotDir:      {unix.ENOTDIR},
-		errs.NotEmpty:    {unix.ENOTEMPTY},
-		errs.Permission:  {unix.EACCES, unix.EPERM, unix.EROFS, unix.EXDEV, unix.ELOOP},
-		errs.NoSpace:     {unix.ENOSPC, unix.EDQUOT},
-		errs.TooLarge:    {unix.EFBIG},
-		errs.Invalid:     {unix.EINVAL, unix.ENAMETOOLONG, unix.EILSEQ},
-		errs.Unsupported: {unix.ENOSYS, unix.EOPNOTSUPP},
-		errs.Unavailable: {unix.EIO, unix.ESTALE, unix.ENODEV, unix.ETIMEDOUT, unix.EHOSTDOWN, unix.EHOSTUNREACH,
-			unix.ECONNREFUSED, unix.ENOTCONN, unix.EREMOTEIO, unix.EMFILE, unix.ENFILE, unix.EBUSY, unix.ENOMEM, unix.EAGAIN},
-	} {
-		for _, c := range codes {
-			if errors.Is(err, c) {
-				return kind
-			}
-		}
-	}
 	if errors.Is(err, os.ErrClosed) {
 		return errs.Unavailable // the store was closed
+	}
+	errno, _ := errors.AsType[unix.Errno](err)
+	switch errno {
+	case unix.ENOENT, unix.ENXIO: // ENXIO: a socket or a pipe without another end
+		return errs.NotExist
+	case unix.EEXIST:
+		return errs.Exist
+	case unix.EISDIR:
+		return errs.IsDir
+	case unix.ENOTDIR:
+		return errs.NotDir
+	case unix.ENOTEMPTY:
+		return errs.NotEmpty
+	case unix.EACCES, unix.EPERM, unix.EROFS, unix.EXDEV, unix.ELOOP:
+		return errs.Permission
+	case unix.ENOSPC, unix.EDQUOT:
+		return errs.NoSpace
+	case unix.EFBIG:
+		return errs.TooLarge
+	case unix.EINVAL, unix.ENAMETOOLONG, unix.EILSEQ:
+		return errs.Invalid
+	case unix.ENOSYS, unix.EOPNOTSUPP:
+		return errs.Unsupported
+	case unix.EIO, unix.ESTALE, unix.ENODEV, unix.EREMOTEIO, unix.ETIMEDOUT, unix.EHOSTDOWN, unix.EHOSTUNREACH,
+		unix.ECONNREFUSED, unix.ENOTCONN, unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EBUSY, unix.EAGAIN:
+		return errs.Unavailable
 	}
 	return errs.Other
 }
