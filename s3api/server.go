@@ -134,6 +134,11 @@ type request struct {
 // ServeHTTP serves one request and writes its access line.
 func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	start := time.Now()
+	if hr.ContentLength == 0 && hr.Header.Get("Expect") != "" {
+		// net/http sends 100 on the first read of a body. One without bytes is never read, and botocore, which asks even
+		// then, would wait on the connection's next request for the 100 it missed.
+		w.WriteHeader(http.StatusContinue)
+	}
 	id := requestID()
 	r := &request{http: hr, out: w, id: []string{id}, ctx: core.WithRequestID(hr.Context(), id), user: core.Anonymous}
 	h := w.Header()
