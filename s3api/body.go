@@ -133,7 +133,7 @@ func (p *payload) Read(b []byte) (int, error) {
 		err = &apiError{Code: "BadDigest", Status: http.StatusBadRequest, cause: err,
 			Message: "The " + string(p.algorithm) + " you specified did not match the calculated checksum."}
 	case errors.Is(err, errs.Invalid):
-		err = checksumRefused(err)
+		err = invalidRequest("Value for " + p.algorithm.Header() + " trailing header is invalid.")
 	default:
 		if _, ok := errors.AsType[*sigv4.Error](err); !ok {
 			err = &bodyError{err}

@@ -85,6 +85,7 @@ var byResource = map[resource]map[errs.Kind]apiError{
 var (
 	errAccessDenied      = &apiError{Code: "AccessDenied", Status: 403, Message: "Access Denied."}
 	errNoSuchBucket      = &apiError{Code: "NoSuchBucket", Status: 404, Message: "The specified bucket does not exist."}
+	errNoSuchKey         = &apiError{Code: "NoSuchKey", Status: 404, Message: "The specified key does not exist."}
 	errMethodNotAllowed  = &apiError{Code: "MethodNotAllowed", Status: 405, Message: "The specified method is not allowed against this resource."}
 	errNotImplemented    = &apiError{Code: "NotImplemented", Status: 501, Message: "This operation is not implemented."}
 	errMalformedXML      = &apiError{Code: "MalformedXML", Status: 400, Message: "The XML you provided was not well-formed or did not validate against our published schema."}
@@ -106,7 +107,7 @@ var (
 	errInvalidPartOrder  = &apiError{Code: "InvalidPartOrder", Status: 400, Message: "The list of parts was not in ascending order. Parts must be ordered by part number."}
 	errEntityTooSmall    = &apiError{Code: "EntityTooSmall", Status: 400, Message: "Your proposed upload is smaller than the minimum allowed size"}
 	errInvalidPartNumber = &apiError{Code: "InvalidPartNumber", Status: 416, Message: "The requested partnumber is not satisfiable."}
-	errHeaderSection     = &apiError{Code: "RequestHeaderSectionTooLarge", Status: 400, Message: "Your request header section exceeds the maximum allowed request header section size.", Detail: []pair{{"MaxSizeAllowed", itoa(maxHeader)}}}
+	errHeaderSection     = &apiError{Code: "RequestHeaderSectionTooLarge", Status: 400, Message: "Your request header section exceeds the maximum allowed size.", Detail: []pair{{"MaxSizeAllowed", itoa(maxHeader)}}}
 	errStorageClass      = &apiError{Code: "InvalidStorageClass", Status: 400, Message: "The storage class you specified is not valid: only STANDARD is kept."}
 	errNoSuchVersion     = &apiError{Code: "NoSuchVersion", Status: 404, Message: "The specified version does not exist."}
 	errNoCORS            = &apiError{Code: "AccessForbidden", Status: 403, Message: "CORSResponse: CORS is not enabled for this bucket."}

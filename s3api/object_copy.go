@@ -11,7 +11,7 @@ type source struct {
 	bucket    string
 }
 
-// source parses x-amz-copy-source into a path. Errors: InvalidArgument, InvalidBucketName, NoSuchVersion.
+// source parses x-amz-copy-source into a path. Errors: InvalidArgument, NoSuchVersion.
 func (s *Server) source(r *request) (source, error) {
 	from, err := parseCopySource(r.http.Header.Get("X-Amz-Copy-Source"))
 	if err != nil {
@@ -19,7 +19,7 @@ func (s *Server) source(r *request) (source, error) {
 	}
 	src := source{bucket: from.bucket}
 	if src.dir, err = s.bucketPath(from.bucket); err != nil {
-		return source{}, err
+		return source{}, invalidArgument("x-amz-copy-source", from.bucket, "Invalid copy source bucket name")
 	}
 	if src.path, err = objectPath(src.dir, from.key); err != nil {
 		return source{}, err

@@ -112,7 +112,7 @@ func (s *Server) unmatched(r *request, cond core.Cond, err error) error {
 		return err
 	}
 	if _, serr := s.statObject(r, r.path); errors.Is(serr, errs.NotExist) {
-		return serr
+		return errNoSuchKey
 	}
 	return err
 }
