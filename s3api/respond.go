@@ -80,6 +80,9 @@ func (b *bodyWriter) start() {
 
 // Write implements io.Writer.
 func (b *bodyWriter) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
 	b.start()
 	n, err := b.r.out.Write(p)
 	b.r.sent += int64(n)
