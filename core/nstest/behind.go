@@ -1,0 +1,3 @@
+package nstest
+
+var behindTests, safetyTests, restartTests, faultTests, raceTests, modelTests []entry
