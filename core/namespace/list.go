@@ -49,11 +49,10 @@ func (n *Namespace) infoOf(nd *node) core.Info {
 		Path: nd.path, Name: nd.edge, Dir: nd.dir(), Owner: o.owner, Group: o.group, Mode: o.mode, Children: -1,
 		Mount: nd.mount.Path.String(), ReadOnly: nd.mount.ReadOnly, Cache: nd.cache,
 	}
-	if nd.path.IsRoot() {
-		i.ID, i.MountPoint = uint64(meta.RootDir), true
-	}
 	e, r := nd.entry, nd.row
 	switch {
+	case nd.path.IsRoot():
+		i.ID, i.MountPoint, i.ModTime, i.AccessTime = uint64(meta.RootDir), true, unixNano(0), unixNano(0)
 	case nd.persisted():
 		i.ID, i.Size, i.ETag, i.Version = e.ID, e.Size, e.ETag, origin(e.ID, e.Rev)
 		i.ModTime, i.AccessTime = time.Unix(0, e.MTime), time.Unix(0, e.ATime)

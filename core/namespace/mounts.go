@@ -86,9 +86,9 @@ func (n *Namespace) mounted(m *mount.Mount, store ufs.Store, err error) *mounted
 // openMounts opens the root store and those of the mounts the journal knows. A store that does not answer does not keep the
 // rest from starting: its mount says why.
 func (n *Namespace) openMounts(ctx context.Context) error {
-	root := n.withDefaults(rootID, core.MountSpec{Path: core.Root, URI: "root:", Mode: n.o.RootMode, Origin: core.FromConfig})
 	// The root store is Sluice's own: nobody else changes it, and its facts need no second look.
-	root.SyncInterval = -1
+	never := time.Duration(-1)
+	root := n.withDefaults(rootID, core.MountSpec{Path: core.Root, URI: "root:", SyncInterval: &never, Mode: n.o.RootMode, Origin: core.FromConfig})
 	set := &mountSet{table: (&mount.Table{}).With(root), byID: map[string]*mounted{rootID: n.mounted(root, n.o.Root, nil)}}
 	kvs, err := n.log.ListConfig(ctx, mountPrefix)
 	if err != nil {
@@ -105,6 +105,10 @@ func (n *Namespace) openMounts(ctx context.Context) error {
 			return errs.E("namespace.Open", kv.Key, errs.Corrupt, err)
 		}
 		m := n.withDefaults(r.ID, spec)
+		if r.ID == rootID { // its policies were changed
+			set = &mountSet{set.table.With(m), with(set.byID, n.mounted(m, n.o.Root, nil))}
+			continue
+		}
 		store, err := n.open1(ctx, spec)
 		if err != nil {
 			n.o.Logger.Error("a mounted store does not open; its part of the tree is unavailable", "path", spec.Path.String(), "err", err)

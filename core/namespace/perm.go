@@ -31,7 +31,7 @@ type owned struct {
 // ownedOf returns who owns the node: what the overlay says, else the store, else the mount.
 func (n *Namespace) ownedOf(nd *node) owned {
 	if nd.path.IsRoot() {
-		return owned{n.o.Superuser, n.o.Supergroup, n.o.RootMode, true}
+		return owned{nd.mount.Owner, nd.mount.Group, nd.mount.Mode, true}
 	}
 	m := nd.mount
 	o := owned{owner: m.Owner, group: m.Group, mode: m.Mode, dir: nd.dir()}

@@ -5,7 +5,8 @@ import (
 	"context"
 	"crypto/md5"
 	"crypto/rand"
-	"encoding/base64"
+	"encoding/base32"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"iter"
@@ -98,10 +99,13 @@ func (n *Namespace) CreateUpload(ctx context.Context, p core.Path, o core.Create
 	return name, err
 }
 
+// newUploadID returns an id that nobody can guess. Ids sort by the time they were made, so that those of one key are listed
+// in that order.
 func newUploadID() string {
-	var b [18]byte
-	rand.Read(b[:])
-	return base64.RawURLEncoding.EncodeToString(b[:])
+	var b [20]byte
+	binary.BigEndian.PutUint64(b[:], uint64(time.Now().UnixNano()))
+	rand.Read(b[8:])
+	return base32.HexEncoding.EncodeToString(b[:])
 }
 
 // endUpload are the operations that forget an upload.
@@ -222,7 +226,7 @@ func (n *Namespace) completing(id string) bool {
 }
 
 func (n *Namespace) dropPages(id, rev uint64) {
-	n.o.Cache.Drop(allocatedContent(meta.Extent{ID: id, Rev: rev}))
+	n.o.Cache.Drop(n.allocatedContent(meta.Extent{ID: id, Rev: rev}))
 }
 
 // part is one part of an upload as the overlay holds it: its pages are under (ID, Rev), Version is the store's tag of it.
