@@ -96,7 +96,7 @@ func (n *Namespace) openAppend(ctx context.Context, old *node, o core.CreateOpti
 		return nil, err
 	}
 	w.hdfs = newHDFSSum(w.entry.BlockSize)
-	w.content = allocatedContent(meta.Extent{ID: w.id, Rev: rev})
+	w.content = n.allocatedContent(meta.Extent{ID: w.id, Rev: rev})
 	if w.writeType() == core.CacheThrough {
 		w.cache = n.o.Cache.NewWriter(w.content)
 	}

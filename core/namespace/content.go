@@ -19,14 +19,16 @@ import (
 )
 
 // Content ids are 128 bits in two spaces that the first byte keeps apart: allocated file numbers, and keyed hashes for
-// content known only from a store.
+// content known only from a store. Both depend on the cluster's secret: a cache that outlived its journal (a new data
+// directory over an old cache) has nothing that a new namespace could take for its own.
 const (
 	allocatedTag byte = 0x01
 	hashedTag    byte = 0x02
 )
 
-func allocatedContent(x meta.Extent) page.Content {
+func (n *Namespace) allocatedContent(x meta.Extent) page.Content {
 	c := page.Content{Rev: x.Rev, Len: x.Len}
+	copy(c.ID[:8], n.space)
 	c.ID[0] = allocatedTag
 	binary.BigEndian.PutUint64(c.ID[8:], x.ID)
 	return c
@@ -176,7 +178,7 @@ func (n *Namespace) pieces(ctx context.Context, nd *node, off, length int64) []p
 	for _, x := range nd.entry.Extents {
 		from, to := max(off, at), min(off+length, at+x.Len)
 		if from < to {
-			c := allocatedContent(x)
+			c := n.allocatedContent(x)
 			c.NoCache = noCache
 			// The extent's content starts x.Off before the extent does.
 			ps = append(ps, piece{c, x.Off + from - at, to - from, extentSource{src, at - x.Off}})

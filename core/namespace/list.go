@@ -33,7 +33,7 @@ func (n *Namespace) complete(ctx context.Context, nd *node) error {
 	if err := n.loadName(ctx, &nd.place, time.Now()); err != nil {
 		return err
 	}
-	again, err := n.lookupSince(ctx, nd.path, true, func(*mounted, time.Time) time.Time { return time.Time{} })
+	again, err := n.lookupSince(ctx, nd.path, nearby, func(*mounted, time.Time) time.Time { return time.Time{} })
 	if err != nil {
 		return err
 	}

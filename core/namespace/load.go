@@ -38,7 +38,7 @@ func (n *Namespace) loadName(ctx context.Context, pl *place, since time.Time) er
 				return nil
 			}
 		}
-		return n.reconcile(ctx, pl.path, nil)
+		return n.reconcile(ctx, pl.path, false)
 	})
 }
 
@@ -81,7 +81,7 @@ func (n *Namespace) loadList(ctx context.Context, m *mounted, need meta.Need, di
 		for info, err := range m.store.List(ctx, need.Dir, need.After, flat) {
 			if errs.KindOf(err) == errs.NotExist && m.features.Dirs {
 				f.Stat(need.Dir, nil)
-				return n.reconcile(ctx, dir, nil)
+				return n.reconcile(ctx, dir, false)
 			}
 			if err != nil {
 				return err
@@ -137,7 +137,7 @@ func (n *Namespace) reconcileDir(ctx context.Context, m *mounted, need meta.Need
 		n.tree.MarkChecked(id, u.edge, u.version, now)
 	}
 	for _, p := range differ {
-		if err := n.reconcile(ctx, p, nil); err != nil {
+		if err := n.reconcile(ctx, p, false); err != nil {
 			return err
 		}
 	}
@@ -157,9 +157,9 @@ func (pl *place) dirID() (meta.DirID, bool) {
 
 // reconcile compares the overlay's entry at p with its store and takes over what was changed behind Sluice: a file with
 // another version gets a new revision, one that is gone leaves the overlay, and so does a directory of a store with real
-// directories. If a change through Sluice is under way at p, that change decides and nothing is done. held is the unlock
-// function if the caller holds p's lock, else nil.
-func (n *Namespace) reconcile(ctx context.Context, p core.Path, held func()) error {
+// directories. If a change through Sluice is under way at p, that change decides and nothing is done; locked says that
+// the caller holds p's lock and makes none.
+func (n *Namespace) reconcile(ctx context.Context, p core.Path, locked bool) error {
 	pl := n.walk(p)
 	e := pl.entry
 	if e == nil || e.Mount || pl.mount.err != nil || pl.hidden && e.Class != meta.Persisted {
@@ -168,7 +168,7 @@ func (n *Namespace) reconcile(ctx context.Context, p core.Path, held func()) err
 	if e.Class == meta.Directory && !pl.mount.features.Dirs {
 		return nil
 	}
-	if held == nil {
+	if !locked {
 		unlock, ok := n.locks.tryLock(p)
 		if !ok {
 			return nil

@@ -100,7 +100,8 @@ type Namespace struct {
 	locks *locks
 	loads singleflight.Group
 
-	secret []byte // keys the ids of content known only from stores
+	secret []byte // keys the ids of content
+	space  []byte // of allocated content ids: bytes 1 to 7
 
 	mountMu sync.Mutex // serialises changes of the mount table
 	mounts  atomic.Pointer[mountSet]
@@ -189,6 +190,7 @@ func (n *Namespace) start(ctx context.Context) error {
 	if err := n.loadSecret(ctx); err != nil {
 		return err
 	}
+	n.space = n.hash("allocated")[:8]
 	n.resolveAll(ctx)
 	n.cleanStaging(ctx)
 	return nil

@@ -39,7 +39,7 @@ func (n *Namespace) PutPart(ctx context.Context, p core.Path, id string, number 
 	}
 	w := &partWriter{n: n, ctx: ctx, u: u, number: number, size: size, id: fid, rev: rev, composer: composer}
 	if core.WriteType(u.entry.Extra["write_type"]) != core.Through && m.WriteType != core.Through {
-		w.cache = n.o.Cache.NewWriter(allocatedContent(meta.Extent{ID: fid, Rev: rev}))
+		w.cache = n.o.Cache.NewWriter(n.allocatedContent(meta.Extent{ID: fid, Rev: rev}))
 	}
 	return w, nil
 }

@@ -227,6 +227,10 @@ func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, 
 			return err
 		}
 	}
+	if err := n.dropReplaced(ctx, m, dst, copies); err != nil {
+		n.keepOpen(in)
+		return err
+	}
 	drop := openIntent{op: opDropTree, path: in.path, store: in.store, key: in.key, edge: in.edge, since: time.Now()}
 	ops := append(n.flipOps(src, dst, info), drop.set())
 	if src.inTree {
@@ -249,6 +253,17 @@ func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, 
 	}
 	_, err := n.commit(ctx, append(n.removeOps(n.walk(src.path)), drop.close())...)
 	return err
+}
+
+// dropReplaced removes the marker of an empty directory that is being replaced by one that has none.
+func (n *Namespace) dropReplaced(ctx context.Context, m *mounted, dst *place, copies map[string]string) error {
+	if _, marked := copies[dst.key]; marked || !dst.path.IsDir() || !m.features.Mkdir {
+		return nil
+	}
+	if err := m.store.Remove(ctx, dst.key, ""); err != nil && !isGone(err) {
+		return err
+	}
+	return nil
 }
 
 func (n *Namespace) dropSource(ctx context.Context, m *mounted, key string, since time.Time) error {
@@ -282,11 +297,13 @@ func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string)
 		}
 		g.Go(func() error {
 			to := toKey + info.Name[len(key):]
+			var made ufs.Info
+			var err error
 			if info.Dir && m.features.Mkdir {
-				_, err := ufs.Mkdir(gctx, m.store, to, ufs.Attr{Marker: true})
-				return err
+				made, err = ufs.Mkdir(gctx, m.store, to, ufs.Attr{Marker: true})
+			} else {
+				made, err = ufs.CopyFile(gctx, m.store, info.Name, info.Version, to, nil)
 			}
-			made, err := ufs.CopyFile(gctx, m.store, info.Name, info.Version, to, nil)
 			mu.Lock()
 			defer mu.Unlock()
 			copies[to] = made.Version

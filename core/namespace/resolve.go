@@ -119,12 +119,13 @@ func (m *mounted) oldest(ctx context.Context, now time.Time) time.Time {
 // lookup returns the node at an exact path, with facts not older than the request and the mount allow.
 // Errors: errs.NotExist, errs.Unavailable.
 func (n *Namespace) lookup(ctx context.Context, path core.Path) (node, error) {
-	return n.lookupSince(ctx, path, true, func(m *mounted, now time.Time) time.Time { return m.oldest(ctx, now) })
+	return n.lookupSince(ctx, path, free, func(m *mounted, now time.Time) time.Time { return m.oldest(ctx, now) })
 }
 
-// lookupHeld is lookup for a caller that holds path's lock.
+// lookupHeld is lookup for a caller that holds path's lock exclusively, or that of a directory above it; with strict, the
+// store is asked in any case.
 func (n *Namespace) lookupHeld(ctx context.Context, path core.Path, strict bool) (node, error) {
-	return n.lookupSince(ctx, path, false, func(m *mounted, now time.Time) time.Time {
+	return n.lookupSince(ctx, path, held, func(m *mounted, now time.Time) time.Time {
 		if strict {
 			return now
 		}
@@ -132,9 +133,18 @@ func (n *Namespace) lookupHeld(ctx context.Context, path core.Path, strict bool)
 	})
 }
 
+// holding says what a caller holds of the lock of the name it looks up.
+type holding uint8
+
+const (
+	free   holding = iota // no lock: it may wait for the name's
+	nearby                // other locks, perhaps: it must not wait
+	held                  // the name's, or one above it, exclusively
+)
+
 // lookupSince returns the node at path with facts learnt at since or later. While a change through Sluice is under way
-// there, what the store says does not count; with wait, the lookup waits for the change where nothing else is known.
-func (n *Namespace) lookupSince(ctx context.Context, path core.Path, wait bool, since func(*mounted, time.Time) time.Time) (node, error) {
+// there, what the store says does not count; a caller that holds no lock waits for the change where nothing else is known.
+func (n *Namespace) lookupSince(ctx context.Context, path core.Path, has holding, since func(*mounted, time.Time) time.Time) (node, error) {
 	now := time.Now()
 	status := core.Hit
 	var seen *meta.Entry
@@ -158,14 +168,19 @@ func (n *Namespace) lookupSince(ctx context.Context, path core.Path, wait bool, 
 		if status = core.Miss; need == revalidate {
 			status = core.Revalidated
 		}
-		if i > 0 && wait && pl.entry == nil {
+		if i > 0 && has == free && pl.entry == nil {
 			unlock, err := n.locks.lock(ctx, path)
 			if err != nil {
 				return node{}, err
 			}
 			unlock()
 		}
-		if err := n.loadName(ctx, &pl, oldest); err != nil {
+		if has == held && pl.persisted() {
+			err = n.reconcile(ctx, path, true)
+		} else {
+			err = n.loadName(ctx, &pl, oldest)
+		}
+		if err != nil {
 			return node{}, err
 		}
 		seen = pl.entry

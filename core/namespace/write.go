@@ -181,7 +181,7 @@ func (w *writer) stage(ctx context.Context, old *node) error {
 	}
 	w.out = out
 	w.hdfs = newHDFSSum(w.entry.BlockSize)
-	w.content = allocatedContent(meta.Extent{ID: w.id, Rev: w.rev, Len: max(w.o.Size, 0)})
+	w.content = w.n.allocatedContent(meta.Extent{ID: w.id, Rev: w.rev, Len: max(w.o.Size, 0)})
 	if w.writeType() == core.CacheThrough {
 		w.cache = w.n.o.Cache.NewWriter(w.content)
 	}
