@@ -72,7 +72,7 @@ type appender struct {
 }
 
 func (n *Namespace) openAppend(ctx context.Context, old *node, o core.CreateOptions) (*appender, error) {
-	if err := n.complete(ctx, old); err != nil {
+	if err := n.complete(ctx, old, free); err != nil {
 		return nil, err
 	}
 	rev, err := n.draw(ctx, &n.revs)
@@ -126,7 +126,11 @@ func (n *Namespace) entryOf(ctx context.Context, nd *node) (*meta.Entry, error) 
 
 // rewrite returns a store writer that already holds the file's bytes.
 func (n *Namespace) rewrite(ctx context.Context, old *node, w *writer) (ufs.Writer, error) {
-	out, err := old.mount.store.Create(ctx, old.key, -1, ufs.CreateOptions{Attr: w.attr()})
+	so := ufs.CreateOptions{Attr: w.attr()}
+	if old.mount.features.Conditional {
+		so.IfVersion = old.storeVersion()
+	}
+	out, err := old.mount.store.Create(ctx, old.key, -1, so)
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +223,7 @@ func (a *appender) commitAppend(ctx context.Context) (info core.Info, again bool
 	if err := n.blocked(&pl); err != nil {
 		return core.Info{}, false, err
 	}
-	now, err := n.lookupHeld(ctx, a.path, false)
+	now, err := n.lookupHeld(ctx, a.path, !a.mount.features.Append) // a store that appends judges the version itself
 	if err != nil {
 		return core.Info{}, false, err
 	}

@@ -97,7 +97,7 @@ func (n *Namespace) attrEntry(ctx context.Context, nd *node) (meta.Entry, error)
 		id, err := n.draw(ctx, &n.dirs)
 		return meta.Entry{Class: meta.Directory, Dir: meta.DirID(id), Explicit: nd.mount.features.Dirs, Marker: nd.row.Marker}, err
 	}
-	if err := n.complete(ctx, nd); err != nil {
+	if err := n.complete(ctx, nd, held); err != nil {
 		return meta.Entry{}, err
 	}
 	e, err := n.entryOf(ctx, nd)

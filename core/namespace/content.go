@@ -223,7 +223,7 @@ func (nd *node) isMarker() bool {
 }
 
 func (n *Namespace) openNode(ctx context.Context, nd *node, r core.Range) (core.Reader, error) {
-	if err := n.complete(ctx, nd); err != nil {
+	if err := n.complete(ctx, nd, free); err != nil {
 		return nil, err
 	}
 	info := n.infoOf(nd)

@@ -25,7 +25,7 @@ func (n *Namespace) Copy(ctx context.Context, src, dst core.Path, o core.CopyOpt
 	if err := n.require(ctx, &from, read); err != nil {
 		return core.Info{}, err
 	}
-	if err := n.complete(ctx, &from); err != nil {
+	if err := n.complete(ctx, &from, free); err != nil {
 		return core.Info{}, err
 	}
 	info := n.infoOf(&from)

@@ -19,21 +19,21 @@ func (n *Namespace) Stat(ctx context.Context, p core.Path) (core.Info, error) {
 	if err != nil {
 		return core.Info{}, err
 	}
-	if err := n.complete(ctx, &nd); err != nil {
+	if err := n.complete(ctx, &nd, free); err != nil {
 		return core.Info{}, err
 	}
 	return n.infoOf(&nd), nil
 }
 
 // complete fetches what a listing could not say of a file.
-func (n *Namespace) complete(ctx context.Context, nd *node) error {
+func (n *Namespace) complete(ctx context.Context, nd *node, has holding) error {
 	if nd.dir() || nd.entry != nil || nd.row == nil || nd.row.Full {
 		return nil
 	}
 	if err := n.loadName(ctx, &nd.place, time.Now()); err != nil {
 		return err
 	}
-	again, err := n.lookupSince(ctx, nd.path, nearby, func(*mounted, time.Time) time.Time { return time.Time{} })
+	again, err := n.lookupSince(ctx, nd.path, has, func(*mounted, time.Time) time.Time { return time.Time{} })
 	if err != nil {
 		return err
 	}

@@ -124,7 +124,7 @@ func (n *Namespace) rename(ctx context.Context, from, to core.Path, o core.Renam
 			}
 		}
 	}
-	if err := n.complete(ctx, &src); err != nil {
+	if err := n.complete(ctx, &src, held); err != nil {
 		return false, err
 	}
 	if src.mount.features.AtomicRename {

@@ -175,7 +175,7 @@ func (n *Namespace) lookupSince(ctx context.Context, path core.Path, has holding
 			}
 			unlock()
 		}
-		if has == held && pl.persisted() {
+		if has == held && pl.entry != nil {
 			err = n.reconcile(ctx, path, true)
 		} else {
 			err = n.loadName(ctx, &pl, oldest)
