@@ -112,6 +112,7 @@ type Options struct {
 	Env   []string
 	Exec  []string // a command to run it under (strace …)
 	Ports *Server  // use the ports of an earlier server
+	Tiers bool     // Args name the cache tiers
 }
 
 // Start starts sluice and waits until it is ready. It is stopped at the end of the test.
@@ -135,6 +136,14 @@ func Start(t testing.TB, o Options) *Server {
 		}
 		args = append(args, "--s3-tls-listen", host(s.S3TLS), "--tls-cert", cert, "--tls-key", key)
 	}
+	memory, err := os.MkdirTemp("/dev/shm", "sluice-conformance-") // a data directory's own would outlive the test
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(memory) })
+	if !o.Tiers {
+		args = append(args, "--cache-tier", "dir="+memory+",quota=256MiB,medium=mem", "--cache-tier", "dir="+filepath.Join(s.Data, "cache")+",quota=1GiB,medium=ssd")
+	}
 	s.Args = append(args, o.Args...)
 	s.Env = append(os.Environ(), "SLUICE_ROOT_ACCESS_KEY="+AccessKey, "SLUICE_ROOT_SECRET_KEY="+SecretKey)
 	s.Env = append(s.Env, o.Env...)
@@ -149,7 +158,7 @@ func Start(t testing.TB, o Options) *Server {
 	}
 	s.exited = make(chan struct{})
 	go func() { s.err = s.cmd.Wait(); close(s.exited) }()
-	t.Cleanup(func() { s.Stop(t) })
+	t.Cleanup(func() { s.Stop(t) }) // runs before the memory tier is removed
 	s.waitReady(t)
 	return s
 }

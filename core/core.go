@@ -261,7 +261,6 @@ type CopyOptions struct {
 	ReplaceAttr *FileAttr // attributes of the copy; nil: the source's
 	Dest        Cond
 	MakeParents bool
-	Algorithm   string // additional checksum to compute, "" to keep the source's
 }
 
 // CompleteOptions are the options of CompleteUpload.

@@ -45,11 +45,11 @@ func (s *Server) copyObject(r *request) error {
 	if err != nil {
 		return err
 	}
-	o, err := copyOptions(r)
+	o, algorithm, err := copyOptions(r)
 	if err != nil {
 		return err
 	}
-	if src.path == r.path && o.ReplaceAttr == nil && o.Algorithm == "" {
+	if src.path == r.path && o.ReplaceAttr == nil && algorithm == "" {
 		return invalidRequest("This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.")
 	}
 	from, err := s.statSource(r, src)
@@ -62,7 +62,7 @@ func (s *Server) copyObject(r *request) error {
 	if _, err := s.statBucket(r); err != nil {
 		return err
 	}
-	info, err := s.copy(r, src, from, o)
+	info, err := s.copy(r, src, from, algorithm, o)
 	if err != nil {
 		return s.unmatched(r, o.Dest, err)
 	}
@@ -75,36 +75,34 @@ func (s *Server) copyObject(r *request) error {
 	return r.document(x.b)
 }
 
-// copyOptions reads what a copy shall be. Errors: InvalidArgument, InvalidRequest, those of fileAttr.
-func copyOptions(r *request) (core.CopyOptions, error) {
+// copyOptions reads what a copy shall be, and the additional checksum it shall get ("": the source's). Errors: InvalidArgument, InvalidRequest, those of fileAttr.
+func copyOptions(r *request) (o core.CopyOptions, algorithm checksum.Algorithm, err error) {
 	h := r.http.Header
-	o := core.CopyOptions{MakeParents: true}
+	o.MakeParents = true
 	attr, err := fileAttr(h)
 	if err != nil {
-		return o, err
+		return o, "", err
 	}
 	switch directive := h.Get("X-Amz-Metadata-Directive"); directive {
 	case "", "COPY":
 	case "REPLACE":
 		o.ReplaceAttr = &attr
 	default:
-		return o, invalidArgument("x-amz-metadata-directive", directive, "Unknown metadata directive.")
+		return o, "", invalidArgument("x-amz-metadata-directive", directive, "Unknown metadata directive.")
 	}
 	if name := h.Get("X-Amz-Checksum-Algorithm"); name != "" {
-		a, err := checksum.Parse(name)
-		if err != nil {
-			return o, checksumRefused(err)
+		if algorithm, err = checksum.Parse(name); err != nil {
+			return o, "", checksumRefused(err)
 		}
-		o.Algorithm = string(a)
 	}
 	o.Dest, err = writeCond(h)
-	return o, err
+	return o, algorithm, err
 }
 
 // copy copies one version. An object without bytes may change between a file and a directory that is a key.
-func (s *Server) copy(r *request, src source, from core.Info, o core.CopyOptions) (core.Info, error) {
-	if !from.Dir && !r.path.IsDir() && o.Algorithm != "" {
-		return s.copyHashing(r, src, from, o)
+func (s *Server) copy(r *request, src source, from core.Info, algorithm checksum.Algorithm, o core.CopyOptions) (core.Info, error) {
+	if !from.Dir && !r.path.IsDir() && algorithm != "" {
+		return s.copyHashing(r, src, from, algorithm, o)
 	}
 	if !from.Dir && !(r.path.IsDir() && from.Size == 0) {
 		o.Source = core.Cond{IfMatch: from.ETag}
@@ -127,7 +125,7 @@ func (s *Server) copy(r *request, src source, from core.Info, o core.CopyOptions
 }
 
 // copyHashing copies one version through this process, which takes the checksum asked for on the way.
-func (s *Server) copyHashing(r *request, src source, from core.Info, o core.CopyOptions) (core.Info, error) {
+func (s *Server) copyHashing(r *request, src source, from core.Info, algorithm checksum.Algorithm, o core.CopyOptions) (core.Info, error) {
 	rd, err := s.ns.Open(r.ctx, src.path, core.All)
 	if err != nil {
 		return core.Info{}, err
@@ -145,7 +143,7 @@ func (s *Server) copyHashing(r *request, src source, from core.Info, o core.Copy
 		return core.Info{}, err
 	}
 	defer w.Abort()
-	sums, err := copyHashed(w, rd, checksum.Algorithm(o.Algorithm))
+	sums, err := copyHashed(w, rd, algorithm)
 	if err != nil {
 		return core.Info{}, err
 	}

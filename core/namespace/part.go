@@ -120,6 +120,9 @@ func (w *partWriter) send(p []byte) error {
 
 // forward hands bytes to the store.
 func (w *partWriter) forward(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
 	if _, err := w.pipe.Write(p); err != nil {
 		<-w.done
 		if w.serr != nil {
