@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"sync"
@@ -30,7 +31,7 @@ func (g *gateway) serveHealth(ctx context.Context) error {
 	router.Path("/readyz").Methods(http.MethodGet, http.MethodHead).HandlerFunc(g.health.ready)
 	router.Path("/metrics").Methods(http.MethodGet).Handler(g.metrics.Handler())
 	router.PathPrefix("/api/v1").Handler(g.adminAPI())
-	g.admin = g.serveOn(l, guarded(router, admin.Panicked, g.log))
+	g.admin = g.serveOn(l, guarded(router, admin.Panicked, g.log, &g.busy))
 	g.onClose(func() error { return shutdown(ctx, time.Second, g.admin) })
 	return nil
 }
@@ -65,7 +66,7 @@ func (g *gateway) serve(ctx context.Context) error {
 		Simple: simple, LoopbackOnly: local, Superuser: g.user, Logger: g.log, Observe: g.metrics.Requests("webhdfs"),
 	})
 	handlers := map[string]http.Handler{
-		"s3": guarded(s3, s3Panicked, g.log), "webhdfs": guarded(hdfs, webhdfsPanicked, g.log),
+		"s3": guarded(s3, s3Panicked, g.log, &g.busy), "webhdfs": guarded(hdfs, webhdfsPanicked, g.log, &g.busy),
 	}
 	handlers["s3 over TLS"], handlers["webhdfs over TLS"] = handlers["s3"], handlers["webhdfs"]
 	var servers []*http.Server
@@ -88,8 +89,16 @@ func (g *gateway) drain(ctx context.Context, servers []*http.Server) error {
 	if g.admin != nil {
 		err = errors.Join(err, shutdown(ctx, g.cfg.DrainTimeout, g.admin))
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cutTime)
+	defer cancel()
+	if g.busy.wait(ctx) != nil {
+		err = errors.Join(err, fmt.Errorf("requests still run %v after their connections were cut", cutTime))
+	}
 	return err
 }
+
+// cutTime is how long a handler may take to notice that its connection is gone.
+const cutTime = 10 * time.Second
 
 // webhdfsAuth decides whether user.name is believed, and whether only because every listener is on loopback.
 func (g *gateway) webhdfsAuth() (simple, loopbackOnly bool) {

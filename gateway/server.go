@@ -1,12 +1,14 @@
 package gateway
 
 import (
+	"context"
 	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"runtime/debug"
+	"sync"
 	"time"
 )
 
@@ -26,9 +28,11 @@ func newServer(h http.Handler, log *slog.Logger) *http.Server {
 }
 
 // guarded serves with h. A body that makes no progress is cut off; a panic becomes the protocol's own internal error,
-// written by fail, and one log line with the stack.
-func guarded(h http.Handler, fail func(http.ResponseWriter), log *slog.Logger) http.Handler {
+// written by fail, and one log line with the stack. While h runs it is counted in b.
+func guarded(h http.Handler, fail func(http.ResponseWriter), log *slog.Logger, b *busy) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b.add(1)
+		defer b.add(-1)
 		out := &response{ResponseWriter: w}
 		defer func() {
 			fault := recover()
@@ -51,6 +55,43 @@ func guarded(h http.Handler, fail func(http.ResponseWriter), log *slog.Logger) h
 		}
 		h.ServeHTTP(out, r)
 	})
+}
+
+// busy counts the handlers that run. Cutting a connection does not end its handler, which still uses the namespace.
+type busy struct {
+	mu   sync.Mutex
+	n    int
+	idle chan struct{} // not nil while somebody waits; closed at n == 0
+}
+
+func (b *busy) add(delta int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.n += delta
+	if b.n == 0 && b.idle != nil {
+		close(b.idle)
+		b.idle = nil
+	}
+}
+
+// wait returns once no handler runs, or with ctx's error.
+func (b *busy) wait(ctx context.Context) error {
+	b.mu.Lock()
+	if b.n == 0 {
+		b.mu.Unlock()
+		return nil
+	}
+	if b.idle == nil {
+		b.idle = make(chan struct{})
+	}
+	idle := b.idle
+	b.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // response knows whether its header has been written.

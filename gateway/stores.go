@@ -13,6 +13,7 @@ import (
 	"github.com/sluicefs/sluice/ufs"
 	"github.com/sluicefs/sluice/ufs/localufs"
 	"github.com/sluicefs/sluice/ufs/s3ufs"
+	"github.com/sluicefs/sluice/ufs/wrap"
 )
 
 // drivers returns the kinds of stores that can be mounted.
@@ -37,11 +38,30 @@ func (g *gateway) openStore(ctx context.Context, uri string, options map[string]
 	if err != nil {
 		return nil, err
 	}
-	return g.observed(uri, s), nil
+	if s.Features().Kind == "local" {
+		// A call of the kernel can neither be given up nor is it worth repeating.
+		return wrap.Limit(g.observed(uri, s), storeCalls, storeQueue), nil
+	}
+	s = g.observed(uri, wrap.Timeout(s, storeAnswer, storeWork))
+	return wrap.Limit(wrap.Retry(s, storeTries, storePause), storeCalls, storeQueue), nil
 }
 
-// observed counts the calls of a store. name is what its mount is labelled with.
-func (g *gateway) observed(name string, s ufs.Store) ufs.Store { return s }
+// The bounds of a mounted store, so that one that is slow or down keeps its trouble to itself.
+const (
+	storeCalls  = 256 // running at once; an object store's throughput grows until about there
+	storeQueue  = 4096
+	storeAnswer = 30 * time.Second // of a healthy store under load, or of one part of an upload over a slow line
+	storeWork   = 15 * time.Minute // a server-side copy or a completion of 5 GiB and more
+	storeTries  = 3
+	storePause  = 100 * time.Millisecond
+)
+
+// observed counts the calls of a store. name is what they are labelled with.
+func (g *gateway) observed(name string, s ufs.Store) ufs.Store {
+	return wrap.Observe(s, func(e wrap.Event) {
+		g.metrics.StoreCall(name, string(e.Op), int64(e.Bytes), e.Duration, e.Err)
+	})
+}
 
 // mountConfigured makes the mounts of origin config those of the configuration: new ones are made, changed ones updated,
 // others unmounted. A mount that cannot be made ends the start; one that was there already and whose store does not answer

@@ -1,0 +1,513 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/gateway/config"
+)
+
+// testConfig returns a configuration whose listeners choose their ports and whose cache is small.
+func testConfig(t *testing.T) config.Config {
+	t.Helper()
+	c := config.Default()
+	dir := t.TempDir()
+	c.Data = filepath.Join(dir, "data")
+	c.S3.Listen, c.WebHDFS.Listen, c.Admin.Listen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	c.Cache.Tiers = []config.Tier{{Dir: filepath.Join(dir, "cache"), Quota: 64 << 20, Medium: "ssd"}}
+	return c
+}
+
+// process is a running gateway.
+type process struct {
+	*testing.T
+	Addrs
+	banner, log *syncBuffer
+	root        config.Root
+	stop        func() error // ends it and returns what Run did; may be called again
+	cancel      func()
+	done        chan struct{}
+}
+
+// syncBuffer is a buffer that the process may still write to while a test reads it.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// run starts a process and waits until it is ready.
+func run(t *testing.T, c config.Config) *process {
+	t.Helper()
+	p := &process{T: t, banner: &syncBuffer{}, log: &syncBuffer{}, done: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	ready := make(chan Addrs, 1)
+	var err error
+	go func() {
+		defer close(p.done)
+		err = Run(ctx, c, Options{Version: "v1", Banner: p.banner, Logger: slog.New(slog.NewTextHandler(p.log, nil)), Ready: func(a Addrs) { ready <- a }})
+	}()
+	p.cancel = cancel
+	p.stop = func() error { cancel(); <-p.done; return err }
+	t.Cleanup(func() { _ = p.stop() })
+	select {
+	case p.Addrs = <-ready:
+	case <-p.done:
+		t.Fatalf("Run: %v\n%s", err, p.log)
+	}
+	if p.root = c.Root; c.Root.AccessKey == "" {
+		if p.root, err = ReadCredentials(c.Data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p
+}
+
+// do sends a request and returns the status and the body; redirects are followed.
+func (p *process) do(method, url, body string) (int, string) {
+	p.Helper()
+	r, err := http.NewRequestWithContext(p.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		p.Fatal(err)
+	}
+	if strings.HasPrefix(url, p.Admin) {
+		r.SetBasicAuth(p.root.AccessKey, p.root.SecretKey.Reveal())
+		if method == http.MethodPost {
+			r.Header.Set("Content-Type", "application/json")
+		}
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		p.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		p.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+func (p *process) want(status int, text, method, url, body string) string {
+	p.Helper()
+	got, b := p.do(method, url, body)
+	if got != status || !strings.Contains(b, text) {
+		p.Errorf("%s %s: got %d %s, want %d with %q", method, url, got, b, status, text)
+	}
+	return b
+}
+
+func TestServeAndRestart(t *testing.T) {
+	c := testConfig(t)
+	begin := time.Now()
+	p := run(t, c)
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("ready after %v on an empty data directory, want at most 2s", took)
+	}
+	p.want(200, "ok\n", "GET", p.Admin+"/livez", "")
+	p.want(200, "[+]serving ok\n[+]journal ok\n[+]root ok\nok\n", "GET", p.Admin+"/readyz?verbose", "")
+	p.want(200, `sluice_build_info{`, "GET", p.Admin+"/metrics", "")
+	p.want(403, "<Code>AccessDenied</Code>", "GET", p.S3+"/", "")
+	p.want(201, "", "PUT", p.WebHDFS+"/webhdfs/v1/d/f?op=CREATE&data=true&user.name="+currentUser(), "over one protocol")
+	p.want(200, "over one protocol", "GET", p.Admin+"/api/v1/fs/content?path=/d/f", "")
+	metrics := p.want(200, `sluice_requests_total{code="201",op="CREATE",proto="webhdfs"} 1`, "GET", p.Admin+"/metrics", "")
+	for _, name := range []string{`sluice_cache_used_bytes{medium="ssd",tier="0"}`, `sluice_cache_pages_total{result="hit"}`, `sluice_cache_pages_total{result="miss"}`, "sluice_journal_records_total", `sluice_ufs_calls_total{kind="ok",mount="/",op="Create"}`} {
+		if !strings.Contains(metrics, name) {
+			t.Errorf("metrics lack %s", name)
+		}
+	}
+	for _, line := range []string{p.S3, p.WebHDFS, p.Admin, p.root.AccessKey, p.root.SecretKey.Reveal(), "aws s3", "spark-sql", "hdfs dfs", "curl"} {
+		if !strings.Contains(p.banner.String(), line) {
+			t.Errorf("banner lacks %q:\n%s", line, p.banner)
+		}
+	}
+	if err := p.stop(); err != nil {
+		t.Errorf("Run after its context ended = %v, want nil", err)
+	}
+	secret := p.root.SecretKey.Reveal()
+	if strings.Contains(p.log.String(), secret) {
+		t.Error("the log shows the secret")
+	}
+
+	p = run(t, c)
+	p.want(200, "over one protocol", "GET", p.Admin+"/api/v1/fs/content?path=/d/f", "")
+	if p.root.SecretKey.Reveal() != secret {
+		t.Error("the root key pair changed over a restart")
+	}
+	if strings.Contains(p.banner.String(), secret) || !strings.Contains(p.banner.String(), CredentialsFile) {
+		t.Errorf("the second banner, to a file, shows the secret or not where it is:\n%s", p.banner)
+	}
+}
+
+func TestConfiguredMounts(t *testing.T) {
+	c := testConfig(t)
+	store := t.TempDir()
+	if err := os.WriteFile(filepath.Join(store, "f"), []byte("from the store"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c.Mounts = []config.Mount{{Path: "/a", URI: "file://" + store}}
+	p := run(t, c)
+	p.want(200, "from the store", "GET", p.Admin+"/api/v1/fs/content?path=/a/f", "")
+	p.want(200, `"origin":"config"`, "GET", p.Admin+"/api/v1/mounts?path=/a", "")
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	c.Mounts[0].ReadOnly = true
+	p = run(t, c)
+	p.want(200, `"read_only":true`, "GET", p.Admin+"/api/v1/mounts?path=/a", "")
+	p.want(201, `"origin":"api"`, "POST", p.Admin+"/api/v1/mounts", fmt.Sprintf(`{"path":"/b","uri":"file://%s"}`, t.TempDir()))
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	c.Mounts = nil
+	p = run(t, c)
+	p.want(404, "", "GET", p.Admin+"/api/v1/mounts?path=/a", "")
+	p.want(200, `"origin":"api"`, "GET", p.Admin+"/api/v1/mounts?path=/b", "")
+	if _, err := os.Stat(filepath.Join(store, "f")); err != nil {
+		t.Errorf("unmounting touched the store: %v", err)
+	}
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	c.Mounts = []config.Mount{{Path: "/c", URI: "file:///no/such/directory"}}
+	if err := Run(t.Context(), c, Options{}); err == nil || !strings.Contains(err.Error(), "mount /c/") || !errors.Is(err, errs.NotExist) {
+		t.Errorf("Run with a mount of nothing = %v, want errs.NotExist naming the mount", err)
+	}
+}
+
+func TestBusyPort(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := testConfig(t)
+	c.WebHDFS.Listen = l.Addr().String()
+	err = Run(t.Context(), c, Options{})
+	want := fmt.Sprintf("webhdfs: %s is in use by another process (pid %d, ", l.Addr(), os.Getpid())
+	if err == nil || !strings.HasPrefix(err.Error(), want) || !strings.HasSuffix(err.Error(), "; stop it or choose another with --webhdfs-listen") {
+		t.Errorf("Run = %v, want %q…", err, want)
+	}
+	if _, err := os.Stat(c.Data); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the data directory was made (%v) though nothing could start", err)
+	}
+}
+
+// slowUpload starts a WebHDFS upload whose body does not end until finish is called, and returns once the server has begun
+// to read it.
+func slowUpload(p *process) (finish func(), status chan int) {
+	body, w := io.Pipe()
+	status = make(chan int, 1)
+	r, err := http.NewRequestWithContext(p.Context(), "PUT", p.WebHDFS+"/webhdfs/v1/slow?op=CREATE&data=true&user.name="+currentUser(), body)
+	if err != nil {
+		p.Fatal(err)
+	}
+	go func() {
+		resp, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			status <- 0
+			return
+		}
+		resp.Body.Close()
+		status <- resp.StatusCode
+	}()
+	// More than the sockets' buffers hold: when the last byte is taken, the handler is reading.
+	if _, err := w.Write(make([]byte, 16<<20)); err != nil {
+		p.Fatal(err)
+	}
+	return func() { w.Close() }, status
+}
+
+func TestDrainLetsRequestsFinish(t *testing.T) {
+	p := run(t, testConfig(t))
+	finish, status := slowUpload(p)
+	p.cancel()
+	for { // the admin listener answers until the front-ends are drained
+		got, text := p.do("GET", p.Admin+"/readyz", "")
+		if got == 503 && strings.Contains(text, "draining") {
+			break
+		}
+	}
+	select {
+	case <-p.done:
+		t.Fatal("the process ended under a request in progress")
+	default:
+	}
+	finish()
+	if got := <-status; got != 201 {
+		t.Errorf("the request in progress got %d, want 201", got)
+	}
+	if err := p.stop(); err != nil {
+		t.Errorf("Run = %v, want nil", err)
+	}
+}
+
+func TestDrainIsBounded(t *testing.T) {
+	c := testConfig(t)
+	c.DrainTimeout = 50 * time.Millisecond
+	p := run(t, c)
+	finish, status := slowUpload(p)
+	if err := p.stop(); err != nil {
+		t.Errorf("Run = %v, want nil", err)
+	}
+	finish() // the client only looks at the connection once its body has ended
+	if got := <-status; got != 0 {
+		t.Errorf("the stalled request got %d, want a cut connection", got)
+	}
+}
+
+func TestStopWhileStarting(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := Run(ctx, testConfig(t), Options{}); err != nil {
+		t.Errorf("Run with an ended context = %v, want nil", err)
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	c := config.Config{Data: t.TempDir()}
+	made, fresh, err := rootCredentials(c)
+	if err != nil || !fresh || len(made.AccessKey) != 20 || len(made.SecretKey) != 40 {
+		t.Fatalf("first start: %d and %d characters, fresh %v, %v; want 20 and 40, true", len(made.AccessKey), len(made.SecretKey), fresh, err)
+	}
+	name := filepath.Join(c.Data, CredentialsFile)
+	if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file has mode %v, %v; want 0600", info.Mode(), err)
+	}
+	if entries, _ := os.ReadDir(c.Data); len(entries) != 1 {
+		t.Errorf("the directory holds %v, want the file only", entries)
+	}
+	again, fresh, err := rootCredentials(c)
+	if err != nil || fresh || again != made {
+		t.Errorf("second start: another pair or fresh (%v), %v", fresh, err)
+	}
+	configured := config.Root{AccessKey: "mine", SecretKey: "12345678"}
+	if got, fresh, err := rootCredentials(config.Config{Data: c.Data, Root: configured}); got != configured || fresh || err != nil {
+		t.Errorf("configured keys: got %v, fresh %v, %v", got.AccessKey, fresh, err)
+	}
+	for what, spoil := range map[string]func() error{
+		"readable by others": func() error { return os.Chmod(name, 0o644) },
+		"not JSON":           func() error { return errors.Join(os.Chmod(name, 0o600), os.WriteFile(name, []byte("{"), 0o600)) },
+	} {
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := rootCredentials(c); err == nil || strings.Contains(err.Error(), made.SecretKey.Reveal()) {
+			t.Errorf("a file that is %s: got %v, want an error without the secret", what, err)
+		}
+	}
+}
+
+func TestUsers(t *testing.T) {
+	u := newUsers("hdfs", config.Root{AccessKey: "AK", SecretKey: "SK"})
+	asked := 0
+	u.groupsOf = func(name string) []string {
+		asked++
+		return map[string][]string{"hdfs": {"hadoop"}, "op": {"ops", supergroup}, "alice": {"staff"}}[name]
+	}
+	for name, want := range map[string]struct {
+		groups []string
+		super  bool
+	}{
+		"hdfs": {[]string{"hadoop", supergroup}, true}, "op": {[]string{"ops", supergroup}, true},
+		"alice": {[]string{"staff"}, false}, "nobody": {nil, false},
+	} {
+		p, err := u.User(t.Context(), name)
+		if err != nil || !slices.Equal(p.Groups, want.groups) || p.Super != want.super || p.User != name {
+			t.Errorf("User(%s) = %+v, %v; want %v, super %v", name, p, err, want.groups, want.super)
+		}
+	}
+	if _, err := u.User(t.Context(), "alice"); err != nil || asked != 4 {
+		t.Errorf("the system was asked %d times for 4 users, %v", asked, err)
+	}
+	secret, p, err := u.Secret(t.Context(), "AK")
+	if secret != "SK" || p.User != "hdfs" || !p.Super || p.AccessKey != "AK" || err != nil {
+		t.Errorf("Secret(AK) = %q, %+v, %v", secret, p, err)
+	}
+	if _, _, err := u.Secret(t.Context(), "other"); !errors.Is(err, errs.NotExist) {
+		t.Errorf("Secret of an unknown key: got %v, want errs.NotExist", err)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	h := newHealth()
+	get := func(query string) (int, string) {
+		w := httptest.NewRecorder()
+		h.ready(w, httptest.NewRequest("GET", "/readyz"+query, nil))
+		return w.Code, w.Body.String()
+	}
+	want := func(query string, status int, text string) {
+		t.Helper()
+		if got, b := get(query); got != status || b != text {
+			t.Errorf("readyz%s = %d %q, want %d %q", query, got, b, status, text)
+		}
+	}
+	want("", 503, "[-]serving failed: starting\nnot ready\n")
+	h.enter("", check{"good", func(context.Context) error { return nil }})
+	want("", 200, "ok\n")
+	want("?verbose", 200, "[+]serving ok\n[+]good ok\nok\n")
+	h.enter("", check{"bad", func(context.Context) error { return errs.New("op", "secret name", errs.Unavailable, "why") }})
+	want("?verbose", 503, "[+]serving ok\n[+]good ok\n[-]bad failed: temporarily unavailable\nnot ready\n")
+	h.enter("draining")
+	if status, text := get(""); status != 503 || !strings.Contains(text, "draining") {
+		t.Errorf("readyz while draining = %d %q", status, text)
+	}
+	w := httptest.NewRecorder()
+	if h.live(w, nil); w.Code != 200 {
+		t.Errorf("livez = %d, want 200 whatever the checks say", w.Code)
+	}
+}
+
+func TestPanicsAreTheProtocolsOwnErrors(t *testing.T) {
+	var log syncBuffer
+	logger := slog.New(slog.NewTextHandler(&log, nil))
+	for name, c := range map[string]struct {
+		fail func(http.ResponseWriter)
+		want string
+	}{
+		"s3": {s3Panicked, "<Code>InternalError</Code>"}, "webhdfs": {webhdfsPanicked, `"exception":"RuntimeException"`},
+	} {
+		late := false
+		server := httptest.NewServer(guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("ETag", "of an answer that never came")
+			if late {
+				w.WriteHeader(200)
+			}
+			panic("a fault")
+		}), c.fail, logger, &busy{}))
+		resp, err := server.Client().Get(server.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != 500 || !strings.Contains(string(b), c.want) || resp.Header.Get("ETag") != "" {
+			t.Errorf("%s: a panic answered %d %v %s", name, resp.StatusCode, resp.Header, b)
+		}
+		late = true
+		resp, err = server.Client().Get(server.URL)
+		if err == nil {
+			_, err = io.ReadAll(resp.Body)
+			resp.Body.Close()
+		}
+		if err == nil {
+			t.Errorf("%s: a panic after the header looked like a whole answer", name)
+		}
+		server.Close()
+	}
+	if got := log.String(); strings.Count(got, "a fault") != 4 || !strings.Contains(got, "gateway_test.go") {
+		t.Errorf("log of the panics: %s", got)
+	}
+	var v struct{ RemoteException map[string]string }
+	w := httptest.NewRecorder()
+	webhdfsPanicked(w)
+	if err := json.Unmarshal(w.Body.Bytes(), &v); err != nil {
+		t.Errorf("the WebHDFS answer is not JSON: %v", err)
+	}
+}
+
+func TestResponsesKeepSendfile(t *testing.T) {
+	const size = 3*piece + 17
+	name := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(name, bytes.Repeat([]byte("0123456789abcdef"), size/16+1)[:size], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := listen(t.Context(), "test", "127.0.0.1:0", "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, ok := w.(io.ReaderFrom); !ok {
+			t.Error("the response is no io.ReaderFrom")
+		}
+		http.ServeFile(w, r, name)
+	}), s3Panicked, slog.New(slog.DiscardHandler), &busy{}), slog.New(slog.DiscardHandler))
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = serve(s, l, nil) })
+	defer wg.Wait()
+	defer s.Close()
+	resp, err := http.Get("http://" + l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	want, _ := os.ReadFile(name)
+	if err != nil || !bytes.Equal(got, want) || resp.ContentLength != size {
+		t.Errorf("got %d bytes of %d, %v", len(got), size, err)
+	}
+	if resp.ProtoMajor != 1 {
+		t.Errorf("got %s, want HTTP/1.1", resp.Proto)
+	}
+}
+
+func TestWebHDFSAuth(t *testing.T) {
+	for _, c := range []struct {
+		auth, listen, tls string
+		simple, local     bool
+	}{
+		{"auto", "127.0.0.1:1", "", true, true}, {"auto", "[::1]:1", "localhost:2", true, true}, {"auto", "", "127.0.0.9:1", true, true},
+		{"auto", ":1", "", false, false}, {"auto", "127.0.0.1:1", "0.0.0.0:2", false, false}, {"auto", "example.com:1", "", false, false},
+		{"simple", ":1", "", true, false}, {"basic", "127.0.0.1:1", "", false, false},
+	} {
+		g := &gateway{cfg: config.Config{WebHDFS: config.WebHDFS{Auth: c.auth, Listen: c.listen, TLSListen: c.tls}}}
+		if simple, local := g.webhdfsAuth(); simple != c.simple || local != c.local {
+			t.Errorf("%+v: got simple %v, loopback only %v", c, simple, local)
+		}
+	}
+}
+
+func TestTiers(t *testing.T) {
+	c := config.Config{Data: t.TempDir()}
+	got, skipped, err := tiers(c)
+	if err != nil || len(got)+len(skipped) != 2 {
+		t.Fatalf("default: %v, %v, %v", got, skipped, err)
+	}
+	for _, tier := range got {
+		limit := config.Bytes(maxDisk)
+		if tier.Medium == "mem" {
+			limit = maxMemory
+		}
+		if tier.Quota < minTier || tier.Quota > limit {
+			t.Errorf("%+v: quota outside of %d to %d", tier, minTier, limit)
+		}
+	}
+	want := []config.Tier{{Dir: "/x", Quota: 1 << 30, Medium: "hdd"}}
+	c.Cache.Tiers = want
+	if got, _, err := tiers(c); err != nil || cmp.Diff(want, got) != "" {
+		t.Errorf("configured: %v, %v", got, err)
+	}
+}
