@@ -31,11 +31,7 @@ func parseLocation(arg string) location {
 	if local, ok := strings.CutPrefix(arg, "file:"); ok {
 		return location{path: local}
 	}
-	remote := strings.TrimPrefix(arg, "sluice:")
-	if strings.HasPrefix(remote, "/") {
-		return location{path: remote, remote: true}
-	}
-	return location{path: arg}
+	return location{path: arg, remote: strings.HasPrefix(arg, "/")}
 }
 
 // baseName is the last segment of a path, without slashes.

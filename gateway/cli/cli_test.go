@@ -1,0 +1,227 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sluicefs/sluice/gateway"
+	"github.com/sluicefs/sluice/gateway/admin"
+	"github.com/sluicefs/sluice/gateway/config"
+)
+
+// result is what a command did.
+type result struct {
+	*testing.T
+	status   int
+	out, err string
+}
+
+// sluice runs a command.
+func sluice(t *testing.T, in string, args ...string) result {
+	t.Helper()
+	var out, err bytes.Buffer
+	status := Main(t.Context(), args, "v1", Streams{In: strings.NewReader(in), Out: &out, Err: &err})
+	return result{t, status, out.String(), err.String()}
+}
+
+// want fails unless the command ended with the status, wrote exactly out, and wrote all of errs to standard error.
+func (r result) want(status int, out string, errs ...string) result {
+	r.Helper()
+	if r.status != status || r.out != out {
+		r.Errorf("got status %d, output %q, errors %q; want %d, %q", r.status, r.out, r.err, status, out)
+	}
+	for _, text := range errs {
+		if !strings.Contains(r.err, text) {
+			r.Errorf("standard error lacks %q: %s", text, r.err)
+		}
+	}
+	if len(errs) == 0 && status == ExitOK && r.err != "" {
+		r.Errorf("wrote to standard error: %s", r.err)
+	}
+	return r
+}
+
+// serve runs a process for the test and points the commands at it.
+func serve(t *testing.T) {
+	t.Helper()
+	c := config.Default()
+	dir := t.TempDir()
+	c.Data = filepath.Join(dir, "data")
+	c.S3.Listen, c.WebHDFS.Listen, c.Admin.Listen = "", "", "127.0.0.1:0"
+	c.Cache.Tiers = []config.Tier{{Dir: filepath.Join(dir, "cache"), Quota: 64 << 20, Medium: "ssd"}}
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, done := make(chan gateway.Addrs, 1), make(chan error, 1)
+	go func() { done <- gateway.Run(ctx, c, gateway.Options{Ready: func(a gateway.Addrs) { ready <- a }}) }()
+	select {
+	case a := <-ready:
+		t.Setenv(adminURLVariable, a.Admin)
+	case err := <-done:
+		t.Fatal(err)
+	}
+	t.Setenv("SLUICE_DATA", c.Data)
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestFiles(t *testing.T) {
+	serve(t)
+	t.Chdir(t.TempDir())
+	sluice(t, "", "fs", "mkdir", "-p", "/d/e").want(ExitOK, "")
+	sluice(t, "hello", "fs", "cp", "-", "/d/a").want(ExitOK, "")
+	sluice(t, "", "fs", "cat", "/d/a").want(ExitOK, "hello")
+	sluice(t, "again", "fs", "cp", "-", "/d/a").want(ExitFailed, "", "copy - to /d/a", "already exists")
+	sluice(t, "again", "fs", "cp", "-f", "-", "/d/a").want(ExitOK, "")
+	sluice(t, "", "fs", "cp", "/d/a", "/d/e").want(ExitOK, "")
+	sluice(t, "", "fs", "cat", "/d/e/a", "/d/a").want(ExitOK, "againagain")
+	sluice(t, "", "fs", "mv", "/d/e/a", "/d/b").want(ExitOK, "")
+	sluice(t, "", "fs", "cat", "/d/e/a").want(ExitFailed, "", "read /d/e/a", "does not exist")
+	sluice(t, "", "fs", "cat", "/d/a", "/none", "/d/b").want(ExitPartial, "againagain", "read /none", "1 of 3 failed")
+	sluice(t, "", "fs", "cat", "/none", "/none2").want(ExitFailed, "", "2 of 2 failed")
+
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sluice(t, "", "fs", "cp", "file:"+empty, "/d/").want(ExitOK, "")
+	sluice(t, "", "fs", "cp", "/d/empty", "./x").want(ExitOK, "")
+	if info, err := os.Stat("x"); err != nil || info.Size() != 0 {
+		t.Errorf("an empty file came back as %v, %v", info, err)
+	}
+
+	sluice(t, "", "fs", "cp", "/d", "back").want(ExitFailed, "", "use -r")
+	sluice(t, "", "fs", "cp", "-r", "/d", "back").want(ExitOK, "")
+	for name, want := range map[string]string{"back/a": "again", "back/b": "again", "back/empty": ""} {
+		if got, err := os.ReadFile(name); err != nil || string(got) != want {
+			t.Errorf("%s = %q, %v; want %q", name, got, err, want)
+		}
+	}
+	sluice(t, "", "fs", "cp", "-r", "./back", "/copy").want(ExitOK, "")
+	sluice(t, "", "fs", "cp", "-r", "./back", "/copy").want(ExitOK, "") // into it, as cp does
+	sluice(t, "", "fs", "cat", "/copy/a", "/copy/back/a").want(ExitOK, "againagain")
+	sluice(t, "", "fs", "cp", "-r", "./back", "/copy").want(ExitFailed, "", "already exists", "3 of 3 failed")
+	sluice(t, "", "fs", "cp", "/d/a", "x").want(ExitFailed, "", "x exists; use -f")
+	sluice(t, "", "fs", "cp", "-f", "/d/a", "x").want(ExitOK, "")
+	if left, _ := filepath.Glob(".sluice-*"); len(left) > 0 {
+		t.Errorf("unfinished downloads are left: %v", left)
+	}
+
+	list := sluice(t, "", "fs", "ls", "-o", "json", "/d")
+	var page admin.List[admin.Entry]
+	if err := json.Unmarshal([]byte(list.out), &page); err != nil || list.status != ExitOK {
+		t.Fatalf("ls -o json: %v: %s%s", err, list.out, list.err)
+	}
+	var names []string
+	for _, e := range page.Items {
+		names = append(names, e.Name)
+	}
+	if got, want := strings.Join(names, " "), "a b e/ empty"; got != want {
+		t.Errorf("ls: got %s, want %s", got, want)
+	}
+	if got := sluice(t, "", "fs", "ls", "/d"); got.status != ExitOK || !strings.Contains(got.out, "0644") || strings.Count(got.out, "\n") != 4 {
+		t.Errorf("ls: %+v", got.out)
+	}
+	if got := sluice(t, "", "fs", "stat", "/d/a"); got.status != ExitOK || !strings.Contains(got.out, "Size:") {
+		t.Errorf("stat: %+v", got.out)
+	}
+	if got := sluice(t, "", "fs", "du", "-o", "json", "/d"); !strings.Contains(got.out, `"files": 3`) || !strings.Contains(got.out, `"bytes": 10`) {
+		t.Errorf("du: %s%s", got.out, got.err)
+	}
+	sluice(t, "", "fs", "rm", "/d").want(ExitFailed, "", "not empty")
+	sluice(t, "", "fs", "rm", "-r", "/d", "/none").want(ExitPartial, "", "remove /none")
+	sluice(t, "", "fs", "ls", "/d").want(ExitFailed, "", "list /d")
+}
+
+func TestMounts(t *testing.T) {
+	serve(t)
+	store := t.TempDir()
+	sluice(t, "", "mount", "add", "/nfs", "file://"+store, "--sync-interval", "5s", "--read-only").want(ExitOK, "/nfs is file://"+store+" (ready)\n")
+	if got := sluice(t, "", "mount", "ls"); got.status != ExitOK || !strings.Contains(got.out, "read-only") || !strings.HasPrefix(got.out, "PATH") {
+		t.Errorf("mount ls: %s%s", got.out, got.err)
+	}
+	if got := sluice(t, "", "mount", "update", "/nfs", "--read-only=false", "-o", "json"); !strings.Contains(got.out, `"read_only": false`) || !strings.Contains(got.out, `"sync_interval": "5s"`) {
+		t.Errorf("mount update: %s%s", got.out, got.err)
+	}
+	sluice(t, "", "mount", "update", "/nfs").want(ExitUsage, "", "nothing to change")
+	sluice(t, "", "mount", "add", "/nfs", "file://"+store).want(ExitFailed, "", "mount /nfs", "mounted there")
+	sluice(t, "", "mount", "add", "/x", "file:///no/such/dir").want(ExitFailed, "", "refused")
+	sluice(t, "", "mount", "add", "/x", "file:///", "--mode", "999").want(ExitFailed, "", "mode:")
+	sluice(t, "", "mount", "rm", "/nfs", "/x").want(ExitPartial, "", "unmount /x")
+	sluice(t, "", "mount", "rm", "/nfs").want(ExitFailed, "")
+}
+
+func TestUsage(t *testing.T) {
+	t.Setenv("SLUICE_DATA", t.TempDir())
+	bad := filepath.Join(t.TempDir(), "bad.yaml")
+	if err := os.WriteFile(bad, []byte("s3: {lisen: x}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ args, want string }{
+		{"bogus", "unknown command"}, {"fs", "subcommand"}, {"mount", "subcommand"}, {"fs ls", "arg"}, {"fs ls --colour /", "unknown flag"},
+		{"fs ls -o xml /", "table or json"}, {"fs cp /a", "arg"}, {"fs mv ./a /b", "local"}, {"mount add /x", "arg"},
+		{"mount add /x file:///y --option secret_key", "NAME=VALUE"}, {"serve extra", "unknown command"}, {"serve --s3-lisen=x", "unknown flag"},
+		{"serve --config " + bad, "did you mean s3.listen?"}, {"serve --s3-listen nowhere", "HOST:PORT"}, {"serve --mount /x", "PATH=URI"},
+	} {
+		sluice(t, "", strings.Fields(c.args)...).want(ExitUsage, "", c.want, "--help")
+	}
+	for _, args := range []string{"--help", "help", "", "serve --help", "fs cp --help", "completion bash"} {
+		if got := sluice(t, "", strings.Fields(args)...); got.status != ExitOK || got.out == "" {
+			t.Errorf("%q: status %d, output %q, errors %q", args, got.status, got.out, got.err)
+		}
+	}
+	if got := sluice(t, "", "version"); got.status != ExitOK || !strings.HasPrefix(got.out, "sluice v1 go") {
+		t.Errorf("version: %q", got.out)
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	t.Setenv("SLUICE_DATA", t.TempDir())
+	sluice(t, "", "fs", "ls", "/").want(ExitFailed, "", "no key pair", "SLUICE_ROOT_ACCESS_KEY", "--data")
+	t.Setenv("SLUICE_ROOT_ACCESS_KEY", "AK")
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("hunter22hunter22\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SLUICE_ROOT_SECRET_KEY_FILE", secret)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	t.Setenv(adminURLVariable, "http://"+l.Addr().String())
+	sluice(t, "", "fs", "ls", "/").want(ExitFailed, "", "no answer from the admin API", "sluice serve", adminURLVariable)
+	t.Setenv(adminURLVariable, "not a url")
+	sluice(t, "", "fs", "ls", "/").want(ExitFailed, "", "--admin-url")
+
+	var user, given string
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, given, _ = r.BasicAuth()
+		http.Error(w, "<html>a proxy</html>", 502)
+	}))
+	defer other.Close()
+	sluice(t, "", "fs", "ls", "/", "--admin-url", other.URL).want(ExitFailed, "", "is not the admin API")
+	if user != "AK" || given != "hunter22hunter22" {
+		t.Errorf("sent the key pair %q and %q", user, given)
+	}
+}
+
+func TestServeOnABusyPort(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	got := sluice(t, "", "serve", "--data", filepath.Join(t.TempDir(), "d"), "--s3-listen", l.Addr().String(), "--admin-listen", "off", "--webhdfs-listen", "off")
+	got.want(ExitFailed, "", "s3: "+l.Addr().String()+" is in use by another process", "--s3-listen")
+}
