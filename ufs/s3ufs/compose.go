@@ -42,15 +42,14 @@ func (s *Store) PutPart(
 	if err := s.begin(ctx, op, name, ufs.CheckFile); err != nil {
 		return "", err
 	}
-	var opts []func(*s3.Options)
+	length, sent := &size, func(*s3.Options) {}
 	if _, ok := r.(io.Seeker); !ok {
-		r = io.LimitReader(r, size) // and not an *io.PipeReader, see start
-		opts = append(opts, streamed)
+		r, length, sent = s.stream(io.LimitReader(r, size), size)
 	}
 	out, err := s.client.UploadPart(ctx, &s3.UploadPartInput{
 		Bucket: &s.o.Bucket, Key: s.key(name), UploadId: &id, PartNumber: aws.Int32(int32(number)), //nolint:gosec // ≤ 10,000
-		Body: r, ContentLength: &size,
-	}, opts...)
+		Body: r, ContentLength: length,
+	}, sent)
 	if err != nil {
 		return "", fail(ctx, op, name, err)
 	}

@@ -63,6 +63,9 @@ var byCode = map[string]errs.Kind{
 	"NoSuchBucket":                       errs.Unavailable, // the store is gone, not the file
 	"InvalidPart":                        errs.Invalid,
 	"InvalidPartOrder":                   errs.Invalid,
+	"ObjectParentIsFile":                 errs.NotDir, // versitygw on a file system, and the next two
+	"ExistingObjectIsDirectory":          errs.IsDir,
+	"DirectoryObjectContainsData":        errs.Invalid,
 	"BadDigest":                          errs.BadDigest,
 	"XAmzContentSHA256Mismatch":          errs.Unavailable, // we hash what we send: it was damaged on the way
 	"EntityTooLarge":                     errs.TooLarge,

@@ -115,6 +115,35 @@ func (f *fake) serveObject(w http.ResponseWriter, r *http.Request, name string, 
 	}
 }
 
+// readBody returns the body, which must have the announced length and, if it goes in signed chunks, be closed by an empty
+// one. Signatures are looked for and not verified.
+func readBody(r *http.Request) ([]byte, error) {
+	data, err := io.ReadAll(r.Body)
+	if err == nil && int64(len(data)) != r.ContentLength {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil || r.Header.Get("X-Amz-Content-Sha256") != chunkedHash {
+		return data, err
+	}
+	var out []byte
+	for {
+		head, rest, ok := bytes.Cut(data, []byte("\r\n"))
+		length, signature, signed := strings.Cut(string(head), ";chunk-signature=")
+		n, err := strconv.ParseInt(length, 16, 64)
+		if !ok || !signed || len(signature) != 64 || err != nil || int64(len(rest)) < n+2 {
+			return nil, io.ErrUnexpectedEOF
+		}
+		if n == 0 {
+			break
+		}
+		out, data = append(out, rest[:n]...), rest[n+2:]
+	}
+	if r.Header.Get(sizeHeader) != strconv.Itoa(len(out)) {
+		return nil, io.ErrUnexpectedEOF
+	}
+	return out, nil
+}
+
 func quote(s string) string { return `"` + s + `"` }
 
 // stat describes an object, not a prefix.
@@ -143,8 +172,8 @@ func (f *fake) cond(r *http.Request, name string) (o ufs.CreateOptions, err erro
 }
 
 func (f *fake) putObject(w http.ResponseWriter, r *http.Request, name string) {
-	data, err := io.ReadAll(r.Body)
-	if err != nil || int64(len(data)) != r.ContentLength {
+	data, err := readBody(r)
+	if err != nil {
 		f.fail(w, "IncompleteBody", http.StatusBadRequest)
 		return
 	}
@@ -262,8 +291,8 @@ func (f *fake) copyObject(w http.ResponseWriter, r *http.Request, name string) {
 func (f *fake) putPart(w http.ResponseWriter, r *http.Request, name, id string, q url.Values) {
 	number, _ := strconv.Atoi(q.Get("partNumber"))
 	if r.Header.Get("X-Amz-Copy-Source") == "" {
-		data, err := io.ReadAll(r.Body)
-		if err != nil || int64(len(data)) != r.ContentLength {
+		data, err := readBody(r)
+		if err != nil {
 			f.fail(w, "IncompleteBody", http.StatusBadRequest)
 			return
 		}

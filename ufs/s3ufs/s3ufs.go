@@ -23,7 +23,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
@@ -45,6 +44,8 @@ type Options struct {
 	// Client sends the requests; nil makes one with an own pool of connections. It must not follow redirects: a signed
 	// request belongs to the host it was signed for.
 	Client *http.Client
+
+	backoff time.Duration // longest pause before a retry; 0: 1 s
 }
 
 // Limits of the protocol.
@@ -83,6 +84,9 @@ func Open(o Options) (*Store, error) {
 	if o.Client == nil {
 		o.Client = newClient()
 	}
+	if o.backoff == 0 {
+		o.backoff = time.Second
+	}
 	s := &Store{o: o, prefix: o.Prefix}
 	if s.prefix != "" && !strings.HasSuffix(s.prefix, "/") {
 		s.prefix += "/"
@@ -92,7 +96,10 @@ func Open(o Options) (*Store, error) {
 		// The older services do not know the checksums that the SDK adds by default.
 		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
 		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
-		Retryer:                    retry.NewStandard(func(r *retry.StandardOptions) { r.MaxAttempts = 3 }),
+		Retryer:                    retry.NewStandard(func(r *retry.StandardOptions) { r.MaxAttempts, r.MaxBackoff = 3, o.backoff }),
+	}
+	if !o.Anonymous {
+		so.APIOptions = append(so.APIOptions, hashed)
 	}
 	if o.Endpoint != "" {
 		so.BaseEndpoint = &o.Endpoint
@@ -204,10 +211,3 @@ func (s *Store) begin(
 
 // once turns off the retries of a request that must not be sent twice, or cannot be.
 func once(o *s3.Options) { o.Retryer = aws.NopRetryer{} }
-
-// streamed is for a request whose body can be read only once: it is sent once, and not hashed beforehand. The transport
-// of an https endpoint protects it, and the ETag of the answer tells what arrived.
-func streamed(o *s3.Options) {
-	once(o)
-	o.APIOptions = append(o.APIOptions, v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware)
-}

@@ -2,6 +2,7 @@ package s3ufs
 
 import (
 	"testing"
+	"time"
 
 	"github.com/sluicefs/sluice/ufs"
 	"github.com/sluicefs/sluice/ufs/ufstest"
@@ -12,6 +13,7 @@ func (f *fake) open(t *testing.T, prefix string) *Store {
 	t.Helper()
 	s, err := Open(Options{
 		Bucket: f.bucket, Prefix: prefix, Endpoint: f.URL, AccessKey: "access", SecretKey: "secret", PathStyle: true,
+		backoff: time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)

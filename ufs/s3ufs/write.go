@@ -185,7 +185,11 @@ func (w *writer) commit(ctx context.Context, op string) (ufs.Info, error) {
 	if err != nil {
 		return ufs.Info{}, err
 	}
-	return w.s.facts(ctx, op, w.name, etag, w.n)
+	in, err := w.s.facts(ctx, op, w.name, etag, w.n)
+	if err == nil && in.Size != w.n {
+		err = errs.New(op, w.name, errs.Unavailable, fmt.Sprintf("%d bytes were sent and %d stored", w.n, in.Size))
+	}
+	return in, err
 }
 
 // finish completes the started PutObject, or does it whole.
@@ -306,11 +310,11 @@ func (s *Store) start(ctx context.Context, in *s3.PutObjectInput, size int64) *p
 	ctx, cancel := context.WithCancel(ctx)
 	r, w := io.Pipe()
 	p := &put{cancel: cancel, pipe: w, done: make(chan struct{})}
-	// The SDK sends the body of an *io.PipeReader chunked, which S3 refuses: the type is hidden from it.
-	in.Body, in.ContentLength = struct{ io.Reader }{r}, &size
+	var sent func(*s3.Options)
+	in.Body, in.ContentLength, sent = s.stream(r, size)
 	go func() {
 		defer close(p.done)
-		out, err := s.client.PutObject(ctx, in, streamed)
+		out, err := s.client.PutObject(ctx, in, sent)
 		if err == nil {
 			p.etag = unquote(out.ETag)
 		}

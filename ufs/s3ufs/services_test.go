@@ -1,0 +1,129 @@
+package s3ufs
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
+
+	"github.com/sluicefs/sluice/ufs"
+	"github.com/sluicefs/sluice/ufs/ufstest"
+)
+
+// opener returns a function that opens stores at endpoint, each below a prefix of its own.
+func opener(t *testing.T, endpoint, access, secret string) func(t *testing.T) ufs.Store {
+	t.Helper()
+	const bucket = "suite"
+	open := func(t *testing.T, prefix string) *Store {
+		s, err := Open(Options{
+			Bucket: bucket, Prefix: prefix, Endpoint: endpoint, AccessKey: access, SecretKey: secret, PathStyle: true,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		return s
+	}
+	name := bucket
+	if _, err := open(t, "").client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &name}); err != nil {
+		t.Fatal(err)
+	}
+	var n atomic.Int32
+	return func(t *testing.T) ufs.Store {
+		s := open(t, fmt.Sprintf("t%d", n.Add(1)))
+		if err := s.Probe(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+}
+
+func TestGofakes3(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short")
+	}
+	server := httptest.NewServer(gofakes3.New(s3mem.New()).Server())
+	t.Cleanup(server.Close)
+	ufstest.Run(t, opener(t, server.URL, "access", "secret"), gofakes3Deviations...)
+}
+
+var gofakes3Deviations = []ufstest.Deviation{
+	{Test: "Names/names are byte-exact", Reason: "ignores encoding-type=url, so that control characters are lost in XML"},
+	{Test: "Create/attributes are kept", Reason: "keeps no Cache-Control and Content-Language"},
+	{Test: "Create/SetAttr before Commit replaces attributes", Reason: "keeps no Cache-Control and Content-Language"},
+	{Test: "Create/Commit returns the facts Stat has", Reason: "a multipart upload has two ETags, from Complete and from HEAD"},
+	{Test: "Copy/bytes and attributes", Reason: "merges the metadata where it should replace them"},
+	{Test: "SetAttr/attributes change, bytes do not", Reason: "merges the metadata where it should replace them"},
+	{Test: "Compose/a file of parts", Reason: "has no UploadPartCopy"},
+}
+
+// TestVersitygw runs the suite against a gateway in a process of its own, if its binary is in PATH or $SLUICE_CACHE.
+func TestVersitygw(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short")
+	}
+	binary, err := exec.LookPath("versitygw")
+	if err != nil {
+		binary = filepath.Join(os.Getenv("SLUICE_CACHE"), "versitygw")
+		if _, err := os.Stat(binary); err != nil {
+			t.Skip("versitygw is neither in PATH nor in $SLUICE_CACHE")
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	_ = l.Close()
+	ctx, stop := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, binary, "--port", addr, "--access", "access", "--secret", "secretsecret", "--quiet",
+		"posix", t.TempDir())
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stop()
+		_ = cmd.Wait()
+	})
+	await(t, addr)
+	ufstest.Run(t, opener(t, "http://"+addr, "access", "secretsecret"), versitygwDeviations...)
+}
+
+// On a file system it cannot hold every S3 key.
+var versitygwDeviations = []ufstest.Deviation{
+	{Test: "Names/names are byte-exact", Reason: "ignores encoding-type=url, so that control characters are lost in XML"},
+	{Test: "Names/a file and a directory of one name stand side by side", Reason: "a name is a file or a directory"},
+	{Test: "Names/odd segments are segments", Reason: "file systems have no such names"},
+	{Test: "List/flat: every key at any depth", Reason: "a name is a file or a directory"},
+}
+
+// await returns when something listens at addr.
+func await(t *testing.T, addr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var d net.Dialer
+		if c, err := d.DialContext(ctx, "tcp", addr); err == nil {
+			_ = c.Close()
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("nothing listens at %s", addr)
+		}
+	}
+}
