@@ -221,7 +221,7 @@ func (g *gateway) openNamespace(ctx context.Context) error {
 		host = cmp.Or(g.cfg.WebHDFS.Advertise, l.Addr().String())
 	}
 	g.ns, err = namespace.Open(ctx, namespace.Options{
-		KV: g.etcd.KV(), Cache: g.cache, Root: g.observed("/", root), OpenStore: g.openStore, Member: hostname(),
+		KV: g.etcd.KV(), Cache: g.cache, Root: g.observed("root", root), OpenStore: g.openStore, Member: hostname(),
 		Superuser: g.user, Supergroup: supergroup, SyncInterval: time.Duration(g.cfg.SyncInterval), Host: host, Logger: g.log,
 	})
 	if err != nil {

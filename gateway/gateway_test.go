@@ -3,12 +3,18 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -141,7 +147,7 @@ func TestServeAndRestart(t *testing.T) {
 	p.want(201, "", "PUT", p.WebHDFS+"/webhdfs/v1/d/f?op=CREATE&data=true&user.name="+currentUser(), "over one protocol")
 	p.want(200, "over one protocol", "GET", p.Admin+"/api/v1/fs/content?path=/d/f", "")
 	metrics := p.want(200, `sluice_requests_total{code="201",op="CREATE",proto="webhdfs"} 1`, "GET", p.Admin+"/metrics", "")
-	for _, name := range []string{`sluice_cache_used_bytes{medium="ssd",tier="0"}`, `sluice_cache_pages_total{result="hit"}`, `sluice_cache_pages_total{result="miss"}`, "sluice_journal_records_total", `sluice_ufs_calls_total{kind="ok",mount="/",op="Create"}`} {
+	for _, name := range []string{`sluice_cache_used_bytes{medium="ssd",tier="0"}`, `sluice_cache_pages_total{result="hit"}`, `sluice_cache_pages_total{result="miss"}`, "sluice_journal_records_total", `sluice_ufs_calls_total{kind="ok",op="Create",store="root"}`} {
 		if !strings.Contains(metrics, name) {
 			t.Errorf("metrics lack %s", name)
 		}
@@ -509,5 +515,58 @@ func TestTiers(t *testing.T) {
 	c.Cache.Tiers = want
 	if got, _, err := tiers(c); err != nil || cmp.Diff(want, got) != "" {
 		t.Errorf("configured: %v, %v", got, err)
+	}
+}
+
+// writeCertificate makes a certificate for name and its key.
+func writeCertificate(t *testing.T, files config.TLS, name string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{files.Cert: {Type: "CERTIFICATE", Bytes: cert}, files.Key: {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestCertificateReload(t *testing.T) {
+	dir := t.TempDir()
+	files := config.TLS{Cert: filepath.Join(dir, "c.pem"), Key: filepath.Join(dir, "k.pem")}
+	if _, err := newCertificate(files); err == nil || !strings.Contains(err.Error(), files.Cert) {
+		t.Errorf("without files: got %v, want an error naming them", err)
+	}
+	writeCertificate(t, files, "first")
+	c, err := newCertificate(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := func() string {
+		got, err := c.config().GetCertificate(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Leaf.DNSNames[0]
+	}
+	writeCertificate(t, files, "second")
+	if err := c.reload(); err != nil || served() != "second" {
+		t.Errorf("after a reload it serves %s, %v; want second", served(), err)
+	}
+	if err := os.WriteFile(files.Key, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.reload(); err == nil || served() != "second" {
+		t.Errorf("after a reload of a broken key it serves %s, %v; want second and an error", served(), err)
 	}
 }

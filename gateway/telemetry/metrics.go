@@ -21,7 +21,7 @@ import (
 )
 
 // Metrics are the numbers of one process. Every label has a closed set of values: protocols, operation names of route
-// tables, statuses, error kinds, mount points; never a path or a name that a client chose. It is safe for concurrent use.
+// tables, statuses, error kinds, stores; never a path or a name that a client chose. It is safe for concurrent use.
 type Metrics struct {
 	ctx      context.Context // carries nothing; the library asks for one with each measurement
 	provider *sdk.MeterProvider
@@ -77,7 +77,7 @@ func (m *Metrics) instruments() (err error) {
 	m.requests = counter("sluice_requests_total", "Requests served, by protocol, operation and status.")
 	m.duration = histogram("sluice_request_duration_seconds", "Time from a request's headers to the end of its response.")
 	m.sent = counter("sluice_response_bytes_total", "Bytes of response bodies sent.")
-	m.calls = counter("sluice_ufs_calls_total", "Calls of under-stores, by mount, operation and kind of error.")
+	m.calls = counter("sluice_ufs_calls_total", "Calls of under-stores, by store, operation and kind of error.")
 	m.callTime = histogram("sluice_ufs_call_duration_seconds", "Duration of calls of under-stores.")
 	m.moved = counter("sluice_ufs_bytes_total", "Bytes read from and written to under-stores.")
 	return err
@@ -125,15 +125,15 @@ func statusLabel(status int) string {
 	return strconv.Itoa(status)
 }
 
-// StoreCall counts one call of the store mounted at mount: its operation, the bytes it moved, the time it took and how it
+// StoreCall counts one call of a store: its operation, the bytes it moved, the time it took and how it
 // ended.
-func (m *Metrics) StoreCall(mount, op string, bytes int64, d time.Duration, err error) {
+func (m *Metrics) StoreCall(store, op string, bytes int64, d time.Duration, err error) {
 	kind := "ok"
 	if err != nil {
 		kind = errs.KindOf(err).Error()
 	}
-	byOp := m.labels([6]string{"mount", mount, "op", op})
-	m.calls.Add(m.ctx, 1, m.labels([6]string{"mount", mount, "op", op, "kind", kind}))
+	byOp := m.labels([6]string{"store", store, "op", op})
+	m.calls.Add(m.ctx, 1, m.labels([6]string{"store", store, "op", op, "kind", kind}))
 	m.callTime.Record(m.ctx, d.Seconds(), byOp)
 	if bytes > 0 {
 		m.moved.Add(m.ctx, bytes, byOp)

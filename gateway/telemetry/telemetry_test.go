@@ -49,8 +49,8 @@ func TestMetrics(t *testing.T) {
 	s3("GetObject", 200, 17, time.Millisecond)
 	s3("GetObject", 200, 3, time.Millisecond)
 	s3("", 400, 0, time.Millisecond)
-	m.StoreCall("/lake/", "Open", 5, time.Second, nil)
-	m.StoreCall("/lake/", "Open", 0, time.Second, errs.Unavailable)
+	m.StoreCall("s3://lake", "Open", 5, time.Second, nil)
+	m.StoreCall("s3://lake", "Open", 0, time.Second, errs.Unavailable)
 	both := func(report func(int64, Labels)) { report(42, Labels{"tier": "mem"}); report(43, Labels{"tier": "ssd"}) }
 	if err := m.Gauge("sluice_cache_bytes", "Bytes kept.", both); err != nil {
 		t.Fatal(err)
@@ -67,9 +67,9 @@ func TestMetrics(t *testing.T) {
 		`sluice_requests_total{code="400",op="unknown",proto="s3"} 1`,
 		`sluice_response_bytes_total{op="GetObject",proto="s3"} 20`,
 		`sluice_request_duration_seconds_count{op="GetObject",proto="s3"} 2`,
-		`sluice_ufs_calls_total{kind="ok",mount="/lake/",op="Open"} 1`,
-		`sluice_ufs_calls_total{kind="temporarily unavailable",mount="/lake/",op="Open"} 1`,
-		`sluice_ufs_bytes_total{mount="/lake/",op="Open"} 5`,
+		`sluice_ufs_calls_total{kind="ok",op="Open",store="s3://lake"} 1`,
+		`sluice_ufs_calls_total{kind="temporarily unavailable",op="Open",store="s3://lake"} 1`,
+		`sluice_ufs_bytes_total{op="Open",store="s3://lake"} 5`,
 		`sluice_cache_bytes{tier="mem"} 42`, `sluice_cache_bytes{tier="ssd"} 43`, `sluice_cache_hits_total 7`, `go_goroutines`,
 	} {
 		if !strings.Contains(got, want) {
