@@ -118,7 +118,7 @@ func inodeMode(m uint32, st *unix.Stat_t) uint32 {
 func (s *Store) info(name string, st *unix.Stat_t, a ufs.Attr, full bool) ufs.Info {
 	in := ufs.Info{
 		Name: name, Dir: st.Mode&unix.S_IFMT == unix.S_IFDIR, Marker: a.Marker, ModTime: time.Unix(st.Mtim.Unix()),
-		Version: version(st), Full: full, Attr: a, ETag: a.ETag, Owner: a.Owner, Group: a.Group, Mode: a.Mode,
+		Version: versionOf(st), Full: full, Attr: a, ETag: a.ETag, Owner: a.Owner, Group: a.Group, Mode: a.Mode,
 	}
 	if !in.Dir {
 		in.Size = st.Size
@@ -135,8 +135,8 @@ func (s *Store) info(name string, st *unix.Stat_t, a ufs.Attr, full bool) ufs.In
 	return in
 }
 
-// version returns what changes with every change of a file's bytes or inode.
-func version(st *unix.Stat_t) string {
+// versionOf returns what changes with every change of a file's bytes or inode.
+func versionOf(st *unix.Stat_t) string {
 	return fmt.Sprintf("%x.%x.%x.%x.%x", st.Dev, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano())
 }
 

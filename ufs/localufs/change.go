@@ -160,14 +160,20 @@ func (s *Store) SetAttr(ctx context.Context, name, version string, attr ufs.Attr
 		return ufs.Info{}, missing(op, name, err)
 	}
 	defer closeFD(fd)
-	in, err := s.describe(op, name, fd, true)
+	var before unix.Stat_t
+	if err := unix.Fstat(fd, &before); err != nil {
+		return ufs.Info{}, classify(op, name, err)
+	}
 	switch {
-	case err != nil:
-		return ufs.Info{}, err
-	case version != "" && in.Version != version:
+	case !isKind(&before, ufs.IsDir(name)):
+		return ufs.Info{}, errs.E(op, name, errs.NotExist, nil)
+	case version != "" && versionOf(&before) != version:
 		return ufs.Info{}, errs.New(op, name, errs.Precondition, "the name is another version")
 	}
-	if err := s.keep(fd, attr); err != nil {
+	err = s.keepingBytes(&before,
+		func() error { return s.keep(fd, attr) },
+		func(st *unix.Stat_t) error { return unix.Fstat(fd, st) })
+	if err != nil {
 		return ufs.Info{}, classify(op, name, err)
 	}
 	return s.describe(op, name, fd, true)
@@ -243,10 +249,11 @@ func (s *Store) renameAt(op string, src, dst place, from, to string, replace boo
 	case !replace:
 		return errs.E(op, to, errs.Exist, nil)
 	}
-	if replace {
-		err = unix.Renameat(src.dir, src.base, dst.dir, dst.base)
-	} else if err = unix.Renameat2(src.dir, src.base, dst.dir, dst.base, unix.RENAME_NOREPLACE); lacks(err) {
-		err = unix.Renameat(src.dir, src.base, dst.dir, dst.base) // judged just before
+	err = unix.Fstatat(src.dir, src.base, &there, unix.AT_SYMLINK_NOFOLLOW)
+	if err == nil {
+		err = s.keepingBytes(&there,
+			func() error { return rename(src, dst, replace) },
+			func(st *unix.Stat_t) error { return unix.Fstatat(dst.dir, dst.base, st, unix.AT_SYMLINK_NOFOLLOW) })
 	}
 	switch {
 	case replace && errors.Is(err, unix.EEXIST):
@@ -257,6 +264,17 @@ func (s *Store) renameAt(op string, src, dst place, from, to string, replace boo
 		return moved(op, to, err)
 	}
 	return s.dropLink(op, src, dst, from)
+}
+
+// rename renames the entry at src to dst, which is there only if replace is set.
+func rename(src, dst place, replace bool) error {
+	if !replace {
+		err := unix.Renameat2(src.dir, src.base, dst.dir, dst.base, unix.RENAME_NOREPLACE)
+		if !lacks(err) {
+			return err
+		}
+	}
+	return unix.Renameat(src.dir, src.base, dst.dir, dst.base) // what is there has been judged just before
 }
 
 // dropLink removes the old name if it is still there: rename(2) does nothing if both names are links of one file.

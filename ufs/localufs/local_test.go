@@ -230,9 +230,19 @@ func TestReaderSeesChanges(t *testing.T) {
 		change func(st unix.Stat_t)
 		want   errs.Kind
 	}{
-		"untouched": {func(unix.Stat_t) {}, errs.Other},
-		"removed":   {func(unix.Stat_t) { must(t, os.Remove(name())) }, errs.Other},
-		"replaced":  {func(unix.Stat_t) { write(t, s, "a", "other", ufs.CreateOptions{}) }, errs.Other},
+		"untouched":            {func(unix.Stat_t) {}, errs.Other},
+		"removed":              {func(unix.Stat_t) { must(t, os.Remove(name())) }, errs.Other},
+		"replaced":             {func(unix.Stat_t) { write(t, s, "a", "other", ufs.CreateOptions{}) }, errs.Other},
+		"renamed by the store": {func(unix.Stat_t) { must(t, s.Rename(t.Context(), "a", "b", true)) }, errs.Other},
+		"given attributes by the store": {func(unix.Stat_t) {
+			_, err := s.SetAttr(t.Context(), "a", "", ufs.Attr{Mode: 0o600})
+			must(t, errors.Join(err, s.Rename(t.Context(), "a", "b", true)))
+		}, errs.Other},
+		"renamed by another": {func(unix.Stat_t) { must(t, os.Rename(name(), name()+"2")) }, errs.Precondition},
+		"changed by another, and then renamed by the store": {func(st unix.Stat_t) {
+			must(t, os.Chmod(name(), 0o600))
+			must(t, s.Rename(t.Context(), "a", "b", true))
+		}, errs.Precondition},
 		"truncated": {func(unix.Stat_t) { must(t, os.Truncate(name(), 2)) }, errs.Precondition},
 		"rewritten with size and time restored": {func(st unix.Stat_t) {
 			f, err := os.OpenFile(name(), os.O_WRONLY, 0)

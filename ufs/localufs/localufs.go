@@ -51,6 +51,7 @@ type Store struct {
 
 	mu        sync.Mutex
 	unsettled map[string]chan struct{} // directories that are visible and not yet durable, see settle
+	own       ownChanges
 }
 
 // Open returns the store in the directory root. Errors: errs.NotExist, errs.NotDir, errs.Permission; errs.Unsupported on
@@ -164,8 +165,8 @@ func (s *Store) lock(names ...string) (unlock func()) {
 	}
 }
 
-// unsettle marks the directory dir as visible before it is durable, until the returned function is called. It waits for
-// an earlier mark.
+// unsettle marks the directory dir as visible before it is durable, or what else is between two states, until the returned
+// function is called. It waits for an earlier mark.
 func (s *Store) unsettle(dir string) (settled func()) {
 	for {
 		s.mu.Lock()
@@ -194,11 +195,16 @@ func (s *Store) settle(dir string) {
 		if dir[i] != '/' {
 			continue
 		}
-		s.mu.Lock()
-		pending, ok := s.unsettled[dir[:i+1]]
-		s.mu.Unlock()
-		if ok {
-			<-pending
-		}
+		s.await(dir[:i+1])
+	}
+}
+
+// await returns when mark, if it is set, is taken back.
+func (s *Store) await(mark string) {
+	s.mu.Lock()
+	pending, ok := s.unsettled[mark]
+	s.mu.Unlock()
+	if ok {
+		<-pending
 	}
 }

@@ -94,7 +94,7 @@ func (s *Store) list(ctx context.Context, op, dir, after string, flat bool, yiel
 	if err != nil {
 		return classify(op, dir, err)
 	}
-	for _, name := range s.names0(op, dir, after, entries) {
+	for _, name := range s.children(op, dir, after, entries) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -111,8 +111,8 @@ func (s *Store) list(ctx context.Context, op, dir, after string, flat bool, yiel
 	return nil
 }
 
-// names0 returns the full names greater than after of the entries that are files and directories, in order.
-func (s *Store) names0(op, dir, after string, entries []fs.DirEntry) []string {
+// children returns the full names greater than after of those entries that are files and directories, in order.
+func (s *Store) children(op, dir, after string, entries []fs.DirEntry) []string {
 	names := make([]string, 0, len(entries))
 	for _, e := range entries {
 		name := dir + e.Name()
@@ -184,7 +184,7 @@ func (s *Store) openFile(op, name, want string) (*reader, error) {
 	if err != nil {
 		return nil, missing(op, name, err)
 	}
-	r := &reader{name: name, f: os.NewFile(uintptr(fd), name)}
+	r := &reader{s: s, name: name, f: os.NewFile(uintptr(fd), name)}
 	switch err := unix.Fstat(fd, &r.st); {
 	case err != nil:
 		_ = r.Close()
@@ -192,7 +192,7 @@ func (s *Store) openFile(op, name, want string) (*reader, error) {
 	case !isKind(&r.st, false):
 		_ = r.Close()
 		return nil, errs.E(op, name, errs.NotExist, nil)
-	case want != "" && version(&r.st) != want:
+	case want != "" && versionOf(&r.st) != want:
 		_ = r.Close()
 		return nil, errs.New(op, name, errs.Precondition, "the file is another version")
 	}
@@ -201,6 +201,7 @@ func (s *Store) openFile(op, name, want string) (*reader, error) {
 
 // reader reads a span of an open file. It ends with the ctx it was opened with.
 type reader struct {
+	s        *Store
 	ctx      context.Context
 	name     string
 	f        *os.File
@@ -232,15 +233,24 @@ func (r *reader) Read(p []byte) (int, error) {
 }
 
 // Check implements ufs.Checker. A file that was unlinked or replaced while open is still whole: its ctime changes with its
-// link count.
+// link count. So is one that this store has renamed or given other attributes.
 func (r *reader) Check() error {
 	const op = "localufs.Check"
 	var st unix.Stat_t
 	if err := unix.Fstat(int(r.f.Fd()), &st); err != nil {
 		return classify(op, r.name, err)
 	}
-	if !sameFile(&r.st, &st) || st.Ctim != r.st.Ctim && st.Nlink >= r.st.Nlink {
-		return errs.New(op, r.name, errs.Precondition, "the file was changed while it was read")
+	changed := errs.New(op, r.name, errs.Precondition, "the file was changed while it was read")
+	if !sameFile(&r.st, &st) {
+		return changed
+	}
+	if st.Ctim == r.st.Ctim || st.Nlink < r.st.Nlink {
+		return nil
+	}
+	i := inodeOf(&st)
+	r.s.await(i.mark())
+	if err := unix.Fstat(int(r.f.Fd()), &st); err != nil || !sameFile(&r.st, &st) || !r.s.own.joins(i, r.st.Ctim, st.Ctim) {
+		return changed
 	}
 	return nil
 }

@@ -268,7 +268,7 @@ func (w *writer) awaited(p place) (*unix.Stat_t, error) {
 		return nil, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
-		if version(&st) != w.o.IfVersion {
+		if versionOf(&st) != w.o.IfVersion {
 			return nil, nil
 		}
 		return &st, nil
@@ -302,7 +302,7 @@ func (s *Store) Append(ctx context.Context, name, version string, attr ufs.Attr)
 		return nil, err
 	}
 	defer src.Close() //nolint:errcheck // only read
-	return s.stageCopy(ctx, op, src, name, ufs.CreateOptions{Attr: attr, IfVersion: versionOf(src)})
+	return s.stageCopy(ctx, op, src, name, ufs.CreateOptions{Attr: attr, IfVersion: versionOf(&src.st)})
 }
 
 // Copy implements ufs.Copier.
@@ -328,8 +328,6 @@ func (s *Store) Copy(ctx context.Context, from, version, to string, attr *ufs.At
 	}
 	return w.Commit(ctx)
 }
-
-func versionOf(r *reader) string { return version(&r.st) }
 
 // stageCopy stages a copy of src for name.
 func (s *Store) stageCopy(
