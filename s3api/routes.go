@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/gorilla/mux"
 )
 
 // A handler serves one operation. It has written the whole response if it returns nil; if it returns an error it has
@@ -148,21 +150,29 @@ func routes() []route {
 	}
 }
 
-// router is the table, indexed.
+// router is the table as gorilla/mux routes, one mux.Router for each resource: what a request's host and path name is
+// decided before, from the raw request line, since a key may look like anything.
 type router struct {
-	rows map[string][3][]route // by method, then resource
-	sub  [3]map[string]bool    // the parameters that select an operation, by resource
+	on  [3]*mux.Router
+	row map[*mux.Route]*route
+	sub [3]map[string]bool // the parameters that select an operation, by resource
 }
 
 func newRouter(table []route) *router {
-	rt := &router{rows: map[string][3][]route{}}
-	for i := range rt.sub {
-		rt.sub[i] = map[string]bool{}
+	rt := &router{row: map[*mux.Route]*route{}}
+	var methods [3]map[string]*mux.Router
+	for on := range rt.on {
+		rt.on[on] = mux.NewRouter().SkipClean(true).UseEncodedPath()
+		rt.sub[on], methods[on] = map[string]bool{}, map[string]*mux.Router{}
 	}
-	for _, row := range table {
-		lists := rt.rows[row.method]
-		lists[row.on] = append(lists[row.on], row)
-		rt.rows[row.method] = lists
+	for i := range table {
+		row := &table[i]
+		of := methods[row.on][row.method]
+		if of == nil {
+			of = rt.on[row.on].Methods(row.method).Subrouter()
+			methods[row.on][row.method] = of
+		}
+		rt.row[of.Name(row.op).MatcherFunc(rt.matcher(row))] = row
 		if key, _, _ := strings.Cut(row.query, "&"); key != "" && !strings.Contains(key, "=") {
 			rt.sub[row.on][key] = true
 		}
@@ -170,19 +180,22 @@ func newRouter(table []route) *router {
 	return rt
 }
 
-// find returns the row that serves the request. A parameter that selects an operation never reaches the catch-all of
-// another method: DELETE ?acl does not delete the bucket. Errors: MethodNotAllowed.
-func (rt *router) find(method string, on resource, query url.Values, h http.Header) (*route, error) {
-	rows := rt.rows[method][on]
-	for i := range rows {
-		row := &rows[i]
-		if !hasQuery(query, row.query) || row.header != "" && len(h[row.header]) == 0 {
-			continue
+// matcher matches the requests that have the row's query, which is parsed in Form, and its header. A parameter that
+// selects an operation never reaches the catch-all of another method: DELETE ?acl does not delete the bucket.
+func (rt *router) matcher(row *route) mux.MatcherFunc {
+	return func(r *http.Request, _ *mux.RouteMatch) bool {
+		return hasQuery(r.Form, row.query) && (row.header == "" || len(r.Header[row.header]) > 0) &&
+			!(row.query == "" && rt.selects(row.on, r.Form))
+	}
+}
+
+// find returns the row that serves the request, whose parsed query is in Form. Errors: MethodNotAllowed.
+func (rt *router) find(r *http.Request, on resource) (*route, error) {
+	var m mux.RouteMatch
+	if rt.on[on].Match(r, &m) {
+		if row := rt.row[m.Route]; row != nil {
+			return row, nil
 		}
-		if row.query == "" && rt.selects(on, query) {
-			break
-		}
-		return row, nil
 	}
 	return nil, errMethodNotAllowed
 }

@@ -177,7 +177,8 @@ func (s *Server) serve(r *request) error {
 			return invalidArgument("query", "", "The query string is not URL-encoded.")
 		}
 	}
-	row, unrouted := s.router.find(r.http.Method, r.on, r.query, r.http.Header)
+	r.http.Form = r.query // parsed once, and never by net/http, which would read a form out of the body
+	row, unrouted := s.router.find(r.http, r.on)
 	r.route = row
 	if err := s.authenticate(r); err != nil {
 		return err

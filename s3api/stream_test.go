@@ -144,7 +144,7 @@ func BenchmarkGetObject(b *testing.B) {
 		if r.target, err = parseTarget(hr, "s3.test"); err != nil {
 			b.Fatal(err)
 		}
-		if r.route, err = s.router.find("GET", r.on, nil, hr.Header); err != nil {
+		if r.route, err = s.router.find(hr, r.on); err != nil {
 			b.Fatal(err)
 		}
 		if r.dir, err = s.bucketPath(r.bucket); err != nil {
