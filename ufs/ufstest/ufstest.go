@@ -68,6 +68,14 @@ type fixture struct {
 
 func (f fixture) ctx() context.Context { return f.Context() }
 
+// large is a number of bytes that no driver keeps in memory: S3's collects up to 8 MiB.
+func (f fixture) large() int {
+	if f.s.Features().Kind == "s3" {
+		return 9<<20 + 7
+	}
+	return 2<<20 + 7
+}
+
 func (f fixture) put(name, data string) ufs.Info {
 	f.Helper()
 	return f.putWith(name, data, ufs.CreateOptions{})

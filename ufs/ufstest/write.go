@@ -79,7 +79,7 @@ var createTests = []entry{
 		f.wantGone("a")
 	}},
 	{"sizes around the buffers, announced or not", nil, func(f fixture) {
-		for _, size := range []int{0, 1, 1<<16 - 1, 1 << 16, 1<<20 - 1, 1 << 20, 1<<20 + 1, 9<<20 + 7} {
+		for _, size := range []int{0, 1, 1<<16 - 1, 1 << 16, 1<<20 - 1, 1 << 20, 1<<20 + 1, f.large()} {
 			data := pattern(size)
 			for _, announced := range []int64{int64(size), -1} {
 				w, err := f.s.Create(f.ctx(), "d/a", announced, ufs.CreateOptions{})
@@ -229,7 +229,7 @@ var createTests = []entry{
 		wantAttr(f, "stat", f.stat("a"), want)
 	}},
 	{"Commit returns the facts Stat has", nil, func(f fixture) {
-		for _, size := range []int{3, 9 << 20} {
+		for _, size := range []int{3, f.large()} {
 			for _, announced := range []int64{int64(size), -1} {
 				in := f.commit(f.create("a", pattern(size), announced, ufs.CreateOptions{}))
 				if got := f.stat("a"); got.Version != in.Version || got.ETag != in.ETag || got.Size != in.Size {
@@ -346,7 +346,7 @@ var removeTests = []entry{
 
 var stagingTests = []entry{
 	{"staging is never listed", nil, func(f fixture) {
-		w := f.create("a", strings.Repeat("x", 9<<20), -1, ufs.CreateOptions{})
+		w := f.create("a", strings.Repeat("x", f.large()), -1, ufs.CreateOptions{})
 		f.wantList("", "", false)
 		if f.s.Features().Flat {
 			f.wantList("", "", true)
@@ -359,13 +359,13 @@ var stagingTests = []entry{
 	}},
 	{"CleanStaging leaves open writers and files alone", nil, func(f fixture) {
 		f.put("a", "x")
-		w := f.create("b", strings.Repeat("x", 9<<20), -1, ufs.CreateOptions{})
+		w := f.create("b", strings.Repeat("x", f.large()), -1, ufs.CreateOptions{})
 		if err := f.s.CleanStaging(f.ctx(), func(string) bool { return false }); err != nil {
 			f.Fatal(err)
 		}
 		f.commit(w)
 		f.wantList("", "", false, "a", "b")
-		f.wantData("b", strings.Repeat("x", 9<<20))
+		f.wantData("b", strings.Repeat("x", f.large()))
 	}},
 	{"Close is idempotent", nil, func(f fixture) {
 		if err := errors.Join(f.s.Close(), f.s.Close()); err != nil {
