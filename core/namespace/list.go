@@ -194,12 +194,32 @@ func (n *Namespace) pages(ctx context.Context, dir core.Path, q *meta.Query, sho
 		if need == nil {
 			continue
 		}
+		if need.Pending != "" {
+			if err := n.settled(ctx, dir, need); err != nil {
+				return err
+			}
+			continue
+		}
 		stuck++
 		if err := n.fill(ctx, dir, *need, q.NotBefore(need.Store, need.Dir)); err != nil {
 			return err
 		}
 	}
 	return errs.New("namespace.List", dir.String(), errs.Conflict, "the directory changes faster than it can be listed; try again")
+}
+
+// settled waits for the change under way of a name of which nothing else is known.
+func (n *Namespace) settled(ctx context.Context, dir core.Path, need *meta.Need) error {
+	m := n.mountOf(need.Store)
+	if m == nil {
+		return errs.New("namespace.List", dir.String(), errs.Unavailable, "the mount is gone")
+	}
+	select {
+	case <-m.derived.Settled(need.Pending):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 func (n *Namespace) fill(ctx context.Context, dir core.Path, need meta.Need, since time.Time) error {

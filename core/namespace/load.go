@@ -92,56 +92,84 @@ func (n *Namespace) loadList(ctx context.Context, m *mounted, need meta.Need, di
 				break
 			}
 		}
+		l := &listed{rows: make(map[string]*meta.Row, len(rows)), after: need.After, last: last, complete: complete, deep: flat, dirs: m.features.Dirs}
+		for i := range rows {
+			l.rows[rows[i].Name] = &rows[i].Row
+		}
 		if flat {
 			f.ListFlat(need.Dir, need.After, last, rows, complete)
-			return nil
+		} else {
+			f.List(need.Dir, need.After, last, rows, complete)
 		}
-		f.List(need.Dir, need.After, last, rows, complete)
-		return n.reconcileDir(ctx, m, need, dir, rows, last, complete)
+		return n.reconcileListed(ctx, need, dir, l)
 	})
 }
 
-// reconcileDir compares the overlay's entries of a directory with what a listing of it said. Those that differ are looked
-// at again one by one, under their lock.
-func (n *Namespace) reconcileDir(ctx context.Context, m *mounted, need meta.Need, dir core.Path, rows []meta.NamedRow, last string, complete bool) error {
-	listed := make(map[string]*meta.Row, len(rows))
-	for i := range rows {
-		listed[rows[i].Name] = &rows[i].Row
-	}
-	var differ []core.Path
+// reconcileListed compares the overlay's entries of a directory, or with need.Flat of everything below it, with what a
+// listing said. Those that differ are looked at again one by one, under their lock.
+func (n *Namespace) reconcileListed(ctx context.Context, need meta.Need, dir core.Path, l *listed) error {
 	now := time.Now()
 	pl := n.walk(dir)
 	id, ok := pl.dirID()
 	if !ok {
 		return nil
 	}
-	type same struct{ edge, version string }
-	var unchanged []same
-	n.tree.View(func(v meta.View) {
-		for edge, e := range v.Children(id, "") {
-			key := need.Dir + edge
-			if key <= need.After || !complete && key > last || e.StoreKey != "" {
-				continue
-			}
-			row := listed[key]
-			switch {
-			case e.Class == meta.Persisted && row != nil && sameVersion(e.Version, row.Version):
-				unchanged = append(unchanged, same{edge, e.Version})
-			case e.Class == meta.Persisted,
-				e.Class == meta.Directory && m.features.Dirs && row == nil && !e.Mount && e.Base.Kind == meta.Inherit:
-				differ = append(differ, dir.Child(edge))
-			}
-		}
-	})
-	for _, u := range unchanged {
-		n.tree.MarkChecked(id, u.edge, u.version, now)
+	n.tree.View(func(v meta.View) { l.compare(v, id, need.Dir, dir) })
+	for _, u := range l.same {
+		n.tree.MarkChecked(u.dir, u.edge, u.version, now)
 	}
-	for _, p := range differ {
+	for _, p := range l.differ {
 		if err := n.reconcile(ctx, p, false); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// listed is a store's listing of the names after the name after up to the name last, or of all if it is complete.
+type listed struct {
+	rows        map[string]*meta.Row
+	after, last string
+	complete    bool
+	deep, dirs  bool // it is flat; the store has real directories
+
+	same   []checked
+	differ []core.Path
+}
+
+// checked is an entry that is what the store has.
+type checked struct {
+	dir           meta.DirID
+	edge, version string
+}
+
+// compare sorts the entries of the directory id, whose store name is key, into those that differ and those that do not.
+func (l *listed) compare(v meta.View, id meta.DirID, key string, path core.Path) {
+	for edge, e := range v.Children(id, "") {
+		name := key + edge
+		if !l.complete && name > l.last {
+			return
+		}
+		if e.Class == meta.Directory {
+			if e.Mount || e.Base.Kind != meta.Inherit {
+				continue
+			}
+			if l.deep {
+				l.compare(v, e.Dir, name, path.Child(edge))
+			} else if l.dirs && name > l.after && l.rows[name] == nil {
+				l.differ = append(l.differ, path.Child(edge))
+			}
+			continue
+		}
+		if name <= l.after || e.Class != meta.Persisted || e.StoreKey != "" {
+			continue
+		}
+		if row := l.rows[name]; row != nil && sameVersion(e.Version, row.Version) {
+			l.same = append(l.same, checked{id, edge, e.Version})
+		} else {
+			l.differ = append(l.differ, path.Child(edge))
+		}
+	}
 }
 
 // dirID returns the overlay id of the directory at pl.

@@ -57,7 +57,7 @@ func (n *Namespace) mayRename(ctx context.Context, from *node, to core.Path, o c
 	if from.dir() && from.path != to && from.path.Contains(to) {
 		return errs.New("namespace.Rename", to.String(), errs.Invalid, "a directory cannot move below itself")
 	}
-	if n.walk(to).mount != from.mount {
+	if !from.mount.is(n.walk(to).mount) {
 		return errs.New("namespace.Rename", from.path.File().String(), errs.Unsupported,
 			"Renaming "+from.path.File().String()+" to "+to.File().String()+" across mount points is not supported")
 	}
@@ -108,7 +108,7 @@ func (n *Namespace) rename(ctx context.Context, from, to core.Path, o core.Renam
 	if !src.inTree || !dst.inTree {
 		return true, nil
 	}
-	if src.mount != dst.mount {
+	if !src.mount.is(dst.mount) {
 		return false, errs.New("namespace.Rename", from.String(), errs.Unsupported, "the names are in different mounts")
 	}
 	if err := errors.Join(n.blocked(&src.place), n.blocked(&dst.place)); err != nil {
@@ -199,55 +199,76 @@ func (n *Namespace) flipOps(src, dst *place, info ufs.Info) []meta.Op {
 func (n *Namespace) renameByCopy(ctx context.Context, src *node, dst *place) error {
 	ctx = context.WithoutCancel(ctx)
 	in := openIntent{op: opCopyTree, path: src.path.String(), to: dst.path.String(), store: src.mount.ID, key: src.key, toKey: dst.key}
-	if err := n.begin(ctx, &in); err != nil {
+	var hide []meta.Op
+	if dst.entry == nil { // the copies must not show, and whoever looks for the name must not wait for them
+		hide = append(hide, meta.Op{Kind: meta.Set, Dir: dst.parent().id, Edge: dst.edge, Entry: meta.Entry{Class: meta.Whiteout}})
+	}
+	if err := n.begin(ctx, &in, hide...); err != nil {
 		return err
 	}
-	d := src.mount.derived
-	d.Begin(src.key)
-	d.Begin(dst.key)
-	defer func() {
-		d.End(src.key, n.Seq(), nil, false)
-		d.End(dst.key, n.Seq(), nil, false)
-	}()
 	copies, err := n.copyTree(ctx, src.mount, src.key, dst.key)
 	if err != nil {
-		n.keepOpen(&in)
-		return err
+		return n.giveUpCopy(ctx, src.mount, &in, dst, copies, err)
 	}
 	return n.flipCopied(ctx, src.mount, &in, &src.place, dst, copies)
 }
 
-// flipCopied makes the copies the names and removes the originals.
-func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, src, dst *place, copies map[string]string) error {
-	info := ufs.Info{Name: dst.key}
-	if !src.path.IsDir() {
-		var err error
-		if info, err = m.store.Stat(ctx, dst.key); err != nil {
+// giveUpCopy takes back a rename whose copying failed for why. What the store may yet do, or does not let be taken back,
+// stays an intent that is carried on.
+func (n *Namespace) giveUpCopy(ctx context.Context, m *mounted, in *openIntent, dst *place, copies copied, why error) error {
+	if unanswered(why) || dst.entry != nil {
+		n.keepOpen(in)
+		return why
+	}
+	for key, version := range copies.made {
+		if err := m.store.Remove(ctx, key, version); err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
 			n.keepOpen(in)
-			return err
+			return why
 		}
 	}
+	if _, err := n.commit(ctx, meta.Op{Kind: meta.Del, Dir: dst.parent().id, Edge: dst.edge}, in.close()); err != nil {
+		return errors.Join(why, err)
+	}
+	return why
+}
+
+// flipCopied makes the copies the names and removes the originals.
+func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, src, dst *place, copies copied) error {
+	info := ufs.Info{Name: dst.key, Version: copies.made[dst.key]}
 	if err := n.dropReplaced(ctx, m, dst, copies); err != nil {
 		n.keepOpen(in)
 		return err
 	}
 	drop := openIntent{op: opDropTree, path: in.path, store: in.store, key: in.key, edge: in.edge, since: time.Now()}
-	ops := append(n.flipOps(src, dst, info), drop.set())
+	ops := []meta.Op{drop.set()}
+	if dst.inTree && dst.entry == nil {
+		ops = append(ops, meta.Op{Kind: meta.Del, Dir: dst.parent().id, Edge: dst.edge}) // what hid the copies
+	}
+	ops = append(ops, n.flipOps(src, dst, info)...)
 	if src.inTree {
 		ops = append(ops, meta.Op{Kind: meta.Set, Dir: src.parent().id, Edge: src.edge, Entry: meta.Entry{Class: meta.Whiteout}})
+	}
+	if id, ok := src.dirID(); ok {
+		n.tree.View(func(v meta.View) { ops = movedEntries(v, id, dst.key, copies.made, ops) })
 	}
 	mv := move{store: m.ID, from: src.key, to: dst.key}
 	if !src.path.IsDir() {
 		mv.version = info.Version
 	}
 	n.moves.add(mv)
-	if _, err := n.commit(ctx, ops...); err != nil {
-		return err
+	m.derived.Begin(src.key)
+	m.derived.Begin(dst.key)
+	defer func() {
+		m.derived.End(src.key, n.Seq(), nil, false)
+		m.derived.End(dst.key, n.Seq(), nil, false)
+	}()
+	// The first record flips; those after it, of a large tree, bring the copies' versions.
+	for chunk := range slices.Chunk(ops, opsPerRecord) {
+		if _, err := n.commit(ctx, chunk...); err != nil {
+			return err
+		}
 	}
-	if err := n.setVersions(ctx, dst, copies); err != nil {
-		return err
-	}
-	if err := n.dropSource(ctx, m, drop.key, drop.since); err != nil {
+	if err := n.dropOriginals(ctx, m, copies); err != nil {
 		n.keepOpen(&drop) // the rename is done; what is left of the source stays hidden until it is removed
 		return nil
 	}
@@ -256,8 +277,8 @@ func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, 
 }
 
 // dropReplaced removes the marker of an empty directory that is being replaced by one that has none.
-func (n *Namespace) dropReplaced(ctx context.Context, m *mounted, dst *place, copies map[string]string) error {
-	if _, marked := copies[dst.key]; marked || !dst.path.IsDir() || !m.features.Mkdir {
+func (n *Namespace) dropReplaced(ctx context.Context, m *mounted, dst *place, copies copied) error {
+	if _, marked := copies.made[dst.key]; marked || !dst.path.IsDir() || !m.features.Mkdir {
 		return nil
 	}
 	if err := m.store.Remove(ctx, dst.key, ""); err != nil && !isGone(err) {
@@ -266,6 +287,17 @@ func (n *Namespace) dropReplaced(ctx context.Context, m *mounted, dst *place, co
 	return nil
 }
 
+// dropOriginals removes just what was copied: what others have put there since stays.
+func (n *Namespace) dropOriginals(ctx context.Context, m *mounted, copies copied) error {
+	for key, version := range copies.of {
+		if err := m.store.Remove(ctx, key, version); err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropSource removes what a process that has ended left of a copied source.
 func (n *Namespace) dropSource(ctx context.Context, m *mounted, key string, since time.Time) error {
 	if len(key) > 0 && key[len(key)-1] == '/' {
 		return n.dropCopied(ctx, m, key, since)
@@ -279,21 +311,29 @@ func (n *Namespace) dropSource(ctx context.Context, m *mounted, key string, sinc
 // copyParallel is how many server-side copies of one rename run at once.
 const copyParallel = 16
 
-// copyTree copies the file key, or everything below the directory key, to toKey in the store, and returns the versions of
-// the copies by their names.
-func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string) (copies map[string]string, err error) {
-	copies = map[string]string{}
+// copied says what a rename by copy has copied: versions by names, of the originals and of the copies.
+type copied struct{ of, made map[string]string }
+
+// copyTree copies the file key, or everything below the directory key, to toKey in the store.
+func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string) (copied, error) {
+	c := copied{of: map[string]string{}, made: map[string]string{}}
 	if len(key) == 0 || key[len(key)-1] != '/' {
-		info, err := ufs.CopyFile(ctx, m.store, key, "", toKey, nil)
-		copies[toKey] = info.Version
-		return copies, err
+		from, err := m.store.Stat(ctx, key)
+		if err != nil {
+			return c, err
+		}
+		info, err := ufs.CopyFile(ctx, m.store, key, from.Version, toKey, nil)
+		if err == nil {
+			c.of[key], c.made[toKey] = from.Version, info.Version
+		}
+		return c, err
 	}
 	var mu sync.Mutex
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(copyParallel)
 	for info, err := range m.store.List(ctx, key, "", true) {
 		if err != nil {
-			return nil, errors.Join(err, g.Wait())
+			return c, errors.Join(err, g.Wait())
 		}
 		g.Go(func() error {
 			to := toKey + info.Name[len(key):]
@@ -304,30 +344,15 @@ func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string)
 			} else {
 				made, err = ufs.CopyFile(gctx, m.store, info.Name, info.Version, to, nil)
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			copies[to] = made.Version
+			if err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				c.of[info.Name], c.made[to] = info.Version, made.Version
+			}
 			return err
 		})
 	}
-	return copies, g.Wait()
-}
-
-// setVersions notes the versions of the copies in the entries that moved with their directory.
-func (n *Namespace) setVersions(ctx context.Context, dst *place, copies map[string]string) error {
-	pl := n.walk(dst.path)
-	id, ok := pl.dirID()
-	if !ok || !dst.path.IsDir() {
-		return nil
-	}
-	var ops []meta.Op
-	n.tree.View(func(v meta.View) { ops = movedEntries(v, id, pl.key, copies, nil) })
-	for chunk := range slices.Chunk(ops, opsPerRecord) {
-		if _, err := n.commit(ctx, chunk...); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c, g.Wait()
 }
 
 // opsPerRecord bounds the records of a change that touches many entries.
@@ -355,7 +380,11 @@ func (n *Namespace) resumeCopyTree(ctx context.Context, m *mounted, in *openInte
 	src, dst := n.walk(paths[0]), n.walk(paths[1])
 	copies, err := n.copyTree(ctx, m, in.key, in.toKey)
 	if isGone(err) { // the source went away before anything was flipped
-		_, err := n.commit(ctx, in.close())
+		ops := []meta.Op{in.close()}
+		if dst.inTree && dst.entry == nil {
+			ops = append(ops, meta.Op{Kind: meta.Del, Dir: dst.parent().id, Edge: dst.edge})
+		}
+		_, err := n.commit(ctx, ops...)
 		return err == nil, err
 	}
 	if err != nil {
