@@ -2,10 +2,16 @@ package namespace_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
@@ -23,20 +29,54 @@ import (
 // flavour is a kind of under-store. make returns what opens one and the same fresh store any number of times.
 type flavour struct {
 	name string
-	make func(t *testing.T) func() (ufs.Store, error)
+	make func(t *testing.T) backing
+}
+
+// backing is what stays when a store is closed. staged lists the unfinished writes in it; nil if there can be none.
+type backing struct {
+	open   func() (ufs.Store, error)
+	staged func(t *testing.T) []string
 }
 
 var flavours = []flavour{
-	{"dirs", func(*testing.T) func() (ufs.Store, error) { return same(memufs.New(memufs.Options{Dirs: true})) }},
-	{"flat", func(*testing.T) func() (ufs.Store, error) { return same(memufs.New(memufs.Options{})) }},
-	{"local", func(t *testing.T) func() (ufs.Store, error) {
-		dir := t.TempDir()
-		return func() (ufs.Store, error) { return localufs.Open(dir, localufs.Options{}) }
+	{"dirs", func(*testing.T) backing { return same(memufs.New(memufs.Options{Dirs: true})) }},
+	{"flat", func(*testing.T) backing { return same(memufs.New(memufs.Options{})) }},
+	{"local", func(t *testing.T) backing {
+		dir := tempDir(t)
+		return backing{
+			open: func() (ufs.Store, error) { return localufs.Open(dir, localufs.Options{}) },
+			staged: func(t *testing.T) (left []string) {
+				err := filepath.WalkDir(filepath.Join(dir, ufs.Staging), func(path string, d fs.DirEntry, err error) error {
+					if err == nil && !d.IsDir() {
+						left = append(left, path)
+					}
+					return err
+				})
+				if err != nil && !errors.Is(err, fs.ErrNotExist) {
+					t.Fatal(err)
+				}
+				return left
+			},
+		}
 	}},
 }
 
-func same(s ufs.Store) func() (ufs.Store, error) {
-	return func() (ufs.Store, error) { return s, nil }
+func same(s ufs.Store) backing {
+	return backing{open: func() (ufs.Store, error) { return s, nil }}
+}
+
+// tempDir returns a directory in memory if there is a file system for it, where a sync costs nothing; what localufs does on
+// disks is for its own tests.
+func tempDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "sluice-test-*")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if unix.Setxattr(dir, "user.sluice.test", nil, 0) != nil {
+		return t.TempDir()
+	}
+	return dir
 }
 
 func TestMounted(t *testing.T) {
@@ -61,27 +101,27 @@ func TestRoot(t *testing.T) {
 type world struct {
 	o     nstest.Options
 	kv    meta.KV
-	root  func() (ufs.Store, error)
+	root  backing
 	mu    sync.Mutex
-	byURI map[string]func() (ufs.Store, error)
+	byURI map[string]backing
 }
 
 // open returns a fixture over fresh stores of the flavour, behind a mount or behind the root.
 func open(t *testing.T, fl flavour, mounted bool, kv meta.KV, o nstest.Options) nstest.Fixture {
-	w := &world{o: o, kv: kv, root: same(memufs.New(memufs.Options{Dirs: true})), byURI: map[string]func() (ufs.Store, error){}}
+	w := &world{o: o, kv: kv, root: same(memufs.New(memufs.Options{Dirs: true})), byURI: map[string]backing{}}
 	base := "/"
-	make := fl.make(t)
+	store := fl.make(t)
 	if mounted {
 		base = "/m/"
-		w.byURI["test://base"] = make
+		w.byURI["test://base"] = store
 	} else {
-		w.root = make
+		w.root = store
 	}
 	path, err := core.ParsePath(base)
 	if err != nil {
 		t.Fatal(err)
 	}
-	behind, err := make()
+	behind, err := store.open()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +139,7 @@ func open(t *testing.T, fl flavour, mounted bool, kv meta.KV, o nstest.Options) 
 		}
 	}
 	return nstest.Fixture{
-		Tree: ns, Base: path, Mounted: mounted, Store: behind,
+		Tree: ns, Base: path, Mounted: mounted, Store: behind, Staged: store.staged,
 		Restart: func(t *testing.T) nstest.Tree {
 			stop()
 			ns, stop = w.start(t)
@@ -110,7 +150,7 @@ func open(t *testing.T, fl flavour, mounted bool, kv meta.KV, o nstest.Options) 
 			defer w.mu.Unlock()
 			uri := "test://spare" + fmt.Sprint(len(w.byURI))
 			w.byURI[uri] = fl.make(t)
-			s, err := w.byURI[uri]()
+			s, err := w.byURI[uri].open()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -136,9 +176,13 @@ func (w *world) start(t *testing.T) (ns *namespace.Namespace, stop func()) {
 		pages = noPages{}
 	}
 	cache := page.NewCache(pages, page.CacheOptions{})
+	watch := time.Nanosecond
+	if w.o.Watch {
+		watch = time.Hour
+	}
 	ns, err = namespace.Open(context.Background(), namespace.Options{
 		KV: kv, Cache: cache, Root: root, OpenStore: w.openStore, Member: "test", SyncInterval: 0, Host: "localhost:9870",
-		WatchOpen: time.Nanosecond,
+		WatchOpen: watch,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -161,16 +205,16 @@ func (w *world) start(t *testing.T) (ns *namespace.Namespace, stop func()) {
 
 func (w *world) openStore(_ context.Context, uri string, _ map[string]string) (ufs.Store, error) {
 	w.mu.Lock()
-	open := w.byURI[uri]
+	b, ok := w.byURI[uri]
 	w.mu.Unlock()
-	if open == nil {
+	if !ok {
 		return nil, errs.New("test.Open", uri, errs.Invalid, "no such store")
 	}
-	return w.decorated(open)
+	return w.decorated(b)
 }
 
-func (w *world) decorated(open func() (ufs.Store, error)) (ufs.Store, error) {
-	s, err := open()
+func (w *world) decorated(b backing) (ufs.Store, error) {
+	s, err := b.open()
 	if err == nil && w.o.Wrap != nil {
 		s = w.o.Wrap(s)
 	}

@@ -39,6 +39,7 @@ type Options struct {
 	Wrap    func(ufs.Store) ufs.Store // decorates every store as the namespace sees it; nil: not at all
 	WrapKV  func(meta.KV) meta.KV     // decorates the journal's KV as the namespace sees it; nil: not at all
 	NoCache bool                      // no byte of a file is kept: every read goes to the store
+	Watch   bool                      // changes without an answer are watched for long; else they are resolved at the first look
 }
 
 // Fixture is an open namespace. Its clean-up is registered with the test it was opened for.
@@ -50,6 +51,8 @@ type Fixture struct {
 	// Restart closes the namespace as far as a process that ends does, and opens another over the same journal and stores,
 	// with an empty cache.
 	Restart func(t *testing.T) Tree
+	// Staged returns what unfinished writes there are in the store's staging; nil if that cannot be told.
+	Staged func(t *testing.T) []string
 	// Spare makes a further empty store, which the namespace can mount by its URI.
 	Spare func(t *testing.T) (uri string, store ufs.Store)
 }

@@ -199,18 +199,21 @@ func readerAcross(change func(f *fixture)) func(f *fixture) {
 func readerLost(change func(f *fixture)) func(f *fixture) {
 	return func(f *fixture) {
 		f.put("d/a", large)
-		rd, err := f.open("d/a", core.All)
-		if err != nil {
-			f.Fatal(err)
-		}
-		defer rd.Close()
-		change(f)
-		b, err := io.ReadAll(struct{ io.Reader }{rd})
-		if !strings.HasPrefix(large, string(b)) {
-			f.Fatalf("bytes of another version: %.40q", b)
-		}
-		if err == nil && len(b) < len(large) || err != nil && !errors.Is(err, errs.Conflict) {
-			f.Errorf("got %d bytes and error %v, want Conflict", len(b), err)
-		}
+		readerLostOf(f, "d/a", func() { change(f) })
+	}
+}
+
+func readerLostOf(f *fixture, name string, change func()) {
+	f.Helper()
+	rd, err := f.open(name, core.All)
+	f.must(err)
+	defer rd.Close()
+	change()
+	b, err := io.ReadAll(struct{ io.Reader }{rd})
+	if !strings.HasPrefix(large, string(b)) {
+		f.Fatalf("bytes of another version: %.40q", b)
+	}
+	if err == nil && len(b) < len(large) || err != nil && !errors.Is(err, errs.Conflict) {
+		f.Errorf("got %d bytes and error %v, want Conflict", len(b), err)
 	}
 }

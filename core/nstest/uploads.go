@@ -261,6 +261,25 @@ var uploadTests = []entry{
 		}
 		f.wantData("d/a", "other")
 	}},
+	{name: "Complete that got no answer before a restart answers when it is repeated", test: func(f *fixture) {
+		id := f.begin("d/a", core.CreateOptions{})
+		p := f.part("d/a", id, 1, "x")
+		f.tap.set(func(c call) verdict {
+			if c.op == "Complete" {
+				return verdict{after: errs.E("tap", c.name, errs.Unavailable, nil)}
+			}
+			return verdict{}
+		})
+		_, err := f.complete("d/a", id, p)
+		f.wantErr("no answer", err, errs.Unavailable)
+		f.tap.set(nil)
+		f.restart()
+		if i := f.mustComplete("d/a", id, p); i.ETag != f.stat("d/a").ETag {
+			f.Errorf("got %+v", i)
+		}
+		f.wantData("d/a", "x")
+		f.wantNoUpload("d/a", id)
+	}},
 	{name: "a completed upload is NotExist in every other method", test: func(f *fixture) {
 		id := f.begin("a", core.CreateOptions{})
 		f.mustComplete("a", id, f.part("a", id, 1, "x"))

@@ -1,0 +1,5 @@
+package nstest
+
+var faultTests, raceTests, modelTests []entry
+
+func watched(o *Options) { o.Watch = true }
