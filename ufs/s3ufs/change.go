@@ -130,7 +130,7 @@ func (s *Store) Mkdir(ctx context.Context, name string, attr ufs.Attr) (ufs.Info
 	if err != nil {
 		return ufs.Info{}, err
 	}
-	put := s.putInput(name, f, ufs.CreateOptions{})
+	put := s.putInput(name, f, ufs.CreateOptions{}, false)
 	put.Body, put.ContentLength = bytes.NewReader(nil), aws.Int64(0)
 	if _, err := s.client.PutObject(ctx, put); err != nil {
 		return ufs.Info{}, fail(ctx, op, name, err)

@@ -86,7 +86,11 @@ func (s *Store) Complete(
 	if err := s.begin(ctx, op, name, ufs.CheckFile); err != nil {
 		return ufs.Info{}, err
 	}
-	if err := s.precheck(ctx, op, name, o); err != nil {
+	judge, err := s.judges(ctx, o)
+	if err == nil {
+		err = s.precheck(ctx, op, name, o, judge)
+	}
+	if err != nil {
 		return ufs.Info{}, err
 	}
 	done := make([]types.CompletedPart, len(parts))
@@ -98,7 +102,9 @@ func (s *Store) Complete(
 	in := &s3.CompleteMultipartUploadInput{
 		Bucket: &s.o.Bucket, Key: s.key(name), UploadId: &id, MultipartUpload: &types.CompletedMultipartUpload{Parts: done},
 	}
-	in.IfNoneMatch, in.IfMatch = s.conditions(o)
+	if judge {
+		in.IfNoneMatch, in.IfMatch = conditions(o)
+	}
 	out, err := s.client.CompleteMultipartUpload(ctx, in, once)
 	if err != nil {
 		return ufs.Info{}, judged(fail(ctx, op, name, err), o)

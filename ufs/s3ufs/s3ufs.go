@@ -64,9 +64,9 @@ type Store struct {
 	client *s3.Client
 	prefix string // "" or ending in "/"
 	uploads
-	// What Probe found out: whether conditions on PutObject, and on DeleteObject, are honoured. Until then only AWS itself
-	// is trusted to.
-	condPut, condDelete atomic.Bool
+	// Whether conditions on PutObject, and on DeleteObject, are honoured. Probe finds out, or the first write that has one;
+	// until then only AWS itself is trusted to.
+	condPut, condDelete, learned atomic.Bool
 
 	mu     sync.Mutex
 	bucket time.Time // when the bucket was last known to exist
@@ -106,6 +106,7 @@ func Open(o Options) (*Store, error) {
 	} else {
 		s.condPut.Store(true)
 		s.condDelete.Store(true)
+		s.learned.Store(true)
 	}
 	so.Credentials = aws.AnonymousCredentials{}
 	if !o.Anonymous {
@@ -182,7 +183,7 @@ func OpenURI(_ context.Context, uri *url.URL, options map[string]string) (ufs.St
 	return Open(o)
 }
 
-// Features implements ufs.Store. Conditional may become true in Probe.
+// Features implements ufs.Store. Conditional may become true in Probe, or with the first conditional write.
 func (s *Store) Features() ufs.Features {
 	return ufs.Features{
 		Kind: "s3", Flat: true, Conditional: s.condPut.Load(), OddNames: true, MD5ETag: true, Attrs: true,

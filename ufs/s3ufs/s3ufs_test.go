@@ -24,22 +24,39 @@ func (f *fake) open(t *testing.T, prefix string) *Store {
 
 func TestSuite(t *testing.T) {
 	for name, c := range map[string]struct {
-		prefix string
-		probe  bool
-	}{"conditional": {"", true}, "prefix, not probed": {"pre/fix", false}} {
+		prefix      string
+		deaf, probe bool
+	}{"probed": {probe: true}, "below a prefix, not probed": {prefix: "pre/fix"}, "without conditions": {deaf: true, probe: true}} {
 		t.Run(name, func(t *testing.T) {
 			ufstest.Run(t, func(t *testing.T) ufs.Store {
-				s := newFake(t).open(t, c.prefix)
-				if c.probe {
-					if err := s.Probe(t.Context(), true); err != nil {
-						t.Fatal(err)
-					}
-					if !s.Features().Conditional {
-						t.Fatal("the probe did not find out that conditions are honoured")
-					}
+				f := newFake(t)
+				f.deaf = c.deaf
+				s := f.open(t, c.prefix)
+				if !c.probe {
+					return s
+				}
+				if err := s.Probe(t.Context(), true); err != nil {
+					t.Fatal(err)
+				}
+				if got := s.Features().Conditional; got == c.deaf {
+					t.Fatalf("the probe found conditional: %v", got)
 				}
 				return s
 			})
 		})
+	}
+}
+
+// TestLearns checks that a store that was not probed finds out about conditions with the first one.
+func TestLearns(t *testing.T) {
+	s := newFake(t).open(t, "")
+	if s.Features().Conditional {
+		t.Error("a service that nobody has asked is trusted")
+	}
+	if _, err := ufs.WriteFile(t.Context(), s, "a", nil, ufs.CreateOptions{IfNew: true}); err != nil {
+		t.Fatal(err)
+	}
+	if !s.Features().Conditional {
+		t.Error("the store has learned nothing")
 	}
 }

@@ -188,10 +188,15 @@ func (s *Store) probeWrite(ctx context.Context, op string) error {
 }
 
 // probeConditions sends changes of the existing object name whose conditions do not hold: who refuses each of them as
-// such honours conditions.
+// such honours conditions. An outage in the middle leaves the question open.
 func (s *Store) probeConditions(ctx context.Context, name string) {
+	clear := true
 	refuses := func(err error) bool {
-		return errors.Is(fail(ctx, "s3ufs.Probe", name, err), errs.Precondition)
+		err = fail(ctx, "s3ufs.Probe", name, err)
+		if ctx.Err() != nil || errors.Is(err, errs.Unavailable) {
+			clear = false
+		}
+		return errors.Is(err, errs.Precondition)
 	}
 	put := func(ifNoneMatch, ifMatch *string) bool {
 		_, err := s.client.PutObject(ctx, &s3.PutObjectInput{
@@ -200,9 +205,13 @@ func (s *Store) probeConditions(ctx context.Context, name string) {
 		return refuses(err)
 	}
 	wrong := aws.String(`"00000000000000000000000000000000"`)
-	s.condPut.Store(put(aws.String("*"), nil) && put(nil, wrong))
+	onPut := put(aws.String("*"), nil) && put(nil, wrong)
 	_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.o.Bucket, Key: s.key(name), IfMatch: wrong}, once)
-	s.condDelete.Store(refuses(err))
+	if onDelete := refuses(err); clear {
+		s.condPut.Store(onPut)
+		s.condDelete.Store(onDelete)
+		s.learned.Store(true)
+	}
 }
 
 // The three below are the only ones that touch objects of the staging area.

@@ -43,6 +43,7 @@ type writer struct {
 	name   string
 	size   int64 // bytes announced, or -1
 	o      ufs.CreateOptions
+	judge  bool         // the service judges o's conditions
 	n      int64        // bytes written
 	buf    bytes.Buffer // what is not sent
 	put    *put         // the started PutObject, nil if there is none
@@ -64,7 +65,11 @@ func (s *Store) Create(ctx context.Context, name string, size int64, o ufs.Creat
 	if _, err := encode(op, name, o.Attr, ""); err != nil {
 		return nil, err
 	}
-	return &writer{s: s, ctx: ctx, name: name, size: size, o: o}, nil
+	judge, err := s.judges(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return &writer{s: s, ctx: ctx, name: name, size: size, o: o, judge: judge}, nil
 }
 
 func (w *writer) Write(p []byte) (int, error) {
@@ -114,7 +119,7 @@ func (w *writer) send(op string) error {
 			if err != nil {
 				return err
 			}
-			w.put = w.s.start(w.ctx, w.s.putInput(w.name, f, w.o), w.size)
+			w.put = w.s.start(w.ctx, w.s.putInput(w.name, f, w.o, w.judge), w.size)
 		}
 		if n := w.buf.Len() - holdBack; w.put != nil && n > 0 {
 			return w.put.write(w.ctx, op, w.name, w.buf.Next(n), w.o)
@@ -178,7 +183,7 @@ func (w *writer) commit(ctx context.Context, op string) (ufs.Info, error) {
 		}
 		return w.s.Complete(ctx, w.name, w.id, w.parts, w.o)
 	}
-	if err := w.s.precheck(ctx, op, w.name, w.o); err != nil {
+	if err := w.s.precheck(ctx, op, w.name, w.o, w.judge); err != nil {
 		return ufs.Info{}, err
 	}
 	etag, err := w.finish(ctx, op)
@@ -204,7 +209,7 @@ func (w *writer) finish(ctx context.Context, op string) (etag string, err error)
 	if err != nil {
 		return "", err
 	}
-	in := w.s.putInput(w.name, f, w.o)
+	in := w.s.putInput(w.name, f, w.o, w.judge)
 	in.Body, in.ContentLength = bytes.NewReader(w.buf.Bytes()), aws.Int64(w.n)
 	var opts []func(*s3.Options)
 	if w.o.IfNew || w.o.IfVersion != "" {
@@ -242,8 +247,8 @@ func (w *writer) usable(op string, ctx context.Context) error {
 	return w.failed
 }
 
-// putInput returns a PutObject without its body.
-func (s *Store) putInput(name string, f fields, o ufs.CreateOptions) *s3.PutObjectInput {
+// putInput returns a PutObject without its body, with o's conditions if the service is to judge them.
+func (s *Store) putInput(name string, f fields, o ufs.CreateOptions, judge bool) *s3.PutObjectInput {
 	in := &s3.PutObjectInput{
 		Bucket: &s.o.Bucket, Key: s.key(name), Metadata: f.meta, ContentType: f.contentType, CacheControl: f.cacheControl,
 		ContentDisposition: f.disposition, ContentEncoding: f.encoding, ContentLanguage: f.language, Expires: f.expires,
@@ -251,24 +256,33 @@ func (s *Store) putInput(name string, f fields, o ufs.CreateOptions) *s3.PutObje
 	if o.MD5 != nil {
 		in.ContentMD5 = aws.String(base64.StdEncoding.EncodeToString(o.MD5))
 	}
-	in.IfNoneMatch, in.IfMatch = s.conditions(o)
+	if judge {
+		in.IfNoneMatch, in.IfMatch = conditions(o)
+	}
 	return in
 }
 
-// conditions returns o's conditions as headers, if the service honours them.
-func (s *Store) conditions(o ufs.CreateOptions) (ifNoneMatch, ifMatch *string) {
-	if !s.condPut.Load() {
-		return nil, nil
-	}
+// conditions returns o's conditions as headers.
+func conditions(o ufs.CreateOptions) (ifNoneMatch, ifMatch *string) {
 	if o.IfNew {
 		ifNoneMatch = aws.String("*")
 	}
 	return ifNoneMatch, condition(o.IfVersion)
 }
 
-// precheck judges o's conditions where the service does not: against writers other than Sluice this leaves a gap.
-func (s *Store) precheck(ctx context.Context, op, name string, o ufs.CreateOptions) error {
-	if s.condPut.Load() || !o.IfNew && o.IfVersion == "" {
+// judges reports whether the service judges o's conditions itself, which is found out when there first are some.
+func (s *Store) judges(ctx context.Context, o ufs.CreateOptions) (bool, error) {
+	if (o.IfNew || o.IfVersion != "") && !s.learned.Load() {
+		if err := s.probeWrite(ctx, "s3ufs.Create"); err != nil {
+			return false, err
+		}
+	}
+	return s.condPut.Load(), nil
+}
+
+// precheck judges o's conditions if the service does not: against writers other than Sluice this leaves a gap.
+func (s *Store) precheck(ctx context.Context, op, name string, o ufs.CreateOptions, judge bool) error {
+	if judge || !o.IfNew && o.IfVersion == "" {
 		return nil
 	}
 	err := s.is(ctx, op, name, o.IfVersion)
