@@ -210,6 +210,9 @@ func (s *Store) Complete(
 		sum := md5.Sum(b) //nolint:gosec // S3's ETag is an MD5
 		data, sums = append(data, b...), append(sums, sum[:]...)
 	}
+	if err := s.makeParents(op, name); err != nil {
+		return ufs.Info{}, err
+	}
 	delete(s.uploads, id)
 	return s.info(name, s.put(name, data, u.attr, fmt.Sprintf("%s-%d", etagOf(sums), len(parts)))), nil
 }
