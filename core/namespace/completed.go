@@ -32,11 +32,12 @@ func (c *completedUploads) restore(v meta.View) {
 	}
 }
 
-// add remembers that the upload id to p was completed from parts, and returns the operations that journal it.
-func (c *completedUploads) add(id string, p core.Path, parts []core.Part, etag string) []meta.Op {
+// add remembers that the upload id to p was completed from the parts of that digest, and returns the operations that journal
+// it.
+func (c *completedUploads) add(id string, p core.Path, parts, etag string) []meta.Op {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	extra := map[string]string{"path": p.String(), "parts": digest(parts), "etag": etag}
+	extra := map[string]string{"path": p.String(), "parts": parts, "etag": etag}
 	c.ids, c.last[id] = append(c.ids, id), extra
 	ops := []meta.Op{{Kind: meta.Set, Dir: meta.UploadsDir, Edge: id, Entry: meta.Entry{Class: meta.Note, Extra: extra}}}
 	for len(c.ids) > maxCompleted {

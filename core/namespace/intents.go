@@ -47,6 +47,7 @@ type openIntent struct {
 	version    string
 	token      string // staged bytes, or a store's upload id
 	upload     string // id of the upload a complete ends
+	parts      string // digest of the parts it is completed from
 	entry      meta.Entry
 	since      time.Time
 
@@ -56,7 +57,7 @@ type openIntent struct {
 func (in *openIntent) note() meta.Entry {
 	x := map[string]string{
 		"op": string(in.op), "path": in.path, "to": in.to, "store": in.store, "key": in.key, "toKey": in.toKey,
-		"version": in.version, "token": in.token, "upload": in.upload, "since": strconv.FormatInt(in.since.UnixNano(), 10),
+		"version": in.version, "token": in.token, "upload": in.upload, "parts": in.parts, "since": strconv.FormatInt(in.since.UnixNano(), 10),
 	}
 	if in.entry.Class != 0 {
 		b, _ := json.Marshal(in.entry) // plain data: cannot fail
@@ -73,7 +74,7 @@ func (in *openIntent) note() meta.Entry {
 func intentOf(edge string, e *meta.Entry) (in openIntent, err error) {
 	x := e.Extra
 	in = openIntent{op: opKind(x["op"]), path: x["path"], to: x["to"], store: x["store"], key: x["key"], toKey: x["toKey"],
-		version: x["version"], token: x["token"], upload: x["upload"], edge: edge}
+		version: x["version"], token: x["token"], upload: x["upload"], parts: x["parts"], edge: edge}
 	ns, err := strconv.ParseInt(x["since"], 10, 64)
 	if err == nil && x["entry"] != "" {
 		err = json.Unmarshal([]byte(x["entry"]), &in.entry)
@@ -315,15 +316,14 @@ func (n *Namespace) putOutcome(ctx context.Context, m *mounted, in *openIntent, 
 	if err != nil || info.Attr.Origin != origin(in.entry.ID, in.entry.Rev) {
 		return nil, false, nil
 	}
-	pl := n.walk(path)
-	if !pl.inTree { // its directory was pruned: the store's own word makes the file visible
-		return nil, true, nil
-	}
 	e := in.entry
 	settle(&e, &m.features, info)
-	ops := []meta.Op{{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: e}}
-	if in.upload != "" {
-		ops = append(ops, n.endUpload(in.upload)...)
+	var ops []meta.Op
+	if in.upload != "" { // a client that got no answer asks again
+		ops = append(n.endUpload(in.upload), n.done.add(in.upload, path, in.parts, e.ETag)...)
+	}
+	if pl := n.walk(path); pl.inTree { // else its directory was pruned, and the store's own word makes the file visible
+		ops = append(ops, meta.Op{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: e})
 	}
 	return ops, true, nil
 }

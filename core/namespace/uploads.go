@@ -445,7 +445,7 @@ func (c *completion) commit(ctx context.Context, cond core.Cond) (info core.Info
 	if err := w.recheck(ctx, core.CommitOptions{}); err != nil {
 		return core.Info{}, false, err
 	}
-	in := openIntent{op: opPut, path: p.String(), store: c.m.ID, key: pl.key, token: c.u.entry.Extra["store_id"], upload: c.u.id, entry: c.entry}
+	in := openIntent{op: opPut, path: p.String(), store: c.m.ID, key: pl.key, token: c.u.entry.Extra["store_id"], upload: c.u.id, parts: digest(c.want), entry: c.entry}
 	var stored ufs.Info
 	err = n.through(ctx, &pl, &in, func(ctx context.Context) error {
 		so := ufs.CreateOptions{Attr: w.attr(), IfNew: cond.IfNoneMatch == "*" && c.m.features.Conditional}
@@ -454,7 +454,7 @@ func (c *completion) commit(ctx context.Context, cond core.Cond) (info core.Info
 	}, func() []meta.Op {
 		settle(&c.entry, &c.m.features, stored)
 		ops := append(n.endUpload(c.u.id), meta.Op{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: c.entry})
-		return append(ops, n.done.add(c.u.id, p, c.want, c.entry.ETag)...)
+		return append(ops, n.done.add(c.u.id, p, in.parts, c.entry.ETag)...)
 	}, &stored)
 	if err != nil {
 		return core.Info{}, false, err
