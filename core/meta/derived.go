@@ -428,6 +428,16 @@ func (d *Derived) unlearn(name string) {
 	}
 }
 
+// listed reports whether the directory dir of a store with real directories is known to be there: by a row, or by a
+// listing of itself, which may be remembered for longer.
+func (d *Derived) listed(dir string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	state, _, _ := d.lookup(dir)
+	l, ok := d.dirs.Get(dir)
+	return state == Present || state == Unknown && ok && len(l.spans) > 0
+}
+
 // edge is what read yields: a name that is there.
 type edge struct {
 	name string

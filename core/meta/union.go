@@ -218,7 +218,7 @@ func (p *place) real() bool {
 	if p.self != nil && (p.self.Explicit || p.self.Mount) {
 		return true
 	}
-	return p.d != nil && !p.d.o.Flat && p.d.Lookup(p.key).State == Present
+	return p.d != nil && !p.d.o.Flat && p.d.listed(p.key)
 }
 
 // keys lists the keys of p that are not less than from, a name relative to p, and reports whether there are any.
@@ -437,21 +437,30 @@ func (w *walk) stop(p *place, at string) {
 	if w.flat && p.d.o.Flat {
 		n.Dir, n.Flat = p.flat, true
 	}
-	if after := predecessor(p.key + at); p.key+at != n.Dir && strings.HasPrefix(after, n.Dir) {
+	if after := n.before(p.key, at); p.key+at != n.Dir && strings.HasPrefix(after, n.Dir) {
 		n.After = after
 	}
-	// The predecessor may be further up than need be; what is known from there on is not asked again, so that asking page
-	// by page arrives.
+	// That may be further up than need be; what is known from there on is not asked again, so that asking page by page
+	// arrives.
 	from, ok := "", n.After == "" && n.Dir == p.key
 	if !ok {
 		from, ok = strings.CutPrefix(n.After+"\x00", p.key)
 	}
 	if ok && from < at {
 		if to := p.d.reach(p.key, from, w.limits(p)); to != "" {
-			n.After = predecessor(p.key + to)
+			n.After = n.before(p.key, to)
 		}
 	}
 	w.end, w.need = stuck, n
+}
+
+// before returns the name to list after so as to come to an edge of dir. In a flat listing everything below a directory
+// follows its name, and only then the next edge.
+func (n *Need) before(dir, edge string) string {
+	if sub, ok := strings.CutSuffix(edge, "/\x00"); ok && n.Flat {
+		edge = sub + "0" // "0" follows "/"
+	}
+	return predecessor(dir + edge)
 }
 
 // merge yields the visible edges of one directory, from both layers, in order.

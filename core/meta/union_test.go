@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,6 +39,8 @@ func (n *simNode) keys(name string, to []string) []string {
 	}
 	return to
 }
+
+var storeIDs = []string{"one", "two"} // in order, so that a seed repeats
 
 // sim is one namespace: an overlay and stores behind it.
 type sim struct {
@@ -140,7 +143,7 @@ func (s *sim) entry(dir DirID, edge string) (e *Entry, ok bool) {
 
 func randomSim(r *rand.Rand) *sim {
 	s := &sim{tree: NewTree(), stores: map[string]*simStore{}, known: map[string]*Derived{}, next: FirstDir}
-	for _, id := range []string{"one", "two"} {
+	for _, id := range storeIDs {
 		st := newSimStore(r.IntN(2) == 0)
 		s.stores[id] = st
 		s.known[id] = NewDerived(DerivedOptions{Flat: st.flat, MaxRows: pick(r, []int{0, 0, 60})})
@@ -163,8 +166,8 @@ func (s *sim) change(r *rand.Rand, st *simStore) {
 
 // preload tells some of what the stores hold, as of at.
 func (s *sim) preload(r *rand.Rand, at time.Time) {
-	for id, st := range s.stores {
-		f := s.known[id].Sent(1, at)
+	for _, id := range storeIDs {
+		st, f := s.stores[id], s.known[id].Sent(1, at)
 		for n := r.IntN(6); n > 0; n-- {
 			name := randomName(r, r.IntN(2) == 0, st.flat)
 			switch {
@@ -285,8 +288,8 @@ func TestUnionModel(t *testing.T) {
 		at := old
 		if r.IntN(2) == 0 { // the stores change behind the cache
 			at = old.Add(time.Second)
-			for _, st := range s.stores {
-				s.change(r, st)
+			for _, id := range storeIDs {
+				s.change(r, s.stores[id])
 			}
 		} else {
 			at = old
@@ -480,4 +483,50 @@ func TestPredecessorAndSuccessor(t *testing.T) {
 			t.Errorf("successor(%q) = %q, %v", name, got, ok)
 		}
 	}
+}
+
+// TestUnionConcurrent lists while the tree, the facts and the changes move; for the race detector.
+func TestUnionConcurrent(t *testing.T) {
+	tree, d := NewTree(), NewDerived(DerivedOptions{Flat: true, MaxRows: 500})
+	st := newSimStore(true)
+	for i := range 300 {
+		st.put(fmt.Sprintf("d%d/f%03d", i%7, i), Row{Version: "1"})
+	}
+	tree.Apply(1, []Op{{Kind: Set, Dir: RootDir, Edge: "d3/", Entry: Entry{Class: Directory, Dir: 20}}})
+	u := &Union{Tree: tree, Store: func(string) *Derived { return d }}
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for range 30 {
+				q := Query{Start: Start{Dir: RootDir, InTree: true, Store: "s", HasStore: true}, Delimiter: pick(rand.New(rand.NewPCG(uint64(i), 0)), []string{"", "/"}), Limit: 50}
+				last := ""
+				for done := false; !done; {
+					var items []Item
+					var need *Need
+					items, need, done = u.Page(q)
+					for _, it := range items {
+						if it.Name <= last {
+							t.Errorf("%q after %q", it.Name, last)
+						}
+						last, q.After = it.Name, it.Name
+					}
+					if need != nil {
+						f := d.Sent(1, time.Now())
+						st.answer(f, need, 40)
+						f.Done()
+					}
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for i := range 500 {
+			name := fmt.Sprintf("d3/f%03d", i%300)
+			d.Begin(name)
+			tree.Apply(uint64(i), []Op{{Kind: Set, Dir: 20, Edge: fmt.Sprintf("f%03d", i%300), Entry: Entry{Class: Persisted, Version: "1"}}})
+			d.End(name, uint64(i), st.stat(name), i%5 > 0)
+			tree.MarkChecked(20, fmt.Sprintf("f%03d", i%300), "1", time.Now())
+		}
+	})
+	wg.Wait()
 }
