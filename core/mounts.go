@@ -51,6 +51,7 @@ type MountChange struct {
 	Mode         *uint32
 	WriteType    *WriteType
 	ReadType     *ReadType
+	Options      map[string]string // store options to set, secrets among them; "" removes one. The endpoint stays
 }
 
 // MountInfo describes a mount. Secret options read "***".

@@ -227,7 +227,7 @@ func (a *appender) commitAppend(ctx context.Context) (info core.Info, again bool
 	if err != nil {
 		return core.Info{}, false, err
 	}
-	if now.storeVersion() != a.version || now.mount != a.mount {
+	if now.storeVersion() != a.version || !now.mount.is(a.mount) {
 		return core.Info{}, false, errs.New("namespace.Append", a.path.String(), errs.Conflict, "the file changed while it was appended to")
 	}
 	if err := a.out.SetAttr(a.attr()); err != nil && errs.KindOf(err) != errs.Unsupported {

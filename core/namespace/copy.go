@@ -40,7 +40,7 @@ func (n *Namespace) Copy(ctx context.Context, src, dst core.Path, o core.CopyOpt
 		return n.copyMarker(ctx, dst, &from, attr, o)
 	}
 	co := core.CreateOptions{MakeParents: o.MakeParents, Size: info.Size, Cond: o.Dest, Attr: attr}
-	if to := n.walk(exact(dst, false)); to.mount == from.mount && to.mount.features.Copy && from.path != to.path {
+	if to := n.walk(exact(dst, false)); from.mount.is(to.mount) && to.mount.features.Copy && from.path != to.path {
 		return n.copyInStore(ctx, &from, exact(dst, false), dst.Either(), co, info)
 	}
 	return n.copyThrough(ctx, &from, dst, co, info)

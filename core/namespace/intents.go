@@ -188,7 +188,7 @@ func (n *Namespace) resolveAll(ctx context.Context) {
 // watchInterval is how often open intents are looked at again.
 const watchInterval = 2 * time.Second
 
-// watchIntents resolves open intents until ctx ends.
+// watchIntents resolves open intents, and opens stores that did not open before, until ctx ends.
 func (n *Namespace) watchIntents(ctx context.Context) {
 	t := time.NewTicker(watchInterval)
 	defer t.Stop()
@@ -197,6 +197,7 @@ func (n *Namespace) watchIntents(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+			n.reopen(ctx)
 			n.resolveOpen(ctx)
 		}
 	}

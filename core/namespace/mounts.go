@@ -328,18 +328,84 @@ func (n *Namespace) updateMount(ctx context.Context, id string, c core.MountChan
 	if m := old.table.Without(id).Overlaps(s.URI, s.Options["endpoint"]); m != nil && !s.ReadOnly && was.ReadOnly {
 		return errs.New("namespace.Mounts", s.Path.String(), errs.Invalid, "its store overlaps that of the writable mount "+m.Path.String())
 	}
+	var fresh ufs.Store
+	if c.Options != nil {
+		var err error
+		if s.Options, fresh, err = n.reoption(ctx, was, c.Options); err != nil {
+			return err
+		}
+	}
 	m := n.withDefaults(id, s)
 	value, err := json.Marshal(recordOf(m))
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = n.log.Append(context.WithoutCancel(ctx), meta.Batch{Puts: []meta.KeyValue{{Key: mountPrefix + id, Value: value}}})
 	}
-	if _, err := n.log.Append(context.WithoutCancel(ctx), meta.Batch{Puts: []meta.KeyValue{{Key: mountPrefix + id, Value: value}}}); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, closeStore(fresh))
 	}
 	now := *was
 	now.Mount = m
+	if fresh != nil {
+		now.store, now.features, now.err = fresh, fresh.Features(), nil
+	}
 	n.mounts.Store(&mountSet{old.table.With(m), with(old.byID, &now)})
+	if fresh != nil {
+		return closeStore(was.store)
+	}
 	return nil
+}
+
+// reoption opens and probes the mount's store with some of its options changed: how a secret is rotated.
+func (n *Namespace) reoption(ctx context.Context, was *mounted, change map[string]string) (map[string]string, ufs.Store, error) {
+	s := was.MountSpec
+	s.Options = maps.Clone(s.Options)
+	if s.Options == nil {
+		s.Options = map[string]string{}
+	}
+	maps.Copy(s.Options, change)
+	maps.DeleteFunc(s.Options, func(_, v string) bool { return v == "" })
+	if s.Options["endpoint"] != was.Options["endpoint"] {
+		return nil, nil, errs.New("namespace.Mounts", s.Path.String(), errs.Invalid, "another endpoint is another store; unmount this one and mount that")
+	}
+	store, err := n.open1(ctx, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := n.probe(ctx, store, s); err != nil {
+		return nil, nil, errors.Join(err, store.Close())
+	}
+	return s.Options, store, nil
+}
+
+func closeStore(s ufs.Store) error {
+	if s == nil {
+		return nil
+	}
+	return s.Close()
+}
+
+// reopen tries the stores that did not open when the process started.
+func (n *Namespace) reopen(ctx context.Context) {
+	for id, m := range n.mounts.Load().byID {
+		if m.err == nil {
+			continue
+		}
+		store, err := n.open1(ctx, m.MountSpec)
+		if err != nil {
+			continue
+		}
+		n.mountMu.Lock()
+		old := n.mounts.Load()
+		if was := old.byID[id]; was != nil && was.err != nil {
+			n.mounts.Store(&mountSet{old.table, with(old.byID, n.mounted(was.Mount, store, nil))})
+			n.o.Logger.Info("a mounted store opens again", "path", m.Path.String())
+			store = nil
+		}
+		n.mountMu.Unlock()
+		if err := closeStore(store); err != nil {
+			n.o.Logger.Warn("a store could not be closed", "path", m.Path.String(), "err", err)
+		}
+	}
 }
 
 func apply[T any](to *T, from *T) {
@@ -386,8 +452,5 @@ func (n *Namespace) Unmount(ctx context.Context, p core.Path) error {
 	left := maps.Clone(old.byID)
 	delete(left, m.ID)
 	n.mounts.Store(&mountSet{old.table.Without(m.ID), left})
-	if x.store != nil {
-		return x.store.Close()
-	}
-	return nil
+	return closeStore(x.store)
 }

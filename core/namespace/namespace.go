@@ -135,6 +135,9 @@ type mounted struct {
 	err      error // why the store could not be opened; then store answers nothing else
 }
 
+// is reports whether two states of the mount table name the same mount.
+func (m *mounted) is(other *mounted) bool { return m != nil && other != nil && m.ID == other.ID }
+
 // Open replays the journal of o.KV, opens the mounts it names, and returns the namespace as the last acknowledged change
 // left it. Intents that a crash left open are resolved by Run, before it accepts changes.
 func Open(ctx context.Context, o Options) (*Namespace, error) {

@@ -435,7 +435,7 @@ func (c *completion) commit(ctx context.Context, cond core.Cond) (info core.Info
 	if !pl.inTree {
 		return core.Info{}, true, nil
 	}
-	if pl.mount != c.m {
+	if !pl.mount.is(c.m) {
 		return core.Info{}, false, errs.New("namespace.CompleteUpload", p.String(), errs.Conflict, "the mount changed since the upload was started")
 	}
 	if err := n.blocked(&pl); err != nil {

@@ -319,7 +319,7 @@ func (w *writer) commit(ctx context.Context, o core.CommitOptions) (info core.In
 	if !pl.inTree {
 		return core.Info{}, true, nil
 	}
-	if pl.mount != w.mount {
+	if !pl.mount.is(w.mount) {
 		return core.Info{}, false, errs.New("namespace.Commit", w.path.String(), errs.Conflict, "the mount changed while the file was written")
 	}
 	if err := n.blocked(&pl); err != nil {

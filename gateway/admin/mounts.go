@@ -45,8 +45,8 @@ type NewMount struct {
 	Options      map[string]string `json:"options,omitempty"`
 }
 
-// MountPatch are the policies of a mount to change; what is left out stays. A mount's path, store and options are what it
-// is: to change them, unmount it and mount again.
+// MountPatch is what to change of a mount; what is left out stays. A mount's path and store are what it is: to change
+// them, unmount it and mount again. Options are set one by one, "" removes one; the store is probed with them first.
 type MountPatch struct {
 	ReadOnly     *bool   `json:"read_only,omitempty"`
 	SyncInterval *string `json:"sync_interval,omitempty" example:"60s"`
@@ -55,6 +55,8 @@ type MountPatch struct {
 	Mode         *string `json:"mode,omitempty" example:"0755"`
 	WriteType    *string `json:"write_type,omitempty" enum:"CACHE_THROUGH,THROUGH"`
 	ReadType     *string `json:"read_type,omitempty" enum:"CACHE,NO_CACHE"`
+
+	Options map[string]string `json:"options,omitempty"`
 }
 
 // List is one page of a list. Next, if not empty, is passed as ?after= to get the next page.
@@ -189,7 +191,7 @@ func (s *Server) spec(in NewMount) (core.MountSpec, error) {
 func (in MountPatch) change() (core.MountChange, error) {
 	c := core.MountChange{
 		ReadOnly: in.ReadOnly, Owner: in.Owner, Group: in.Group,
-		WriteType: (*core.WriteType)(in.WriteType), ReadType: (*core.ReadType)(in.ReadType),
+		WriteType: (*core.WriteType)(in.WriteType), ReadType: (*core.ReadType)(in.ReadType), Options: in.Options,
 	}
 	if in.SyncInterval != nil {
 		i, err := config.ParseInterval(*in.SyncInterval)

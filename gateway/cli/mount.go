@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"reflect"
 	"strings"
 	"text/tabwriter"
 
@@ -70,8 +71,12 @@ func mountAdd(c *client, s Streams) *cobra.Command {
 		},
 	}
 	p.addFlags(cmd)
-	cmd.Flags().StringArrayVar(&options, "option", nil, "option of the store, NAME=VALUE or NAME=@FILE to read the value from a file (repeatable)")
+	addOptions(cmd, &options)
 	return cmd
+}
+
+func addOptions(cmd *cobra.Command, options *[]string) {
+	cmd.Flags().StringArrayVar(options, "option", nil, "option of the store, NAME=VALUE or NAME=@FILE to read the value from a file (repeatable)")
 }
 
 // parseOptions reads NAME=VALUE pairs. A secret is better read from a file: arguments can be seen by other users.
@@ -124,8 +129,9 @@ func mountList(c *client, s Streams) *cobra.Command {
 
 func mountUpdate(c *client, s Streams) *cobra.Command {
 	var p policies
+	var options []string
 	cmd := &cobra.Command{
-		Use: "update PATH", Short: "Change a mount's policies; flags not given leave them", Args: cobra.ExactArgs(1),
+		Use: "update PATH", Short: "Change a mount's policies and options; flags not given leave them", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := c.check(); err != nil {
 				return err
@@ -143,8 +149,14 @@ func mountUpdate(c *client, s Streams) *cobra.Command {
 			if cmd.Flags().Changed("read-only") {
 				in.ReadOnly = &p.readOnly
 			}
-			if in == (admin.MountPatch{}) {
-				return usageError{fmt.Errorf("nothing to change; name at least one policy")}
+			if len(options) > 0 {
+				var err error
+				if in.Options, err = parseOptions(options); err != nil {
+					return err
+				}
+			}
+			if reflect.ValueOf(in).IsZero() {
+				return usageError{fmt.Errorf("nothing to change; name at least one policy or option")}
 			}
 			var m admin.Mount
 			if err := c.call(cmd.Context(), http.MethodPatch, "/mounts", query{"path": args[0]}, in, &m); err != nil {
@@ -154,6 +166,7 @@ func mountUpdate(c *client, s Streams) *cobra.Command {
 		},
 	}
 	p.addFlags(cmd)
+	addOptions(cmd, &options)
 	return cmd
 }
 
