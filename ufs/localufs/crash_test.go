@@ -291,6 +291,54 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// uploads puts an upload together with a crash after each step, and returns how a crash would break it, "" if it would not.
+func uploads(t *testing.T, s *Store, l *lossy) string {
+	ctx := t.Context()
+	id, err := s.Begin(ctx, "a", ufs.Attr{Origin: "begin"})
+	l.must(err)
+	complete := func(want string, parts ...ufs.Part) string {
+		after := l.crash(s)
+		defer after.Close() //nolint:errcheck // nothing is lost with it
+		in, err := after.Complete(ctx, "a", id, parts, ufs.CreateOptions{})
+		if err != nil {
+			return fmt.Sprintf("complete with %d parts: %v", len(parts), err)
+		}
+		data, err := ufs.ReadAll(ctx, after, "a", "", 100)
+		if err != nil || string(data) != want || in.Attr.Origin != "begin" {
+			return fmt.Sprintf("got %q of %q, %v, want %q", data, in.Attr.Origin, err, want)
+		}
+		return ""
+	}
+	if how := complete(""); how != "" {
+		return how
+	}
+	etag, err := s.PutPart(ctx, "a", id, 1, 4, strings.NewReader("part"))
+	l.must(err)
+	return complete("part", ufs.Part{Number: 1, ETag: etag, Size: 4})
+}
+
+// TestCrashOfUpload is TestCrash for the parts of a multipart upload, which are acknowledged one by one.
+func TestCrashOfUpload(t *testing.T) {
+	if !openTemp(t).Features().Attrs {
+		t.Skip("the temporary directory's file system keeps no extended attributes")
+	}
+	s := openTemp(t)
+	all := newLossy(t, s, "")
+	if how := uploads(t, s, all); how != "" {
+		t.Fatal(how)
+	}
+	for step := range all.steps {
+		t.Run("without fsync of "+step, func(t *testing.T) {
+			s := openTemp(t)
+			if how := uploads(t, s, newLossy(t, s, step)); how == "" {
+				t.Error("nothing was lost: the fsync is not needed, or the history does not show why")
+			} else {
+				t.Log("as expected: ", how)
+			}
+		})
+	}
+}
+
 // TestCommitWaitsForParents checks that a file in a directory that another writer has just made is not acknowledged
 // before the directory is durable.
 func TestCommitWaitsForParents(t *testing.T) {
