@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"hash/crc32"
+	"sync"
 
 	"github.com/sluicefs/sluice/core"
 )
@@ -15,67 +16,66 @@ import (
 // the first are hashed on a goroutine of their own while the next are received.
 type md5Sum struct {
 	h    hash.Hash
-	in   chan []byte
-	free chan []byte
+	n    int // bytes hashed by the writer itself
+	in   chan *sumBuffer
+	free chan *sumBuffer
 	done chan struct{}
-	buf  []byte
+	buf  *sumBuffer // being filled
 }
 
-const sumChunk = 256 << 10
+const (
+	sumChunk  = 64 << 10 // three of them are what a slow upload holds
+	sumInline = 64 << 10 // what is hashed in less time than a goroutine and its buffers are worth
+)
+
+type sumBuffer struct {
+	n int
+	b [sumChunk]byte
+}
+
+var sumBuffers = sync.Pool{New: func() any { return new(sumBuffer) }}
 
 // write adds p, which the caller may reuse at once.
 func (s *md5Sum) write(p []byte) {
 	if s.h == nil {
 		s.h = md5.New()
 	}
+	if s.in == nil {
+		if s.n += len(p); s.n <= sumInline {
+			s.h.Write(p)
+			return
+		}
+		s.start()
+	}
 	for len(p) > 0 {
 		if s.buf == nil {
-			s.buf = s.buffer(len(p))
+			s.buf = <-s.free
+			s.buf.n = 0
 		}
-		k := min(len(p), cap(s.buf)-len(s.buf))
-		s.buf = append(s.buf, p[:k]...)
-		p = p[k:]
-		if len(s.buf) == cap(s.buf) {
+		k := copy(s.buf.b[s.buf.n:], p)
+		s.buf.n += k
+		if p = p[k:]; s.buf.n == sumChunk {
 			s.flush()
 		}
 	}
 }
 
-// buffer returns an empty buffer: a small one for a small first write, and from then on one of two large ones in turn.
-func (s *md5Sum) buffer(hint int) []byte {
-	if s.in == nil {
-		if hint < sumChunk {
-			return make([]byte, 0, max(hint, 4096))
-		}
-		s.start()
-	}
-	return (<-s.free)[:0]
-}
-
 func (s *md5Sum) start() {
-	s.in, s.free, s.done = make(chan []byte, 2), make(chan []byte, 3), make(chan struct{})
+	s.in, s.free, s.done = make(chan *sumBuffer, 2), make(chan *sumBuffer, 3), make(chan struct{})
 	for range 3 {
-		s.free <- make([]byte, 0, sumChunk)
+		s.free <- sumBuffers.Get().(*sumBuffer)
 	}
 	go func() {
 		defer close(s.done)
 		for b := range s.in {
-			s.h.Write(b)
+			s.h.Write(b.b[:b.n])
 			s.free <- b
 		}
 	}()
 }
 
 func (s *md5Sum) flush() {
-	switch {
-	case s.in != nil:
-		s.in <- s.buf
-	default:
-		s.h.Write(s.buf)
-		if cap(s.buf) < sumChunk {
-			s.start()
-		}
-	}
+	s.in <- s.buf
 	s.buf = nil
 }
 
@@ -83,10 +83,6 @@ func (s *md5Sum) flush() {
 func (s *md5Sum) sum() []byte {
 	if s.h == nil {
 		s.h = md5.New()
-	}
-	if len(s.buf) > 0 && s.in == nil {
-		s.h.Write(s.buf)
-		s.buf = nil
 	}
 	s.stop()
 	return s.h.Sum(nil)
@@ -97,13 +93,15 @@ func (s *md5Sum) stop() {
 	if s.in == nil {
 		return
 	}
-	if len(s.buf) > 0 {
-		s.in <- s.buf
-		s.buf = nil
+	if s.buf != nil {
+		s.flush()
 	}
 	close(s.in)
 	<-s.done
-	s.in = nil
+	for range 3 { // all are free now
+		sumBuffers.Put(<-s.free)
+	}
+	s.in, s.n = nil, 0
 }
 
 // hdfsSum computes HDFS's file checksum: CRC32C of every 512 bytes, MD5 of those of a block, MD5 of the blocks' MD5s.
