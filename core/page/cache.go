@@ -156,8 +156,11 @@ func (c *Cache) buffer(n int) []byte {
 }
 
 func (c *Cache) recycle(b []byte) {
-	if cap(b) == Size {
+	switch cap(b) {
+	case Size:
 		c.pagePool.Put((*[Size]byte)(b[:Size]))
+	case copyBytes:
+		c.copyPool.Put((*[copyBytes]byte)(b[:copyBytes]))
 	}
 }
 

@@ -57,12 +57,16 @@ func (w *Writer) reserve(n int) bool {
 	}
 	w.room = int64(size)
 	old := w.buf
-	if size == Size {
+	switch size {
+	case Size:
 		w.buf = w.c.pagePool.Get().(*[Size]byte)[:0]
-	} else {
+	case copyBytes:
+		w.buf = w.c.copyPool.Get().(*[copyBytes]byte)[:0]
+	default:
 		w.buf = make([]byte, 0, size)
 	}
 	w.buf = append(w.buf, old...)
+	w.c.recycle(old)
 	return true
 }
 
