@@ -21,6 +21,20 @@ func (n *Namespace) createAppend(ctx context.Context, p core.Path, o core.Create
 	if err := n.traverse(ctx, p); err != nil {
 		return nil, err
 	}
+	w, err := n.tryAppend(ctx, p, o)
+	if k := errs.KindOf(err); k == errs.Precondition || k == errs.Conflict { // what was known of the file is out of date
+		w, err = n.tryAppend(core.WithMaxAge(ctx, core.MaxAge{Set: true}), p, o)
+	}
+	if errs.KindOf(err) == errs.Precondition {
+		return nil, errs.E("namespace.Append", p.String(), errs.Conflict, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+func (n *Namespace) tryAppend(ctx context.Context, p core.Path, o core.CreateOptions) (*appender, error) {
 	old, err := n.resolve(ctx, p)
 	if err != nil {
 		return nil, err

@@ -117,6 +117,7 @@ type stored struct {
 	version string
 	origin  string // of bytes written through Sluice, by which they are known in whatever version the store shows them
 	moved   uint64 // position in the list of moves when the reader was opened
+	path    core.Path
 }
 
 // open reads bytes [off, off+length) of the version.
@@ -136,10 +137,20 @@ func (s *stored) open(ctx context.Context, off, length int64) (io.ReadCloser, er
 		}
 	}
 	if k := errs.KindOf(err); isGone(err) || k == errs.Precondition || k == errs.Range {
+		s.n.outdated(ctx, s.m, s.key, s.path)
 		return nil, errs.New("namespace.Read", s.key, errs.Conflict,
 			"this version has left the store and is not wholly cached; open the file again")
 	}
 	return rc, err
+}
+
+// outdated takes note that a store no longer has the version of a file that is known of it, so that the next look at the
+// file, however old its answer may be, sees another.
+func (n *Namespace) outdated(ctx context.Context, m *mounted, key string, path core.Path) {
+	m.derived.Forget(key)
+	if err := n.reconcile(ctx, path, false); err != nil {
+		n.o.Logger.Debug("a file that has changed in its store cannot be looked at", "path", path.String(), "err", err)
+	}
 }
 
 // extentSource reads one extent, which starts at base in the stored file.
@@ -162,7 +173,7 @@ type piece struct {
 
 // pieces returns what makes up bytes [off, off+length) of the node's version.
 func (n *Namespace) pieces(ctx context.Context, nd *node, off, length int64) []piece {
-	src := &stored{n: n, m: nd.mount, key: nd.key, moved: n.moves.position()}
+	src := &stored{n: n, m: nd.mount, key: nd.key, moved: n.moves.position(), path: nd.path}
 	noCache := nd.mount.ReadType == core.NoCache
 	if !nd.persisted() {
 		src.version = nd.row.Version

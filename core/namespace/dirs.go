@@ -55,7 +55,7 @@ func (n *Namespace) checkKind(ctx context.Context, p core.Path, either bool) err
 	if p.IsDir() {
 		other, kind = p.File(), errs.NotDir
 	}
-	if _, err := n.lookupNearby(ctx, other); err == nil {
+	if _, err := n.lookup(ctx, other); err == nil {
 		return errs.E("namespace", other.String(), kind, nil)
 	} else if k := errs.KindOf(err); k != errs.NotExist && k != errs.NotDir {
 		return err
@@ -65,19 +65,14 @@ func (n *Namespace) checkKind(ctx context.Context, p core.Path, either bool) err
 		if at.entry != nil || at.key == "" {
 			return nil // a directory of the overlay or a mount point
 		}
-		if _, err := n.lookupSince(ctx, dir, nearby, func(*mounted, time.Time) time.Time { return time.Time{} }); err == nil {
+		if _, err := n.lookupSince(ctx, dir, free, func(*mounted, time.Time) time.Time { return time.Time{} }); err == nil {
 			return nil
 		}
-		if _, err := n.lookupNearby(ctx, dir.File()); err == nil {
+		if _, err := n.lookup(ctx, dir.File()); err == nil {
 			return errs.E("namespace", dir.File().String(), errs.NotDir, nil)
 		}
 	}
 	return nil
-}
-
-// lookupNearby is lookup for a caller that may hold locks, but perhaps not path's.
-func (n *Namespace) lookupNearby(ctx context.Context, path core.Path) (node, error) {
-	return n.lookupSince(ctx, path, nearby, func(m *mounted, now time.Time) time.Time { return m.oldest(ctx, now) })
 }
 
 // parents makes sure that every directory above p is in the overlay, so that an entry can be set at p. Missing ones are

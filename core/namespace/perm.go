@@ -146,7 +146,7 @@ func (n *Namespace) dirNode(ctx context.Context, p core.Path) (node, error) {
 	if pl.entry != nil || p.IsRoot() || pl.mount == nil || !pl.mount.features.Dirs {
 		return node{place: pl}, nil
 	}
-	return n.lookupSince(ctx, p, nearby, func(*mounted, time.Time) time.Time { return time.Time{} })
+	return n.lookupSince(ctx, p, free, func(*mounted, time.Time) time.Time { return time.Time{} })
 }
 
 // nearestDir returns the deepest existing directory on the way to p, p's parent if it exists.

@@ -137,13 +137,12 @@ func (n *Namespace) lookupHeld(ctx context.Context, path core.Path, strict bool)
 type holding uint8
 
 const (
-	free   holding = iota // no lock: it may wait for the name's
-	nearby                // other locks, perhaps: it must not wait
-	held                  // the name's, or one above it, exclusively
+	free holding = iota // none, or not for sure
+	held                // it, or that of a directory above, exclusively
 )
 
 // lookupSince returns the node at path with facts learnt at since or later. While a change through Sluice is under way
-// there, what the store says does not count; a caller that holds no lock waits for the change where nothing else is known.
+// there, what the store says does not count; where nothing else is known, the lookup waits for the change.
 func (n *Namespace) lookupSince(ctx context.Context, path core.Path, has holding, since func(*mounted, time.Time) time.Time) (node, error) {
 	now := time.Now()
 	status := core.Hit
@@ -168,12 +167,12 @@ func (n *Namespace) lookupSince(ctx context.Context, path core.Path, has holding
 		if status = core.Miss; need == revalidate {
 			status = core.Revalidated
 		}
-		if i > 0 && has == free && pl.entry == nil {
-			unlock, err := n.locks.lock(ctx, path)
-			if err != nil {
-				return node{}, err
+		if i > 0 && pl.entry == nil { // whoever makes the change waits for no lock any more, so that anybody may wait for him
+			select {
+			case <-pl.mount.derived.Settled(pl.key):
+			case <-ctx.Done():
+				return node{}, context.Cause(ctx)
 			}
-			unlock()
 		}
 		if has == held && pl.entry != nil {
 			err = n.reconcile(ctx, path, true)
