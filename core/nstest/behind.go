@@ -1,6 +1,7 @@
 package nstest
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -226,6 +227,21 @@ var behindTests = []entry{
 		f.storePut("d/a", large)
 		readerLostOf(f, "d/a", func() { f.storePut("d/a", pattern(9, len(large))) })
 		f.wantData("d/a", pattern(9, len(large)))
+	}},
+	{name: "a version that has left the store is not stuck to, at any interval", needs: mounted, with: func(o *Options) { synced(-1)(o); noCache(o) }, test: func(f *fixture) {
+		f.storePut("a", "one")
+		f.put("b", "one")
+		for _, name := range []string{"a", "b"} {
+			f.stat(name)
+			f.storePut(name, "two!")
+			if got, err := f.read(name, core.All); err == nil && got != "two!" || err != nil && !errors.Is(err, errs.Conflict) {
+				f.Errorf("%s: got %q, %v", name, got, err)
+			}
+			f.wantData(name, "two!")
+			f.storePut(name, "three")
+			f.append(name, "!")
+			f.wantData(name, "three!")
+		}
 	}},
 	{name: "changes here and there of one directory", needs: mounted, with: synced(0), test: func(f *fixture) {
 		f.storePut("d/s", "1")

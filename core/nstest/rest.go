@@ -1,5 +1,3 @@
 package nstest
 
-var faultTests, raceTests, modelTests []entry
-
 func watched(o *Options) { o.Watch = true }
