@@ -77,7 +77,7 @@ func (s *Store) writeAttr(fd int, a ufs.Attr) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	if err := chown(fd, a.Owner, a.Group); err != nil {
+	if err := s.owners.chown(fd, a.Owner, a.Group); err != nil {
 		return err
 	}
 	if a.Mode != 0 {
@@ -145,8 +145,52 @@ func sameFile(a, b *unix.Stat_t) bool {
 	return a.Dev == b.Dev && a.Ino == b.Ino && a.Size == b.Size && a.Mtim == b.Mtim
 }
 
-// owners names users and groups. The names are looked up once: a lookup reads a file or asks a directory service.
-type owners struct{ users, groups sync.Map }
+// owners names users and groups. A lookup reads a file or asks a directory service: that of a number is made once, that of a
+// name, which is needed for every write, once a minute.
+type owners struct {
+	users, groups sync.Map
+
+	mu              sync.Mutex
+	userID, groupID map[string]numbered // by name
+}
+
+// numbered is what the system said of a name.
+type numbered struct {
+	id   int // -1: it does not know the name
+	till time.Time
+}
+
+const (
+	numberAge = time.Minute
+	maxNames  = 10_000 // remembered; names come from clients
+)
+
+// number returns the number of a name, -1 if there is none.
+func (o *owners) number(known *map[string]numbered, name string, lookup func(string) (string, error)) int {
+	if name == "" {
+		return -1
+	}
+	now := time.Now()
+	o.mu.Lock()
+	n, ok := (*known)[name]
+	o.mu.Unlock()
+	if ok && now.Before(n.till) {
+		return n.id
+	}
+	id := -1
+	if text, err := lookup(name); err == nil {
+		if id, err = strconv.Atoi(text); err != nil {
+			id = -1
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if *known == nil || len(*known) >= maxNames {
+		*known = map[string]numbered{}
+	}
+	(*known)[name] = numbered{id, now.Add(numberAge)}
+	return id
+}
 
 func (o *owners) user(id uint32) string {
 	return name(&o.users, id, func(s string) (string, error) {
@@ -184,17 +228,24 @@ func name(known *sync.Map, id uint32, lookup func(string) (string, error)) strin
 
 // chown gives fd to the named owner and group if the process may and the host knows them; the record keeps the names
 // anyway.
-func chown(fd int, owner, group string) error {
+func (o *owners) chown(fd int, owner, group string) error {
 	if os.Geteuid() != 0 || owner == "" && group == "" {
 		return nil
 	}
-	uid, gid := -1, -1
-	if u, err := user.Lookup(owner); err == nil {
-		uid, _ = strconv.Atoi(u.Uid)
-	}
-	if g, err := user.LookupGroup(group); err == nil {
-		gid, _ = strconv.Atoi(g.Gid)
-	}
+	uid := o.number(&o.userID, owner, func(name string) (string, error) {
+		u, err := user.Lookup(name)
+		if err != nil {
+			return "", err
+		}
+		return u.Uid, nil
+	})
+	gid := o.number(&o.groupID, group, func(name string) (string, error) {
+		g, err := user.LookupGroup(name)
+		if err != nil {
+			return "", err
+		}
+		return g.Gid, nil
+	})
 	if uid < 0 && gid < 0 {
 		return nil
 	}
