@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
@@ -193,7 +194,7 @@ func (n *Namespace) reconcile(ctx context.Context, p core.Path, locked bool) err
 	if e == nil || e.Mount || pl.mount.err != nil || pl.hidden && e.Class != meta.Persisted {
 		return nil
 	}
-	if e.Class == meta.Directory && !pl.mount.features.Dirs {
+	if e.Class == meta.Directory && !pl.mount.features.Dirs || n.renaming(&pl) {
 		return nil
 	}
 	if !locked {
@@ -313,8 +314,25 @@ func encodeChecksums(cs []core.Checksum) string {
 }
 
 func decodeChecksums(s string) (cs []core.Checksum) {
+	if c, ok := oneChecksum(s); ok {
+		return []core.Checksum{c}
+	}
 	if s != "" && json.Unmarshal([]byte(s), &cs) != nil {
 		return nil
 	}
 	return cs
+}
+
+// oneChecksum reads what encodeChecksums makes of a single plain checksum, which nearly every object has: a listing decodes
+// a thousand of them.
+func oneChecksum(s string) (c core.Checksum, ok bool) {
+	rest, ok := strings.CutPrefix(s, `[{"Algorithm":"`)
+	if !ok || strings.IndexByte(rest, '\\') >= 0 {
+		return c, false
+	}
+	var more [3]bool
+	c.Algorithm, rest, more[0] = strings.Cut(rest, `","Value":"`)
+	c.Value, rest, more[1] = strings.Cut(rest, `","Type":"`)
+	c.Type, rest, more[2] = strings.Cut(rest, `"`)
+	return c, more == [3]bool{true, true, true} && rest == "}]"
 }
