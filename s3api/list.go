@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"hash/crc32"
+	"sync"
 
 	"github.com/sluicefs/sluice/core"
 )
@@ -41,50 +42,59 @@ func (l listing) name(s string) string {
 	return s
 }
 
-// page is one page of keys.
+// page is one page of keys, rendered as it was listed: a thousand core.Infos would take more memory than their elements.
 type page struct {
-	entries []core.Info
-	more    bool
-	last    string // the last name of the page, where the next one goes on
+	keys, prefixes xmlWriter // elements of the keys, and of the common prefixes, which S3 writes after them
+	count          int
+	more           bool
+	last           string // the last name of the page, where the next one goes on
 }
 
-// page lists the bucket after the given name.
-func (s *Server) page(r *request, l listing, after string) (page, error) {
-	var p page
+var pages = sync.Pool{New: func() any { return new(page) }}
+
+// maxPooled is the size from which on a page's memory is not kept for others, in bytes.
+const maxPooled = 1 << 20
+
+// free gives the page's memory back.
+func (p *page) free() {
+	if cap(p.keys.b)+cap(p.prefixes.b) <= maxPooled {
+		pages.Put(p)
+	}
+}
+
+// page lists the bucket after the given name. Keys become elements of the given name, with their owners if asked for. The
+// caller frees the page.
+func (s *Server) page(r *request, l listing, after, element string, owner bool) (*page, error) {
+	p := pages.Get().(*page)
+	*p = page{keys: xmlWriter{p.keys.b[:0]}, prefixes: xmlWriter{p.prefixes.b[:0]}}
 	if l.max == 0 {
 		_, err := s.statBucket(r)
 		return p, err
 	}
-	p.entries = make([]core.Info, 0, min(l.max, 64))
 	o := core.ListOptions{Prefix: l.prefix, Delimiter: l.delimiter, After: after, Limit: l.max + 1}
 	for info, err := range s.ns.List(r.ctx, r.dir, o) {
 		if err != nil {
-			return page{}, err
+			return p, err
 		}
-		if len(p.entries) == l.max {
+		if p.count == l.max {
 			p.more = true
 			break
 		}
-		p.entries = append(p.entries, info)
-		p.last = info.Name
+		p.add(l, &info, element, owner)
 	}
 	return p, nil
 }
 
-// contents writes the keys of a page, then its common prefixes, as S3 orders the document.
-func (x *xmlWriter) contents(l listing, p page, element string, owner bool) {
-	for i := range p.entries {
-		if info := &p.entries[i]; !info.CommonPrefix {
-			x.object(l, info, element, owner)
-		}
+func (p *page) add(l listing, info *core.Info, element string, owner bool) {
+	p.count++
+	p.last = info.Name
+	if !info.CommonPrefix {
+		p.keys.object(l, info, element, owner)
+		return
 	}
-	for i := range p.entries {
-		if info := &p.entries[i]; info.CommonPrefix {
-			x.open("CommonPrefixes")
-			x.text("Prefix", l.name(info.Name))
-			x.close("CommonPrefixes")
-		}
-	}
+	p.prefixes.open("CommonPrefixes")
+	p.prefixes.text("Prefix", l.name(info.Name))
+	p.prefixes.close("CommonPrefixes")
 }
 
 func (x *xmlWriter) object(l listing, info *core.Info, element string, owner bool) {
@@ -108,8 +118,11 @@ func (x *xmlWriter) object(l listing, info *core.Info, element string, owner boo
 	x.close(element)
 }
 
-// newListing returns a writer with room for the page.
-func newListing(p page) *xmlWriter { return newXML(512 + 256*len(p.entries)) }
+// listed answers with a document: what x has written, the page, and the end of the root element.
+func (r *request) listed(x *xmlWriter, p *page, root string) error {
+	p.prefixes.close(root)
+	return r.document(x.b, p.keys.b, p.prefixes.b)
+}
 
 // listObjectsV2 serves ListObjectsV2.
 func (s *Server) listObjectsV2(r *request) error {
@@ -125,11 +138,12 @@ func (s *Server) listObjectsV2(r *request) error {
 			return err
 		}
 	}
-	p, err := s.page(r, l, after)
+	p, err := s.page(r, l, after, "Contents", r.query.Get("fetch-owner") == "true")
+	defer p.free()
 	if err != nil {
 		return err
 	}
-	x := newListing(p)
+	x := newXML(512)
 	x.root("ListBucketResult")
 	x.text("Name", r.bucket)
 	x.text("Prefix", l.name(l.prefix))
@@ -140,14 +154,12 @@ func (s *Server) listObjectsV2(r *request) error {
 		x.text("NextContinuationToken", sealToken(r.bucket, p.last))
 	}
 	x.optional("StartAfter", l.name(start))
-	x.int("KeyCount", int64(len(p.entries)))
+	x.int("KeyCount", int64(p.count))
 	x.int("MaxKeys", int64(l.max))
 	x.optional("Delimiter", l.name(l.delimiter))
 	x.encoding(l)
 	x.bool("IsTruncated", p.more)
-	x.contents(l, p, "Contents", r.query.Get("fetch-owner") == "true")
-	x.close("ListBucketResult")
-	return r.document(x.b)
+	return r.listed(x, p, "ListBucketResult")
 }
 
 func (x *xmlWriter) encoding(l listing) {
@@ -163,11 +175,12 @@ func (s *Server) listObjects(r *request) error {
 		return err
 	}
 	marker := r.query.Get("marker")
-	p, err := s.page(r, l, marker)
+	p, err := s.page(r, l, marker, "Contents", true)
+	defer p.free()
 	if err != nil {
 		return err
 	}
-	x := newListing(p)
+	x := newXML(512)
 	x.root("ListBucketResult")
 	x.text("Name", r.bucket)
 	x.text("Prefix", l.name(l.prefix))
@@ -179,9 +192,7 @@ func (s *Server) listObjects(r *request) error {
 	x.optional("Delimiter", l.name(l.delimiter))
 	x.encoding(l)
 	x.bool("IsTruncated", p.more)
-	x.contents(l, p, "Contents", true)
-	x.close("ListBucketResult")
-	return r.document(x.b)
+	return r.listed(x, p, "ListBucketResult")
 }
 
 // listObjectVersions serves ListObjectVersions of a bucket that never had versioning: each object is its version null.
@@ -194,11 +205,12 @@ func (s *Server) listObjectVersions(r *request) error {
 	if version != "" && marker == "" {
 		return invalidArgument("version-id-marker", version, "A version-id marker cannot be specified without a key marker.")
 	}
-	p, err := s.page(r, l, marker)
+	p, err := s.page(r, l, marker, "Version", true)
+	defer p.free()
 	if err != nil {
 		return err
 	}
-	x := newListing(p)
+	x := newXML(512)
 	x.root("ListVersionsResult")
 	x.text("Name", r.bucket)
 	x.text("Prefix", l.name(l.prefix))
@@ -212,9 +224,7 @@ func (s *Server) listObjectVersions(r *request) error {
 	x.optional("Delimiter", l.name(l.delimiter))
 	x.encoding(l)
 	x.bool("IsTruncated", p.more)
-	x.contents(l, p, "Version", true)
-	x.close("ListVersionsResult")
-	return r.document(x.b)
+	return r.listed(x, p, "ListVersionsResult")
 }
 
 // sealToken makes a continuation token: the last name of a page and a checksum that binds it to its bucket, so that a

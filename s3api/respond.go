@@ -50,13 +50,22 @@ func (r *request) empty(status int) error {
 
 var zero = []string{"0"}
 
-// document answers 200 with an XML document.
-func (r *request) document(body []byte) error {
+// document answers 200 with an XML document, given in pieces.
+func (r *request) document(pieces ...[]byte) error {
+	length := 0
+	for _, p := range pieces {
+		length += len(p)
+	}
 	h := r.out.Header()
 	h["Content-Type"] = xmlType
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	h["Content-Length"] = []string{strconv.Itoa(length)}
 	r.begin(http.StatusOK)
-	return r.write(body)
+	for _, p := range pieces {
+		if err := r.write(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *request) write(body []byte) error {

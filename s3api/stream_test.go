@@ -161,12 +161,14 @@ func BenchmarkGetObject(b *testing.B) {
 
 // BenchmarkListing measures the rendering of a full page.
 func BenchmarkListing(b *testing.B) {
-	var p page
-	for range maxKeys {
-		p.entries = append(p.entries, core.Info{Name: "year=2026/month=01/part-00000-c000.snappy.parquet", Size: 123456, ETag: "9dd4e461268c8034f5c8564e155c67a6", ModTime: time.Unix(1, 0)})
-	}
+	info := core.Info{Name: "year=2026/month=01/part-00000-c000.snappy.parquet", Size: 123456, ETag: "9dd4e461268c8034f5c8564e155c67a6", ModTime: time.Unix(1, 0)}
 	b.ReportAllocs()
 	for b.Loop() {
-		newListing(p).contents(listing{}, p, "Contents", false)
+		p := pages.Get().(*page)
+		*p = page{keys: xmlWriter{p.keys.b[:0]}, prefixes: xmlWriter{p.prefixes.b[:0]}}
+		for range maxKeys {
+			p.add(listing{}, &info, "Contents", false)
+		}
+		p.free()
 	}
 }
