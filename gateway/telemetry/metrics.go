@@ -3,10 +3,12 @@ package telemetry
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"runtime"
 	"strconv"
-	"sync"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,7 +37,7 @@ type Metrics struct {
 	callTime metric.Float64Histogram
 	moved    metric.Int64Counter
 
-	sets sync.Map // label sets by their values, so that counting a request allocates nothing after its first like
+	sets atomic.Pointer[map[[6]string]options] // label sets by their values; the map is never changed
 }
 
 // NewMetrics returns the metrics of a process of the given version; they outlive ctx. Close releases them.
@@ -89,18 +91,39 @@ func (m *Metrics) Handler() http.Handler { return m.handler }
 // Close releases the metrics.
 func (m *Metrics) Close(ctx context.Context) error { return m.provider.Shutdown(ctx) }
 
-// labels returns the set of the given name-value pairs, built once for each combination.
-func (m *Metrics) labels(pairs [6]string) metric.MeasurementOption {
-	if o, ok := m.sets.Load(pairs); ok {
-		return o.(metric.MeasurementOption)
+// options are a label set as the library wants it with a measurement.
+type options struct {
+	add    []metric.AddOption
+	record []metric.RecordOption
+}
+
+// labels returns the set of the given name-value pairs, built once for each combination. There are few of them, soon all
+// known: measuring then takes neither a lock nor memory.
+func (m *Metrics) labels(pairs [6]string) options {
+	if known := m.sets.Load(); known != nil {
+		if o, ok := (*known)[pairs]; ok {
+			return o
+		}
 	}
 	var attrs []attribute.KeyValue
 	for i := 0; i < len(pairs) && pairs[i] != ""; i += 2 {
-		attrs = append(attrs, attribute.String(pairs[i], pairs[i+1]))
+		attrs = append(attrs, attribute.String(strings.Clone(pairs[i]), strings.Clone(pairs[i+1])))
 	}
-	o := metric.WithAttributeSet(attribute.NewSet(attrs...))
-	m.sets.Store(pairs, o)
-	return o
+	set := metric.WithAttributeSet(attribute.NewSet(attrs...))
+	o := options{[]metric.AddOption{set}, []metric.RecordOption{set}}
+	for i := range pairs {
+		pairs[i] = strings.Clone(pairs[i])
+	}
+	for {
+		old := m.sets.Load()
+		grown := map[[6]string]options{pairs: o}
+		if old != nil {
+			maps.Copy(grown, *old)
+		}
+		if m.sets.CompareAndSwap(old, &grown) {
+			return o
+		}
+	}
 }
 
 // Requests returns a function that counts the requests of one protocol, as the front-ends' Observe wants it: the
@@ -111,9 +134,9 @@ func (m *Metrics) Requests(proto string) func(op string, status int, sent int64,
 			op = "unknown"
 		}
 		byOp := m.labels([6]string{"proto", proto, "op", op})
-		m.requests.Add(m.ctx, 1, m.labels([6]string{"proto", proto, "op", op, "code", statusLabel(status)}))
-		m.duration.Record(m.ctx, d.Seconds(), byOp)
-		m.sent.Add(m.ctx, sent, byOp)
+		m.requests.Add(m.ctx, 1, m.labels([6]string{"proto", proto, "op", op, "code", statusLabel(status)}).add...)
+		m.duration.Record(m.ctx, d.Seconds(), byOp.record...)
+		m.sent.Add(m.ctx, sent, byOp.add...)
 	}
 }
 
@@ -133,10 +156,10 @@ func (m *Metrics) StoreCall(store, op string, bytes int64, d time.Duration, err 
 		kind = errs.KindOf(err).Error()
 	}
 	byOp := m.labels([6]string{"store", store, "op", op})
-	m.calls.Add(m.ctx, 1, m.labels([6]string{"store", store, "op", op, "kind", kind}))
-	m.callTime.Record(m.ctx, d.Seconds(), byOp)
+	m.calls.Add(m.ctx, 1, m.labels([6]string{"store", store, "op", op, "kind", kind}).add...)
+	m.callTime.Record(m.ctx, d.Seconds(), byOp.record...)
 	if bytes > 0 {
-		m.moved.Add(m.ctx, bytes, byOp)
+		m.moved.Add(m.ctx, bytes, byOp.add...)
 	}
 }
 
