@@ -91,6 +91,14 @@ func (in *openIntent) close() meta.Op {
 	return meta.Op{Kind: meta.Del, Dir: meta.IntentsDir, Edge: in.edge}
 }
 
+// dropped are the operations that forget the directory that a removal of a tree has hidden.
+func (in *openIntent) dropped() []meta.Op {
+	if in.entry.Class != meta.Directory {
+		return nil
+	}
+	return []meta.Op{{Kind: meta.DropDir, Dir: in.entry.Dir}}
+}
+
 // begin journals the intent together with ops.
 func (n *Namespace) begin(ctx context.Context, in *openIntent, ops ...meta.Op) error {
 	id, err := n.draw(ctx, &n.revs)
@@ -160,6 +168,19 @@ func (n *Namespace) blocked(pl *place) error {
 		}
 	}
 	return nil
+}
+
+// renaming reports whether a rename of the place, or of what holds it, got no answer yet: until it is known which of the
+// names is there, neither is compared with the store.
+func (n *Namespace) renaming(pl *place) bool {
+	n.resolving.Lock()
+	defer n.resolving.Unlock()
+	for _, in := range n.open {
+		if in.toKey != "" && in.store == pl.mount.ID && (related(in.key, pl.key) || related(in.toKey, pl.key)) {
+			return true
+		}
+	}
+	return false
 }
 
 // related reports whether two store names are the same or one holds the other.
@@ -296,10 +317,10 @@ func (n *Namespace) outcomeOf(ctx context.Context, m *mounted, in *openIntent, p
 		dst := n.walk(paths[1])
 		return n.flipOps(&src, &dst, info), true, nil
 	case opTrash:
-		if err := n.trashStore(ctx, m, in.key, in.since); err != nil {
+		if _, err := n.trashStore(ctx, m, in.key, in.since); err != nil {
 			return nil, false, err
 		}
-		return n.removeOps(n.walk(paths[0])), true, nil
+		return append(n.removeOps(n.walk(paths[0])), in.dropped()...), true, nil
 	case opDropTree:
 		if err := n.dropSource(ctx, m, in.key, in.since); err != nil {
 			return nil, false, err

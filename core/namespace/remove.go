@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
@@ -198,31 +199,54 @@ func (n *Namespace) mayRemoveTree(ctx context.Context, p core.Path) error {
 
 // removeTree hides the tree with one record, removes it from the store, and forgets it with another.
 func (n *Namespace) removeTree(ctx context.Context, nd *node) error {
+	if f := &nd.mount.features; f.Trash && f.Dirs && !nd.hidden {
+		return n.trashTree(ctx, nd)
+	}
 	ctx = context.WithoutCancel(ctx)
 	in := openIntent{op: opTrash, path: nd.path.String(), store: nd.mount.ID, key: nd.key}
-	hide := []meta.Op{{Kind: meta.Set, Dir: nd.parent().id, Edge: nd.edge, Entry: meta.Entry{Class: meta.Whiteout}}}
 	if nd.entry != nil {
-		hide = append(hide, meta.Op{Kind: meta.DropDir, Dir: nd.entry.Dir})
+		in.entry = *nd.entry
 	}
+	hide := meta.Op{Kind: meta.Set, Dir: nd.parent().id, Edge: nd.edge, Entry: meta.Entry{Class: meta.Whiteout}}
 	d := nd.mount.derived
 	d.Begin(nd.key)
-	if err := n.begin(ctx, &in, hide...); err != nil {
+	if err := n.begin(ctx, &in, hide); err != nil {
 		d.End(nd.key, n.Seq(), nil, false)
 		return err
 	}
+	forget := append(n.removeOps(n.walk(nd.path)), in.dropped()...)
 	if nd.hidden {
-		_, err := n.commit(ctx, meta.Op{Kind: meta.Del, Dir: nd.parent().id, Edge: nd.edge}, in.close())
+		_, err := n.commit(ctx, append(forget, in.close())...)
 		d.End(nd.key, n.Seq(), nil, false)
 		return err
 	}
-	if err := n.trashStore(ctx, nd.mount, nd.key, in.since); err != nil {
+	if removed, err := n.trashStore(ctx, nd.mount, nd.key, in.since); err != nil {
 		d.End(nd.key, n.Seq(), nil, false)
-		n.keepOpen(&in)
-		return err
+		if removed || unanswered(err) {
+			n.keepOpen(&in) // the tree is gone from view; what is left of it stays hidden until it is removed
+			return nil
+		}
+		unhide := meta.Op{Kind: meta.Del, Dir: nd.parent().id, Edge: nd.edge}
+		if nd.entry != nil {
+			unhide.Kind, unhide.Entry = meta.Set, *nd.entry
+		}
+		_, cerr := n.commit(ctx, unhide, in.close())
+		return errors.Join(err, cerr)
 	}
-	seq, err := n.commit(ctx, meta.Op{Kind: meta.Del, Dir: nd.parent().id, Edge: nd.edge}, in.close())
+	seq, err := n.commit(ctx, append(forget, in.close())...)
 	d.End(nd.key, seq, nil, err == nil)
 	return err
+}
+
+// trashTree removes a tree from a store that does so in one step.
+func (n *Namespace) trashTree(ctx context.Context, nd *node) error {
+	in := openIntent{op: opRemove, path: nd.path.String(), store: nd.mount.ID, key: nd.key}
+	return n.through(ctx, &nd.place, &in, func(ctx context.Context) error {
+		if err := ufs.Trash(ctx, nd.mount.store, nd.key); err != nil && !isGone(err) {
+			return err
+		}
+		return nil
+	}, func() []meta.Op { return n.removeOps(nd.place) }, nil)
 }
 
 // keepOpen leaves an intent whose first record already shows to watchIntents, which carries it on.
@@ -232,14 +256,14 @@ func (n *Namespace) keepOpen(in *openIntent) {
 	n.open[in.edge] = *in
 }
 
-// trashStore removes what a store has below key and was there at since.
-func (n *Namespace) trashStore(ctx context.Context, m *mounted, key string, since time.Time) error {
+// trashStore removes what a store has below key and was there at since; removed says, after an error, whether something
+// may have been.
+func (n *Namespace) trashStore(ctx context.Context, m *mounted, key string, since time.Time) (removed bool, err error) {
 	if m.features.Trash && m.features.Dirs {
-		err := ufs.Trash(ctx, m.store, key)
-		if isGone(err) {
-			return nil
+		if err = ufs.Trash(ctx, m.store, key); isGone(err) {
+			err = nil
 		}
-		return err
+		return false, err
 	}
 	return n.dropCopied(ctx, m, key, since)
 }
@@ -250,21 +274,26 @@ const clockSkew = 15 * time.Minute
 // dropBatch is how many files go with one call to a store that can remove many. Source: S3's DeleteObjects takes 1,000.
 const dropBatch = 1000
 
-// dropCopied removes the versions that a store lists below key and that are not newer than since.
-func (n *Namespace) dropCopied(ctx context.Context, m *mounted, key string, since time.Time) error {
+// dropCopied removes the versions that a store lists below key and that are not newer than since; removed says, after an
+// error, whether something may have been.
+func (n *Namespace) dropCopied(ctx context.Context, m *mounted, key string, since time.Time) (removed bool, err error) {
 	var dirs []string
 	var files []ufs.Versioned
 	drop := func() error {
+		if len(files) == 0 {
+			return nil
+		}
+		removed = true
 		err := ufs.RemoveFiles(ctx, m.store, files)
 		files = files[:0]
 		return err
 	}
 	for info, err := range m.store.List(ctx, key, "", m.features.Flat) {
 		if isGone(err) {
-			return nil
+			return removed, nil
 		}
 		if err != nil {
-			return err
+			return removed, err
 		}
 		if info.Dir && !m.features.Flat {
 			dirs = append(dirs, info.Name)
@@ -275,22 +304,23 @@ func (n *Namespace) dropCopied(ctx context.Context, m *mounted, key string, sinc
 		}
 		if files = append(files, ufs.Versioned{Name: info.Name, Version: info.Version}); len(files) == dropBatch {
 			if err := drop(); err != nil {
-				return err
+				return removed, err
 			}
 		}
 	}
 	if err := drop(); err != nil {
-		return err
+		return removed, err
 	}
 	for _, d := range dirs {
-		if err := n.dropCopied(ctx, m, d, since); err != nil {
-			return err
+		below, err := n.dropCopied(ctx, m, d, since)
+		if removed = removed || below; err != nil {
+			return removed, err
 		}
 	}
 	if m.features.Dirs {
 		if err := m.store.Remove(ctx, key, ""); err != nil && !isGone(err) {
-			return err
+			return removed, err
 		}
 	}
-	return nil
+	return true, nil
 }

@@ -147,15 +147,20 @@ func (n *Namespace) renameInOneStep(ctx context.Context, src *node, dst *place, 
 		d.End(src.key, seq, nil, known)
 		d.End(dst.key, seq, row, known)
 	}
-	if err := ufs.Rename(ctx, src.mount.store, src.key, dst.key, replace); err != nil {
+	if err := ufs.Rename(ctx, src.mount.store, src.key, dst.key, replace); unanswered(err) {
+		defer closeFacts(n.Seq(), nil, false)
+		return n.lookAfter(ctx, src, dst, &in, err)
+	} else if err != nil {
 		closeFacts(n.Seq(), nil, false)
 		return n.failed(ctx, &in, err)
 	}
-	info, err := src.mount.store.Stat(ctx, dst.key)
-	if err != nil {
-		closeFacts(n.Seq(), nil, false)
-		n.keepOpen(&in)
-		return err
+	info := ufs.Info{Name: dst.key, Dir: src.dir()}
+	if !src.dir() { // its version may have changed
+		var err error
+		if info, err = src.mount.store.Stat(ctx, dst.key); err != nil {
+			defer closeFacts(n.Seq(), nil, false)
+			return n.lookAfter(ctx, src, dst, &in, err)
+		}
 	}
 	mv := move{store: src.mount.ID, from: src.key, to: dst.key}
 	if !src.dir() {
@@ -166,6 +171,22 @@ func (n *Namespace) renameInOneStep(ctx context.Context, src *node, dst *place, 
 	row := rowOf(info)
 	closeFacts(seq, &row, err == nil && !src.dir())
 	n.committed(dst.path, time.Now())
+	return err
+}
+
+// lookAfter finds out, if the store lets it, whether a rename that failed with err has happened, and closes its intent.
+func (n *Namespace) lookAfter(ctx context.Context, src *node, dst *place, in *openIntent, err error) error {
+	ops, happened, unknown := n.outcomeOf(ctx, src.mount, in, []core.Path{src.path, dst.path})
+	if unknown != nil {
+		n.keepOpen(in)
+		return errs.E("namespace.Rename", src.path.String(), errs.Unavailable, err)
+	}
+	if _, cerr := n.commit(ctx, append(ops, in.close())...); cerr != nil {
+		return errors.Join(err, cerr)
+	}
+	if happened {
+		return nil
+	}
 	return err
 }
 
@@ -216,28 +237,32 @@ func (n *Namespace) renameByCopy(ctx context.Context, src *node, dst *place) err
 // giveUpCopy takes back a rename whose copying failed for why. What the store may yet do, or does not let be taken back,
 // stays an intent that is carried on.
 func (n *Namespace) giveUpCopy(ctx context.Context, m *mounted, in *openIntent, dst *place, copies copied, why error) error {
-	if unanswered(why) || dst.entry != nil {
+	if unanswered(why) {
 		n.keepOpen(in)
 		return why
 	}
 	for key, version := range copies.made {
+		if key == dst.key && dst.entry != nil { // the marker of the directory that was to be replaced
+			continue
+		}
 		if err := m.store.Remove(ctx, key, version); err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
 			n.keepOpen(in)
 			return why
 		}
 	}
-	if _, err := n.commit(ctx, meta.Op{Kind: meta.Del, Dir: dst.parent().id, Edge: dst.edge}, in.close()); err != nil {
-		return errors.Join(why, err)
+	ops := []meta.Op{in.close()}
+	if dst.entry == nil {
+		ops = append(ops, meta.Op{Kind: meta.Del, Dir: dst.parent().id, Edge: dst.edge})
 	}
-	return why
+	_, err := n.commit(ctx, ops...)
+	return errors.Join(why, err)
 }
 
 // flipCopied makes the copies the names and removes the originals.
 func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, src, dst *place, copies copied) error {
 	info := ufs.Info{Name: dst.key, Version: copies.made[dst.key]}
 	if err := n.dropReplaced(ctx, m, dst, copies); err != nil {
-		n.keepOpen(in)
-		return err
+		return n.giveUpCopy(ctx, m, in, dst, copies, err)
 	}
 	drop := openIntent{op: opDropTree, path: in.path, store: in.store, key: in.key, edge: in.edge, since: time.Now()}
 	ops := []meta.Op{drop.set()}
@@ -300,7 +325,8 @@ func (n *Namespace) dropOriginals(ctx context.Context, m *mounted, copies copied
 // dropSource removes what a process that has ended left of a copied source.
 func (n *Namespace) dropSource(ctx context.Context, m *mounted, key string, since time.Time) error {
 	if len(key) > 0 && key[len(key)-1] == '/' {
-		return n.dropCopied(ctx, m, key, since)
+		_, err := n.dropCopied(ctx, m, key, since)
+		return err
 	}
 	if err := m.store.Remove(ctx, key, ""); err != nil && !isGone(err) {
 		return err
