@@ -86,19 +86,23 @@ type entry struct {
 }
 
 func (e entry) run(t *testing.T, open func(t *testing.T, o Options) Fixture) {
-	var o Options
-	x := &tap{}
-	o.Wrap = x.wrap
-	if e.with != nil {
-		e.with(&o)
-	}
-	fx := open(t, o)
-	f := &fixture{T: t, Fixture: fx, tap: x, root: core.Principal{User: "root", Groups: []string{"supergroup"}, Super: true}}
-	f.who = f.root
+	f := start(t, open, e.with)
 	if e.needs != nil && !e.needs(f) {
-		t.Skipf("not for this kind of namespace (store %q, mounted %v)", fx.Store.Features().Kind, fx.Mounted)
+		t.Skipf("not for this kind of namespace (store %q, mounted %v)", f.Store.Features().Kind, f.Mounted)
 	}
 	e.test(f)
+}
+
+func start(t *testing.T, open func(t *testing.T, o Options) Fixture, with func(*Options)) *fixture {
+	x := &tap{}
+	o := Options{Wrap: x.wrap}
+	if with != nil {
+		with(&o)
+	}
+	f := &fixture{T: t, Fixture: open(t, o), tap: x, root: core.Principal{User: "root", Groups: []string{"supergroup"}, Super: true}}
+	f.who = f.root
+	f.another = func(t *testing.T, with func(*Options)) *fixture { return start(t, open, with) }
+	return f
 }
 
 // Conditions of entries.
@@ -111,6 +115,7 @@ func mounted(f *fixture) bool { return f.Mounted }
 
 func synced(d time.Duration) func(*Options) { return func(o *Options) { o.Sync = &d } }
 func noCache(o *Options)                    { o.NoCache = true }
+func watched(o *Options)                    { o.Watch = true }
 
 // fixture is a namespace under test with the verbs of the tests. Names are relative to Base, as they are in Store; a name
 // that starts with "~" is an ambiguous path. Verbs that return no error fail the test where the namespace fails.
@@ -121,6 +126,8 @@ type fixture struct {
 	root core.Principal
 	who  core.Principal
 	age  core.MaxAge
+	// another opens a further, fresh namespace.
+	another func(t *testing.T, with func(*Options)) *fixture
 }
 
 // as returns the fixture acting for another principal.

@@ -187,7 +187,7 @@ var safetyTests = []entry{
 		f.put("d/b", "ours")
 		var once sync.Once
 		f.tap.set(func(c call) verdict {
-			if c.op == "Remove" {
+			if c.op == "RemoveFiles" || c.op == "Remove" {
 				once.Do(func() { f.storePut("d/a", "theirs"); f.storePut("d/b", "theirs") })
 			}
 			return verdict{}

@@ -2,6 +2,7 @@ package nstest
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"iter"
 	"sync"
@@ -70,14 +71,15 @@ type tapped struct {
 }
 
 var (
-	_ ufs.Renamer    = (*tapped)(nil)
-	_ ufs.Mkdirer    = (*tapped)(nil)
-	_ ufs.Trasher    = (*tapped)(nil)
-	_ ufs.Copier     = (*tapped)(nil)
-	_ ufs.Appender   = (*tapped)(nil)
-	_ ufs.AttrSetter = (*tapped)(nil)
-	_ ufs.Composer   = (*tapped)(nil)
-	_ ufs.Prober     = (*tapped)(nil)
+	_ ufs.Renamer     = (*tapped)(nil)
+	_ ufs.Mkdirer     = (*tapped)(nil)
+	_ ufs.Trasher     = (*tapped)(nil)
+	_ ufs.Copier      = (*tapped)(nil)
+	_ ufs.Appender    = (*tapped)(nil)
+	_ ufs.AttrSetter  = (*tapped)(nil)
+	_ ufs.Composer    = (*tapped)(nil)
+	_ ufs.FileRemover = (*tapped)(nil)
+	_ ufs.Prober      = (*tapped)(nil)
 )
 
 func (s *tapped) Stat(ctx context.Context, name string) (i ufs.Info, err error) {
@@ -168,12 +170,20 @@ type tappedWriter struct {
 }
 
 func (w *tappedWriter) Commit(ctx context.Context) (i ufs.Info, err error) {
-	err = w.s.x.do(ctx, "Commit", w.name, func() (err error) { i, err = w.Writer.Commit(ctx); return })
+	done := false
+	err = w.s.x.do(ctx, "Commit", w.name, func() (err error) { done = true; i, err = w.Writer.Commit(ctx); return })
+	if !done { // a Commit that fails ends the writer
+		w.Writer.Abort()
+	}
 	return i, err
 }
 
 func (s *tapped) Remove(ctx context.Context, name, version string) error {
 	return s.x.do(ctx, "Remove", name, func() error { return s.Store.Remove(ctx, name, version) })
+}
+
+func (s *tapped) RemoveFiles(ctx context.Context, files []ufs.Versioned) error {
+	return s.x.do(ctx, "RemoveFiles", fmt.Sprint(files), func() error { return ufs.RemoveFiles(ctx, s.Store, files) })
 }
 
 func (s *tapped) CleanStaging(ctx context.Context, live func(string) bool) error {

@@ -1,0 +1,3 @@
+package nstest
+
+var modelTests []entry

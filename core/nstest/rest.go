@@ -1,3 +1,0 @@
-package nstest
-
-func watched(o *Options) { o.Watch = true }
