@@ -24,7 +24,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -277,7 +276,11 @@ func (n *Namespace) draw(ctx context.Context, c *counter) (uint64, error) {
 }
 
 // origin marks the bytes of an attempt in a store, so that after a crash they are known for ours.
-func origin(id, rev uint64) string { return fmt.Sprintf("%x.%x", id, rev) }
+func origin(id, rev uint64) string {
+	var stack [33]byte
+	b := append(strconv.AppendUint(stack[:0], id, 16), '.')
+	return string(strconv.AppendUint(b, rev, 16))
+}
 
 func parseHex(s string) uint64 { v, _ := strconv.ParseUint(s, 16, 64); return v }
 
