@@ -205,6 +205,9 @@ func (n *Namespace) Mkdir(ctx context.Context, p core.Path, o core.MkdirOptions)
 		}
 		return core.Info{}, err
 	}
+	if _, err := n.lookup(ctx, p); err == nil && !o.Marker { // its parents stay what they are
+		return core.Info{}, errs.E("namespace.Mkdir", p.String(), errs.Exist, nil)
+	}
 	for range maxLoads {
 		if err := n.parents(ctx, p, o.MakeParents, o.MakeParents && !o.Marker, o.Mode); err != nil {
 			return core.Info{}, err

@@ -155,9 +155,11 @@ func (l *listed) compare(v meta.View, id meta.DirID, key string, path core.Path)
 			if e.Mount || e.Base.Kind != meta.Inherit {
 				continue
 			}
-			if l.deep {
+			gone := name > l.after && l.rows[name] == nil
+			switch {
+			case l.deep, gone && !l.dirs: // what the store has nothing of, it has nothing below of
 				l.compare(v, e.Dir, name, path.Child(edge))
-			} else if l.dirs && name > l.after && l.rows[name] == nil {
+			case gone:
 				l.differ = append(l.differ, path.Child(edge))
 			}
 			continue

@@ -226,7 +226,7 @@ func (n *Namespace) decide(ctx context.Context, pl place, oldest time.Time) (nod
 		if pl.mount.features.Dirs && !pl.hidden && !fresh && pl.mount.err == nil {
 			return nd, revalidate, nil
 		}
-		if e.Explicit || e.Marker || fact.State == meta.Present {
+		if e.Explicit || e.Marker || fact.State == meta.Present && (fresh || pl.mount.err != nil) {
 			return nd, noLoad, nil
 		}
 		some, err := n.hasVisible(ctx, &pl)
