@@ -152,7 +152,7 @@ func (n *Namespace) promote(ctx context.Context, dir core.Path, explicit bool, m
 		} else if err != nil {
 			return err
 		} else {
-			e.Explicit = pl.mount.features.Dirs // somebody made it, and it stays when it is empty
+			e.Explicit = explicit || pl.mount.features.Dirs // somebody made it, and it stays when it is empty
 		}
 		ops = append(ops, meta.Op{Kind: meta.Set, Dir: parent, Edge: edge, Entry: e})
 		parent = e.Dir

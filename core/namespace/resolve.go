@@ -223,7 +223,7 @@ func (n *Namespace) decide(ctx context.Context, pl place, oldest time.Time) (nod
 		}
 		return nd, noLoad, nil
 	case e != nil: // a directory of the overlay
-		if pl.mount.features.Dirs && !pl.hidden && !fresh && pl.mount.err == nil {
+		if pl.mount.features.Dirs && !pl.hidden && (!fresh || fact.State == meta.Unknown) && pl.mount.err == nil {
 			return nd, revalidate, nil
 		}
 		if e.Explicit || e.Marker || fact.State == meta.Present && (fresh || pl.mount.err != nil) {
