@@ -67,6 +67,8 @@ type Store struct {
 	// Whether conditions on PutObject, and on DeleteObject, are honoured. Probe finds out, or the first write that has one;
 	// until then only AWS itself is trusted to.
 	condPut, condDelete, learned atomic.Bool
+	// Whether the service takes an odd name for another, and whether that is known: see names.go.
+	folds, named atomic.Bool
 
 	mu     sync.Mutex
 	bucket time.Time // when the bucket was last known to exist
@@ -107,6 +109,7 @@ func Open(o Options) (*Store, error) {
 		s.condPut.Store(true)
 		s.condDelete.Store(true)
 		s.learned.Store(true)
+		s.named.Store(true)
 	}
 	so.Credentials = aws.AnonymousCredentials{}
 	if !o.Anonymous {
@@ -183,10 +186,11 @@ func OpenURI(_ context.Context, uri *url.URL, options map[string]string) (ufs.St
 	return Open(o)
 }
 
-// Features implements ufs.Store. Conditional may become true in Probe, or with the first conditional write.
+// Features implements ufs.Store. Conditional may become true in Probe, or with the first conditional write; OddNames
+// false in Probe, or with the first odd name.
 func (s *Store) Features() ufs.Features {
 	return ufs.Features{
-		Kind: "s3", Flat: true, Conditional: s.condPut.Load(), OddNames: true, MD5ETag: true, Attrs: true,
+		Kind: "s3", Flat: true, Conditional: s.condPut.Load(), OddNames: !s.folds.Load(), MD5ETag: true, Attrs: true,
 		MaxKey: maxKey - len(s.prefix), Mkdir: true, Copy: true, SetAttr: true, Compose: true, RemoveFiles: true, Probe: true,
 	}
 }
@@ -206,6 +210,11 @@ func (s *Store) begin(
 ) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if !s.named.Load() && odd(name) {
+		if err := s.learnNames(ctx, op); err != nil {
+			return err
+		}
 	}
 	return check(s.Features(), op, name)
 }

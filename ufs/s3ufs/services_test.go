@@ -103,7 +103,6 @@ func TestVersitygw(t *testing.T) {
 var versitygwDeviations = []ufstest.Deviation{
 	{Test: "Names/names are byte-exact", Reason: "ignores encoding-type=url, so that control characters are lost in XML"},
 	{Test: "Names/a file and a directory of one name stand side by side", Reason: "a name is a file or a directory"},
-	{Test: "Names/odd segments are segments", Reason: "file systems have no such names"},
 	{Test: "List/flat: every key at any depth", Reason: "a name is a file or a directory"},
 }
 

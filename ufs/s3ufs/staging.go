@@ -176,7 +176,7 @@ func (s *Store) probeWrite(ctx context.Context, op string) error {
 	}
 	if err != nil {
 		err = fmt.Errorf("read from bucket %q: %w", s.o.Bucket, err)
-	} else {
+	} else if err = s.judgeNames(ctx, op, name); err == nil {
 		s.probeConditions(ctx, name)
 	}
 	dctx, cancel := detached(ctx)
