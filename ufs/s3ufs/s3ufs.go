@@ -45,7 +45,7 @@ type Options struct {
 	// request belongs to the host it was signed for.
 	Client *http.Client
 
-	backoff time.Duration // longest pause before a retry; 0: 1 s
+	backoff time.Duration // longest pause before a retry; 0: 200 ms
 }
 
 // Limits of the protocol.
@@ -87,7 +87,8 @@ func Open(o Options) (*Store, error) {
 		o.Client = newClient()
 	}
 	if o.backoff == 0 {
-		o.backoff = time.Second
+		// Callers retry too: of a service that is down they must hear before their own clients give up.
+		o.backoff = 200 * time.Millisecond
 	}
 	s := &Store{o: o, prefix: o.Prefix}
 	if s.prefix != "" && !strings.HasSuffix(s.prefix, "/") {
