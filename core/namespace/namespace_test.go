@@ -21,6 +21,7 @@ import (
 	"github.com/sluicefs/sluice/core/nstest"
 	"github.com/sluicefs/sluice/core/page"
 	"github.com/sluicefs/sluice/core/page/mempage"
+	"github.com/sluicefs/sluice/etcd"
 	"github.com/sluicefs/sluice/ufs"
 	"github.com/sluicefs/sluice/ufs/localufs"
 	"github.com/sluicefs/sluice/ufs/memufs"
@@ -95,6 +96,19 @@ func TestRoot(t *testing.T) {
 			nstest.Run(t, func(t *testing.T, o nstest.Options) nstest.Fixture { return open(t, fl, false, memkv.New(), o) })
 		})
 	}
+}
+
+// TestEtcd has the journal in etcd and the bytes in a directory, as a server has.
+func TestEtcd(t *testing.T) {
+	t.Parallel()
+	nstest.RunGroups(t, func(t *testing.T, o nstest.Options) nstest.Fixture {
+		s, err := etcd.Start(t.Context(), etcd.ServerOptions{Dir: t.TempDir(), UnsafeNoFsync: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return open(t, flavours[2], true, s.KV(), o)
+	}, "Rename", "Uploads", "Mounts", "Restart", "Races")
 }
 
 // world is what outlives a namespace: the journal and the stores.

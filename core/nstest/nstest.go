@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,7 +59,11 @@ type Fixture struct {
 }
 
 // Run checks the namespaces that open returns. Each call of open makes a fresh one.
-func Run(t *testing.T, open func(t *testing.T, o Options) Fixture) {
+func Run(t *testing.T, open func(t *testing.T, o Options) Fixture) { RunGroups(t, open) }
+
+// RunGroups is Run for the named groups of tests only, all without a name: for a combination whose parts are tested by
+// themselves and that is slow to open.
+func RunGroups(t *testing.T, open func(t *testing.T, o Options) Fixture, names ...string) {
 	for _, g := range []struct {
 		name  string
 		tests []entry
@@ -69,6 +74,9 @@ func Run(t *testing.T, open func(t *testing.T, o Options) Fixture) {
 		{"Locator", locatorTests}, {"Mounts", mountTests}, {"Behind", behindTests}, {"Safety", safetyTests},
 		{"Restart", restartTests}, {"Faults", faultTests}, {"Races", raceTests}, {"Model", modelTests},
 	} {
+		if len(names) > 0 && !slices.Contains(names, g.name) {
+			continue
+		}
 		t.Run(g.name, func(t *testing.T) {
 			for _, e := range g.tests {
 				t.Run(e.name, func(t *testing.T) { e.run(t, open) })
