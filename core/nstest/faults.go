@@ -261,7 +261,8 @@ func (s scenario) once(f *fixture, b *breaker, changed string) (more bool) {
 	old := f.look()
 	b.arm(true)
 	done := make(chan error, 1)
-	go func() { done <- s.change(f) }()
+	dying := *f // it may outlive its process
+	go func() { done <- s.change(&dying) }()
 	var err error
 	if b.crash {
 		select {
