@@ -127,6 +127,9 @@ func (n *Namespace) through(ctx context.Context, pl *place, in *openIntent, step
 	d.Begin(pl.key)
 	if err := step(ctx); err != nil {
 		d.End(pl.key, n.Seq(), nil, false)
+		if errors.Is(err, ufs.ErrUnsent) {
+			return errors.Join(err, n.closed(ctx, in))
+		}
 		return n.failed(ctx, in, err)
 	}
 	seq, err := n.commit(ctx, append(outcome(), in.close())...)
@@ -151,9 +154,12 @@ func (n *Namespace) failed(ctx context.Context, in *openIntent, err error) error
 		n.resolving.Unlock()
 		return err
 	}
-	if _, cerr := n.commit(ctx, in.close()); cerr != nil {
-		return errors.Join(err, cerr)
-	}
+	return errors.Join(err, n.closed(ctx, in))
+}
+
+// closed closes an intent that did not happen.
+func (n *Namespace) closed(ctx context.Context, in *openIntent) error {
+	_, err := n.commit(ctx, in.close())
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/ufs"
 )
 
 // hold makes the first call op of the name wait after the store has answered it, until the returned function lets its
@@ -120,6 +121,23 @@ var safetyTests = []entry{
 		f.restart()
 		f.wantData("d/a", "lost")
 		f.put("d/a", "next")
+	}},
+	{name: "rule 6: a change that never left for the store leaves its name free", with: watched, test: func(f *fixture) {
+		f.put("d/a", "old")
+		f.tap.set(func(c call) verdict {
+			if c.op == "Commit" {
+				return verdict{before: errs.E("test", "", errs.Unavailable, ufs.ErrUnsent)}
+			}
+			return verdict{}
+		})
+		_, err := f.write("d/a", "lost", core.CreateOptions{Size: 4})
+		f.wantErr("write", err, errs.Unavailable)
+		f.tap.set(nil)
+		f.wantData("d/a", "old")
+		f.put("d/a", "next")
+		f.wantData("d/a", "next")
+		f.restart()
+		f.put("d/a", "last")
 	}},
 	late("List", "", "does not remove a name that is put", func(f *fixture) {}, func(f *fixture) { f.put("a", "x") },
 		func(f *fixture) { f.wantSeen("a", "x") }),

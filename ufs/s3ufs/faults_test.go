@@ -121,6 +121,43 @@ func TestUnreachable(t *testing.T) {
 	wantKind(t, "probe", s.Probe(t.Context(), false), errs.Unavailable)
 }
 
+// TestUnsent checks that a write is said to have never left only if that is so.
+func TestUnsent(t *testing.T) {
+	drops := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		c, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_ = c.Close()
+	}))
+	t.Cleanup(drops.Close)
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	for url, want := range map[string]bool{drops.URL: false, gone.URL: true} {
+		s := at(t, url)
+		for _, size := range []int{1, 2 << 20} {
+			w, err := s.Create(t.Context(), "a", int64(size), ufs.CreateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err = w.Write(make([]byte, size)); err == nil {
+				_, err = w.Commit(t.Context())
+			}
+			_ = w.Abort()
+			wantKind(t, "write", err, errs.Unavailable)
+			if errors.Is(err, ufs.ErrUnsent) != want {
+				t.Errorf("%d bytes: unsent is %v, want %v: %v", size, !want, want, err)
+			}
+		}
+		_, err := s.Complete(t.Context(), "a", "id", []ufs.Part{{Number: 1, ETag: "e", Size: 1}}, ufs.CreateOptions{})
+		wantKind(t, "complete", err, errs.Unavailable)
+		if errors.Is(err, ufs.ErrUnsent) != want {
+			t.Errorf("complete: unsent is %v, want %v: %v", !want, want, err)
+		}
+	}
+}
+
 func TestRetries(t *testing.T) {
 	f := newFake(t)
 	s := f.open(t, "")

@@ -101,6 +101,7 @@ func Open(o Options) (*Store, error) {
 		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
 		Retryer:                    retry.NewStandard(func(r *retry.StandardOptions) { r.MaxAttempts, r.MaxBackoff = 3, o.backoff }),
 	}
+	so.APIOptions = append(so.APIOptions, noteUnsent)
 	if !o.Anonymous {
 		so.APIOptions = append(so.APIOptions, hashed)
 	}
