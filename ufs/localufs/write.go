@@ -50,7 +50,15 @@ func (s *Store) Create(ctx context.Context, name string, size int64, o ufs.Creat
 	} else if !errors.Is(err, unix.ENOENT) {
 		return nil, outside(op, name, err)
 	}
-	return s.stage(ctx, op, name, size, o)
+	return begun(s.stage(ctx, op, name, size, o))
+}
+
+// begun hands out a writer as the interface, which without one is nil.
+func begun(w *writer, err error) (ufs.Writer, error) {
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
 }
 
 // stage makes an empty staged file for name.
@@ -302,7 +310,7 @@ func (s *Store) Append(ctx context.Context, name, version string, attr ufs.Attr)
 		return nil, err
 	}
 	defer src.Close() //nolint:errcheck // only read
-	return s.stageCopy(ctx, op, src, name, ufs.CreateOptions{Attr: attr, IfVersion: versionOf(&src.st)})
+	return begun(s.stageCopy(ctx, op, src, name, ufs.CreateOptions{Attr: attr, IfVersion: versionOf(&src.st)}))
 }
 
 // Copy implements ufs.Copier.
