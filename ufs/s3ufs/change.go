@@ -26,7 +26,9 @@ func (s *Store) Remove(ctx context.Context, name, version string) error {
 	if name == "" {
 		return errs.New(op, name, errs.Invalid, "the root of a store cannot be removed")
 	}
-	if err := s.is(ctx, op, name, version); err != nil {
+	if err := s.is(ctx, op, name, version); errors.Is(err, errs.Unavailable) {
+		return &unsentError{err}
+	} else if err != nil {
 		return err
 	}
 	in := &s3.DeleteObjectInput{Bucket: &s.o.Bucket, Key: s.key(name)}

@@ -150,6 +150,9 @@ func TestUnsent(t *testing.T) {
 				t.Errorf("%d bytes: unsent is %v, want %v: %v", size, !want, want, err)
 			}
 		}
+		if err := s.Remove(t.Context(), "a", ""); errs.KindOf(err) != errs.Unavailable || !errors.Is(err, ufs.ErrUnsent) {
+			t.Errorf("remove of what could not be looked at: %v", err)
+		}
 		_, err := s.Complete(t.Context(), "a", "id", []ufs.Part{{Number: 1, ETag: "e", Size: 1}}, ufs.CreateOptions{})
 		wantKind(t, "complete", err, errs.Unavailable)
 		if errors.Is(err, ufs.ErrUnsent) != want {
