@@ -183,6 +183,12 @@ func (s *Server) serve(r *request) error {
 	if err := s.authenticate(r); err != nil {
 		return err
 	}
+	if more, err := r.hoist(); err != nil {
+		return err
+	} else if more {
+		row, unrouted = s.router.find(r.http, r.on) // a header may choose the operation
+		r.route = row
+	}
 	if unrouted != nil {
 		return unrouted
 	}

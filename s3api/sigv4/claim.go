@@ -95,7 +95,7 @@ func multipleMechanisms() *Error {
 
 func unsupportedVersion() *Error {
 	return invalidRequest("The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256. " +
-		"(Presigning with boto3 needs Config(signature_version='s3v4').)")
+		"(Presigning needs Config(signature_version='s3v4') with boto3, and `aws configure set default.s3.signature_version s3v4` with the aws command.)")
 }
 
 func isForm(contentType string) bool {
@@ -117,6 +117,17 @@ func (t *target) presigned() bool {
 			if strings.EqualFold(p.name, name) {
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// IsParameter reports whether name, in any case, is a query parameter that Verify reads itself.
+func IsParameter(name string) bool {
+	for _, own := range [...]string{queryAlgorithm, queryCredential, queryDate, queryExpires, querySignedHeaders, querySignature,
+		queryToken, queryContentHash} {
+		if strings.EqualFold(name, own) {
+			return true
 		}
 	}
 	return false
