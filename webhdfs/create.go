@@ -133,7 +133,11 @@ func (s *Server) checkCreate(r *request, o core.CreateOptions) error {
 	case up.ReadOnly:
 		return readOnly(r.name)
 	}
-	return s.o.Attrs.CheckAccess(r.Context(), up.Path, 3)
+	// One right at a time: the message names the one that HDFS would.
+	if err := s.o.Attrs.CheckAccess(r.Context(), up.Path, 2); err != nil {
+		return err
+	}
+	return s.o.Attrs.CheckAccess(r.Context(), up.Path, 1)
 }
 
 // nearest returns the nearest name above the request's that exists.

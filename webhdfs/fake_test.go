@@ -86,7 +86,7 @@ func (f *fake) allow(ctx context.Context, key string, want uint32) error {
 		return nil
 	}
 	return errs.New("", "", errs.Permission, fmt.Sprintf("Permission denied: user=%s, access=%s, inode=%q:%s:%s:%o", p.User,
-		[]string{"", "EXECUTE", "WRITE", "WRITE", "READ", "READ_EXECUTE", "READ_WRITE", "ALL"}[want], strings.TrimSuffix(key, "/"), n.owner, n.group, n.mode))
+		[]string{"", "EXECUTE", "WRITE", "WRITE_EXECUTE", "READ", "READ_EXECUTE", "READ_WRITE", "ALL"}[want], strings.TrimSuffix(key, "/"), n.owner, n.group, n.mode))
 }
 
 func (f *fake) Stat(ctx context.Context, p core.Path) (core.Info, error) {
