@@ -111,7 +111,7 @@ func (n *Namespace) openAppend(ctx context.Context, old *node, o core.CreateOpti
 	}
 	w.hdfs = newHDFSSum(w.entry.BlockSize)
 	w.content = n.allocatedContent(meta.Extent{ID: w.id, Rev: rev})
-	if w.writeType() == core.CacheThrough {
+	if w.writeType() == core.CacheThrough && len(base.Extents) < maxExtents { // what is folded has no pages
 		w.cache = n.o.Cache.NewWriter(w.content)
 	}
 	return a, nil
@@ -240,6 +240,11 @@ func (a *appender) commitAppend(ctx context.Context) (info core.Info, again bool
 	now, err := n.lookupHeld(ctx, a.path, !a.mount.features.Append) // a store that appends judges the version itself
 	if err != nil {
 		return core.Info{}, false, err
+	}
+	if now.persisted() { // what was set meanwhile stays
+		e := now.entry
+		a.entry.Owner, a.entry.Group, a.entry.Mode, a.entry.ATime = e.Owner, e.Group, e.Mode, e.ATime
+		a.entry.Replication, a.entry.Headers, a.entry.User = e.Replication, e.Headers, e.User
 	}
 	if now.storeVersion() != a.version || !now.mount.is(a.mount) {
 		return core.Info{}, false, errs.New("namespace.Append", a.path.String(), errs.Conflict, "the file changed while it was appended to")

@@ -115,8 +115,8 @@ type stored struct {
 	m       *mounted
 	key     string
 	version string
-	origin  string // of bytes written through Sluice, by which they are known in whatever version the store shows them
-	moved   uint64 // position in the list of moves when the reader was opened
+	entry   *meta.Entry // of bytes written through Sluice, which are known in whatever version the store shows them
+	moved   uint64      // position in the list of moves when the reader was opened
 	path    core.Path
 }
 
@@ -131,8 +131,8 @@ func (s *stored) open(ctx context.Context, off, length int64) (io.ReadCloser, er
 			rc, err = s.m.store.Open(ctx, key, off, length, version)
 		}
 	}
-	if errs.KindOf(err) == errs.Precondition && s.origin != "" {
-		if info, serr := s.m.store.Stat(ctx, s.key); serr == nil && info.Attr.Origin == s.origin {
+	if errs.KindOf(err) == errs.Precondition && s.entry != nil {
+		if info, serr := s.m.store.Stat(ctx, s.key); serr == nil && ours(info, s.entry) {
 			rc, err = s.m.store.Open(ctx, s.key, off, length, info.Version)
 		}
 	}
@@ -183,7 +183,7 @@ func (n *Namespace) pieces(ctx context.Context, nd *node, off, length int64) []p
 		c.NoCache = noCache || racy > 0 && nd.rowAt.Sub(time.Unix(0, nd.row.MTime)) < racy
 		return []piece{{c, off, length, extentSource{src, 0}}}
 	}
-	src.version, src.origin = nd.entry.Version, origin(nd.entry.ID, nd.entry.Rev)
+	src.version, src.entry = nd.entry.Version, nd.entry
 	var ps []piece
 	var at int64 // of the extent in the file
 	for _, x := range nd.entry.Extents {
@@ -361,7 +361,7 @@ type moves struct {
 
 type move struct {
 	store, from, to string
-	version         string // of a renamed file, after it; "" for a directory, whose files keep theirs
+	was, version    string // of a renamed file, before and after it; "" for a directory, whose files keep theirs
 }
 
 // maxMoves bounds how many renames a reader that stays open can follow.
@@ -394,7 +394,7 @@ func (m *moves) follow(store, key, version string, since uint64) (string, string
 	for _, mv := range m.last[since-first:] {
 		switch {
 		case mv.store != store:
-		case mv.version != "" && key == mv.from:
+		case mv.version != "" && key == mv.from && version == mv.was:
 			key, version, found = mv.to, mv.version, true
 		case mv.version == "" && len(key) > len(mv.from) && key[:len(mv.from)] == mv.from:
 			key, found = mv.to+key[len(mv.from):], true

@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -129,6 +130,9 @@ func (n *Namespace) promote(ctx context.Context, dir core.Path, explicit bool, m
 			continue
 		}
 		known = false
+		if err := n.blocked(&pl); err != nil {
+			return err
+		}
 		id, err := n.draw(ctx, &n.dirs)
 		if err != nil {
 			return err
@@ -236,6 +240,9 @@ func (n *Namespace) mkdir(ctx context.Context, p core.Path, o core.MkdirOptions)
 	if !pl.inTree {
 		return core.Info{}, true, nil
 	}
+	if err := n.blocked(&pl); err != nil {
+		return core.Info{}, false, err
+	}
 	old, err := n.lookupHeld(ctx, p, true)
 	exists := err == nil
 	if err != nil && errs.KindOf(err) != errs.NotExist {
@@ -255,12 +262,12 @@ func (n *Namespace) mkdir(ctx context.Context, p core.Path, o core.MkdirOptions)
 		return core.Info{}, false, err
 	}
 	if err := n.mkdirThrough(ctx, &pl, &e, o); err != nil {
-		if !exists && pl.entry == nil {
-			if _, cerr := n.commit(ctx, meta.Op{Kind: meta.Del, Dir: pl.parent().id, Edge: pl.edge}, meta.Op{Kind: meta.DropDir, Dir: e.Dir}); cerr != nil {
-				return core.Info{}, false, cerr
-			}
+		undo := []meta.Op{{Kind: meta.Del, Dir: pl.parent().id, Edge: pl.edge}, {Kind: meta.DropDir, Dir: e.Dir}}
+		if pl.entry != nil {
+			undo = []meta.Op{{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: *pl.entry}}
 		}
-		return core.Info{}, false, err
+		_, cerr := n.commit(ctx, undo...)
+		return core.Info{}, false, errors.Join(err, cerr)
 	}
 	nd := node{place: n.walk(p), cache: core.Hit}
 	return n.infoOf(&nd), false, nil
@@ -357,6 +364,9 @@ func (n *Namespace) prune(ctx context.Context, dir core.Path) bool {
 	if e == nil || e.Class != meta.Directory || e.Explicit || e.Marker || e.Mount || pl.mount.err != nil {
 		return false
 	}
+	if n.blocked(&pl) != nil || n.hides(e.Dir) {
+		return false
+	}
 	if some, err := n.hasVisible(ctx, &pl); err != nil || some {
 		return false
 	}
@@ -371,4 +381,16 @@ func (n *Namespace) prune(ctx context.Context, dir core.Path) bool {
 	}
 	_, err := n.commit(ctx, meta.Op{Kind: meta.Del, Dir: pl.parent().id, Edge: pl.edge}, meta.Op{Kind: meta.DropDir, Dir: e.Dir})
 	return err == nil
+}
+
+// hides reports whether a whiteout stands in the directory: a change that is under way relies on it.
+func (n *Namespace) hides(dir meta.DirID) (hides bool) {
+	n.tree.View(func(v meta.View) {
+		for _, e := range v.Children(dir, "") {
+			if hides = e.Class == meta.Whiteout; hides {
+				return
+			}
+		}
+	})
+	return hides
 }

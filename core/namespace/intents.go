@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
@@ -133,8 +136,9 @@ func (n *Namespace) through(ctx context.Context, pl *place, in *openIntent, step
 		return n.failed(ctx, in, err)
 	}
 	seq, err := n.commit(ctx, append(outcome(), in.close())...)
-	if err != nil {
+	if err != nil { // the store has it: until the journal can say so, nothing else happens to the name
 		d.End(pl.key, n.Seq(), nil, false)
+		n.keepOpen(in)
 		return err
 	}
 	if row == nil || row.Name == "" {
@@ -149,9 +153,8 @@ func (n *Namespace) through(ctx context.Context, pl *place, in *openIntent, step
 // failed closes an intent whose step failed for certain, or keeps it open for watchIntents.
 func (n *Namespace) failed(ctx context.Context, in *openIntent, err error) error {
 	if unanswered(err) {
-		n.resolving.Lock()
-		n.open[in.edge] = *in
-		n.resolving.Unlock()
+		in.since = time.Now() // what may come late left just now at the latest
+		n.keepOpen(in)
 		return err
 	}
 	return errors.Join(err, n.closed(ctx, in))
@@ -160,11 +163,18 @@ func (n *Namespace) failed(ctx context.Context, in *openIntent, err error) error
 // closed closes an intent that did not happen.
 func (n *Namespace) closed(ctx context.Context, in *openIntent) error {
 	_, err := n.commit(ctx, in.close())
+	if err != nil {
+		n.keepOpen(in)
+	}
 	return err
 }
 
-// blocked reports errs.Unavailable if an earlier change of the place got no answer yet.
+// blocked reports errs.Unavailable if an earlier change of the place got no answer yet, and errs.Permission if the mount
+// refuses changes by now.
 func (n *Namespace) blocked(pl *place) error {
+	if pl.mount.ReadOnly {
+		return errs.New("namespace", pl.path.String(), errs.Permission, "the mount "+pl.mount.Path.String()+" is read-only")
+	}
 	n.resolving.Lock()
 	defer n.resolving.Unlock()
 	for _, in := range n.open {
@@ -230,24 +240,44 @@ func (n *Namespace) watchIntents(ctx context.Context) {
 	}
 }
 
+// resolveTime is how long one round of looking at a mount's open intents, or one clean-up of its staging, may take: a store
+// that does not answer keeps neither the start nor the other mounts waiting.
+const resolveTime = 10 * time.Second
+
+// resolveOpen looks at all open intents, those of each mount one after the other.
 func (n *Namespace) resolveOpen(ctx context.Context) {
 	n.resolving.Lock()
-	all := make([]openIntent, 0, len(n.open))
+	byStore := map[string][]openIntent{}
 	for _, in := range n.open {
-		all = append(all, in)
+		byStore[in.store] = append(byStore[in.store], in)
 	}
 	n.resolving.Unlock()
-	for _, in := range all {
-		done, err := n.resolveIntent(ctx, &in)
-		if err != nil {
-			n.o.Logger.Warn("a change without an answer from its store stays open", "op", in.op, "path", in.path, "kind", errs.KindOf(err).Error(), "err", err)
-			continue
-		}
-		if done {
-			n.resolving.Lock()
-			delete(n.open, in.edge)
-			n.resolving.Unlock()
-		}
+	ctx, cancel := context.WithTimeout(ctx, resolveTime)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, all := range byStore {
+		wg.Go(func() {
+			for i := range all {
+				n.tryResolve(ctx, &all[i])
+			}
+		})
+	}
+}
+
+func (n *Namespace) tryResolve(ctx context.Context, in *openIntent) {
+	if ctx.Err() != nil {
+		return
+	}
+	done, err := n.resolveIntent(ctx, in)
+	if err != nil {
+		n.o.Logger.Warn("a change without an answer from its store stays open", "op", in.op, "path", in.path, "kind", errs.KindOf(err).Error(), "err", err)
+		return
+	}
+	if done {
+		n.resolving.Lock()
+		delete(n.open, in.edge)
+		n.resolving.Unlock()
 	}
 }
 
@@ -285,7 +315,7 @@ func (n *Namespace) resolveIntent(ctx context.Context, in *openIntent) (done boo
 	if err != nil {
 		return false, err
 	}
-	if !happened && m.features.Kind != "local" && time.Since(in.since) < n.o.WatchOpen && in.op == opPut {
+	if !happened && m.features.Kind != "local" && time.Since(in.since) < n.o.WatchOpen && (in.op == opPut || in.op == opRemove) {
 		return false, nil
 	}
 	m.derived.Begin(in.key)
@@ -326,14 +356,33 @@ func (n *Namespace) outcomeOf(ctx context.Context, m *mounted, in *openIntent, p
 		if _, err := n.trashStore(ctx, m, in.key, in.since); err != nil {
 			return nil, false, err
 		}
-		return append(n.removeOps(n.walk(paths[0])), in.dropped()...), true, nil
+		return append(n.unhideOps(paths[0]), in.dropped()...), true, nil
 	case opDropTree:
-		if err := n.dropSource(ctx, m, in.key, in.since); err != nil {
+		if err := n.dropSource(ctx, m, in); err != nil {
 			return nil, false, err
 		}
-		return n.removeOps(n.walk(paths[0])), true, nil
+		return n.unhideOps(paths[0]), true, nil
 	}
 	return nil, false, errs.New("namespace.resolve", in.path, errs.Unsupported, fmt.Sprintf("the journal holds an intent %q that this version does not know", in.op))
+}
+
+// ours reports whether what the store has is the bytes of the entry. The origin alone does not prove it: it is metadata, and
+// tools that copy an object over another carry metadata along.
+func ours(info ufs.Info, e *meta.Entry) bool {
+	if info.Attr.Origin != origin(e.ID, e.Rev) || info.Size != e.Size {
+		return false
+	}
+	md5s := info.ETag != "" && !strings.Contains(info.ETag, "-") && !strings.Contains(e.ETag, "-")
+	return !md5s || info.ETag == e.ETag
+}
+
+// unhideOps are the operations that remove the whiteout at p, and nothing that has taken its place.
+func (n *Namespace) unhideOps(p core.Path) []meta.Op {
+	pl := n.walk(p)
+	if pl.entry != nil || !pl.inTree {
+		return nil
+	}
+	return n.removeOps(pl)
 }
 
 func (n *Namespace) putOutcome(ctx context.Context, m *mounted, in *openIntent, path core.Path) ([]meta.Op, bool, error) {
@@ -341,7 +390,7 @@ func (n *Namespace) putOutcome(ctx context.Context, m *mounted, in *openIntent, 
 	if err != nil && !isGone(err) {
 		return nil, false, err
 	}
-	if err != nil || info.Attr.Origin != origin(in.entry.ID, in.entry.Rev) {
+	if err != nil || !ours(info, &in.entry) {
 		return nil, false, nil
 	}
 	e := in.entry
@@ -356,7 +405,8 @@ func (n *Namespace) putOutcome(ctx context.Context, m *mounted, in *openIntent, 
 	return ops, true, nil
 }
 
-// cleanStaging removes what crashed writers staged and no open intent or upload still needs.
+// cleanStaging removes what crashed writers staged and no open intent or upload still needs, and the uploads that a crash
+// cut off before their store knew them.
 func (n *Namespace) cleanStaging(ctx context.Context) {
 	live := map[string]bool{}
 	n.resolving.Lock()
@@ -364,17 +414,33 @@ func (n *Namespace) cleanStaging(ctx context.Context) {
 		live[in.token] = true
 	}
 	n.resolving.Unlock()
+	var cut []meta.Op
 	n.tree.View(func(v meta.View) {
-		for _, e := range v.Children(meta.UploadsDir, "") {
-			live[e.Extra["store_id"]] = true
+		for edge, e := range v.Children(meta.UploadsDir, "") {
+			if id := e.Extra["store_id"]; id != "" {
+				live[id] = true
+			} else if e.Class == meta.Directory {
+				cut = append(cut, n.endUploadIn(v, strings.TrimSuffix(edge, "/"))...)
+			}
 		}
 	})
+	for chunk := range slices.Chunk(cut, opsPerRecord) {
+		if _, err := n.commit(ctx, chunk...); err != nil {
+			n.o.Logger.Warn("unfinished uploads of an earlier run stay", "err", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, resolveTime)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	for _, m := range n.mounts.Load().byID {
 		if m.err != nil || m.ReadOnly {
 			continue
 		}
-		if err := m.store.CleanStaging(ctx, func(token string) bool { return live[token] }); err != nil {
-			n.o.Logger.Warn("staged bytes of an earlier run could not be cleaned up", "mount", m.Path.String(), "err", err)
-		}
+		wg.Go(func() {
+			if err := m.store.CleanStaging(ctx, func(token string) bool { return live[token] }); err != nil {
+				n.o.Logger.Warn("staged bytes of an earlier run could not be cleaned up", "mount", m.Path.String(), "err", err)
+			}
+		})
 	}
 }

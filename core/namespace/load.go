@@ -24,9 +24,13 @@ func (n *Namespace) loadName(ctx context.Context, pl *place, since time.Time) er
 		sent := time.Now()
 		f := m.derived.Sent(n.Seq(), sent)
 		defer f.Done()
+		if k := errs.KindOf(n.checkName(pl.path)); k == errs.Invalid || k == errs.Permission {
+			f.Stat(pl.key, nil) // a name that the store cannot hold is not there
+			return nil
+		}
 		info, err := m.store.Stat(ctx, pl.key)
 		switch errs.KindOf(err) {
-		case errs.NotExist, errs.NotDir, errs.Invalid:
+		case errs.NotExist, errs.NotDir:
 			f.Stat(pl.key, nil)
 		default:
 			if err != nil {
@@ -75,7 +79,8 @@ func (n *Namespace) loadList(ctx context.Context, m *mounted, need meta.Need, di
 	}
 	flat := need.Flat && m.features.Flat
 	return n.shared(ctx, "list\x00"+m.ID+"\x00"+need.Dir+"\x00"+need.After+strconv.FormatBool(flat), since, func(ctx context.Context) error {
-		f := m.derived.Sent(n.Seq(), time.Now())
+		sent := time.Now()
+		f := m.derived.Sent(n.Seq(), sent)
 		defer f.Done()
 		var rows []meta.NamedRow
 		complete, last := true, ""
@@ -102,14 +107,13 @@ func (n *Namespace) loadList(ctx context.Context, m *mounted, need meta.Need, di
 		} else {
 			f.List(need.Dir, need.After, last, rows, complete)
 		}
-		return n.reconcileListed(ctx, need, dir, l)
+		return n.reconcileListed(ctx, need, dir, l, sent)
 	})
 }
 
 // reconcileListed compares the overlay's entries of a directory, or with need.Flat of everything below it, with what a
 // listing said. Those that differ are looked at again one by one, under their lock.
-func (n *Namespace) reconcileListed(ctx context.Context, need meta.Need, dir core.Path, l *listed) error {
-	now := time.Now()
+func (n *Namespace) reconcileListed(ctx context.Context, need meta.Need, dir core.Path, l *listed, sent time.Time) error {
 	pl := n.walk(dir)
 	id, ok := pl.dirID()
 	if !ok {
@@ -117,7 +121,7 @@ func (n *Namespace) reconcileListed(ctx context.Context, need meta.Need, dir cor
 	}
 	n.tree.View(func(v meta.View) { l.compare(v, id, need.Dir, dir) })
 	for _, u := range l.same {
-		n.tree.MarkChecked(u.dir, u.edge, u.version, now)
+		n.tree.MarkChecked(u.dir, u.edge, u.version, sent)
 	}
 	for _, p := range l.differ {
 		if err := n.reconcile(ctx, p, false); err != nil {
@@ -196,7 +200,7 @@ func (n *Namespace) reconcile(ctx context.Context, p core.Path, locked bool) err
 	if e == nil || e.Mount || pl.mount.err != nil || pl.hidden && e.Class != meta.Persisted {
 		return nil
 	}
-	if e.Class == meta.Directory && !pl.mount.features.Dirs || n.renaming(&pl) {
+	if e.Class == meta.Directory && (!pl.mount.features.Dirs || n.mounts.Load().table.Below(p)) || n.renaming(&pl) {
 		return nil
 	}
 	if !locked {
@@ -235,7 +239,7 @@ func (n *Namespace) reconcile(ctx context.Context, p core.Path, locked bool) err
 	}
 	changed := *e
 	changed.Version = info.Version
-	if info.Attr.Origin == "" || info.Attr.Origin != origin(e.ID, e.Rev) {
+	if !ours(info, e) {
 		if changed, err = n.foreign(ctx, e, info); err != nil {
 			return err
 		}

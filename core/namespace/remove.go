@@ -269,7 +269,7 @@ func (n *Namespace) trashStore(ctx context.Context, m *mounted, key string, sinc
 }
 
 // clockSkew is how much later than ours a store's clock may stamp what it was given before.
-const clockSkew = 15 * time.Minute
+const clockSkew = time.Minute
 
 // dropBatch is how many files go with one call to a store that can remove many. Source: S3's DeleteObjects takes 1,000.
 const dropBatch = 1000

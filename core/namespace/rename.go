@@ -164,10 +164,13 @@ func (n *Namespace) renameInOneStep(ctx context.Context, src *node, dst *place, 
 	}
 	mv := move{store: src.mount.ID, from: src.key, to: dst.key}
 	if !src.dir() {
-		mv.version = info.Version
+		mv.was, mv.version = src.storeVersion(), info.Version
 	}
 	n.moves.add(mv)
 	seq, err := n.commit(ctx, append(n.flipOps(&src.place, dst, info), in.close())...)
+	if err != nil {
+		n.keepOpen(&in)
+	}
 	row := rowOf(info)
 	closeFacts(seq, &row, err == nil && !src.dir())
 	n.committed(dst.path, time.Now())
@@ -220,9 +223,14 @@ func (n *Namespace) flipOps(src, dst *place, info ufs.Info) []meta.Op {
 func (n *Namespace) renameByCopy(ctx context.Context, src *node, dst *place) error {
 	ctx = context.WithoutCancel(ctx)
 	in := openIntent{op: opCopyTree, path: src.path.String(), to: dst.path.String(), store: src.mount.ID, key: src.key, toKey: dst.key}
+	// The copies must not show, and whoever looks for the name must not wait for them.
 	var hide []meta.Op
-	if dst.entry == nil { // the copies must not show, and whoever looks for the name must not wait for them
+	if dst.entry == nil {
 		hide = append(hide, meta.Op{Kind: meta.Set, Dir: dst.parent().id, Edge: dst.edge, Entry: meta.Entry{Class: meta.Whiteout}})
+	} else if dst.entry.Class == meta.Directory {
+		closed := *dst.entry
+		closed.Base = meta.Base{Kind: meta.Opaque}
+		hide = append(hide, meta.Op{Kind: meta.Set, Dir: dst.parent().id, Edge: dst.edge, Entry: closed})
 	}
 	if err := n.begin(ctx, &in, hide...); err != nil {
 		return err
@@ -251,8 +259,11 @@ func (n *Namespace) giveUpCopy(ctx context.Context, m *mounted, in *openIntent, 
 		}
 	}
 	ops := []meta.Op{in.close()}
-	if dst.entry == nil {
+	switch {
+	case dst.entry == nil:
 		ops = append(ops, meta.Op{Kind: meta.Del, Dir: dst.parent().id, Edge: dst.edge})
+	case dst.entry.Class == meta.Directory:
+		ops = append(ops, meta.Op{Kind: meta.Set, Dir: dst.parent().id, Edge: dst.edge, Entry: *dst.entry})
 	}
 	_, err := n.commit(ctx, ops...)
 	return errors.Join(why, err)
@@ -264,7 +275,7 @@ func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, 
 	if err := n.dropReplaced(ctx, m, dst, copies); err != nil {
 		return n.giveUpCopy(ctx, m, in, dst, copies, err)
 	}
-	drop := openIntent{op: opDropTree, path: in.path, store: in.store, key: in.key, edge: in.edge, since: time.Now()}
+	drop := openIntent{op: opDropTree, path: in.path, store: in.store, key: in.key, version: copies.of[in.key], edge: in.edge, since: time.Now()}
 	ops := []meta.Op{drop.set()}
 	if dst.inTree && dst.entry == nil {
 		ops = append(ops, meta.Op{Kind: meta.Del, Dir: dst.parent().id, Edge: dst.edge}) // what hid the copies
@@ -278,7 +289,7 @@ func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, 
 	}
 	mv := move{store: m.ID, from: src.key, to: dst.key}
 	if !src.path.IsDir() {
-		mv.version = info.Version
+		mv.was, mv.version = copies.of[src.key], info.Version
 	}
 	n.moves.add(mv)
 	m.derived.Begin(src.key)
@@ -290,15 +301,19 @@ func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, 
 	// The first record flips; those after it, of a large tree, bring the copies' versions.
 	for chunk := range slices.Chunk(ops, opsPerRecord) {
 		if _, err := n.commit(ctx, chunk...); err != nil {
+			n.keepOpen(in)
 			return err
 		}
+		in = &drop
 	}
 	if err := n.dropOriginals(ctx, m, copies); err != nil {
 		n.keepOpen(&drop) // the rename is done; what is left of the source stays hidden until it is removed
 		return nil
 	}
-	_, err := n.commit(ctx, append(n.removeOps(n.walk(src.path)), drop.close())...)
-	return err
+	if _, err := n.commit(ctx, append(n.removeOps(n.walk(src.path)), drop.close())...); err != nil {
+		n.keepOpen(&drop)
+	}
+	return nil
 }
 
 // dropReplaced removes the marker of an empty directory that is being replaced by one that has none.
@@ -323,12 +338,12 @@ func (n *Namespace) dropOriginals(ctx context.Context, m *mounted, copies copied
 }
 
 // dropSource removes what a process that has ended left of a copied source.
-func (n *Namespace) dropSource(ctx context.Context, m *mounted, key string, since time.Time) error {
-	if len(key) > 0 && key[len(key)-1] == '/' {
-		_, err := n.dropCopied(ctx, m, key, since)
+func (n *Namespace) dropSource(ctx context.Context, m *mounted, in *openIntent) error {
+	if key := in.key; len(key) > 0 && key[len(key)-1] == '/' {
+		_, err := n.dropCopied(ctx, m, key, in.since)
 		return err
 	}
-	if err := m.store.Remove(ctx, key, ""); err != nil && !isGone(err) {
+	if err := m.store.Remove(ctx, in.key, in.version); err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
 		return err
 	}
 	return nil

@@ -150,6 +150,9 @@ func (n *Namespace) uploadStore(u *upload) (*mounted, ufs.Composer, error) {
 	if m.err != nil {
 		return nil, nil, m.unavailable()
 	}
+	if m.ReadOnly {
+		return nil, nil, errs.New("namespace.Upload", u.path.String(), errs.Permission, "the mount "+m.Path.String()+" is read-only")
+	}
 	c, err := ufs.ComposerOf(m.store)
 	return m, c, err
 }
@@ -207,7 +210,7 @@ func (n *Namespace) AbortUpload(ctx context.Context, p core.Path, id string) err
 		return err
 	}
 	for _, part := range n.parts(u, 0) {
-		n.dropPages(part.ID, part.Rev)
+		n.dropPages(part.ID, part.Rev, part.Size)
 	}
 	_, err = n.commit(ctx, n.endUpload(id)...)
 	return err
@@ -225,8 +228,8 @@ func (n *Namespace) completing(id string) bool {
 	return false
 }
 
-func (n *Namespace) dropPages(id, rev uint64) {
-	n.o.Cache.Drop(n.allocatedContent(meta.Extent{ID: id, Rev: rev}))
+func (n *Namespace) dropPages(id, rev uint64, size int64) {
+	n.o.Cache.Drop(n.allocatedContent(meta.Extent{ID: id, Rev: rev, Len: size}))
 }
 
 // part is one part of an upload as the overlay holds it: its pages are under (ID, Rev), Version is the store's tag of it.

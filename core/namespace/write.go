@@ -175,7 +175,8 @@ func (w *writer) stage(ctx context.Context, old *node) error {
 			so.IfVersion = old.storeVersion()
 		}
 	}
-	out, err := w.mount.store.Create(ctx, old.key, w.o.Size, so)
+	// The store's side outlives the client's request: once Commit has begun, a client that hangs up does not stop it.
+	out, err := w.mount.store.Create(context.WithoutCancel(ctx), old.key, w.o.Size, so)
 	if err != nil {
 		return err
 	}
@@ -366,11 +367,18 @@ func (w *writer) recheck(ctx context.Context, o core.CommitOptions) error {
 	if err := judge(core.CreateOptions{Cond: o.Cond}, &old, exists, n); err != nil {
 		return err
 	}
-	if exists {
-		return nil
+	if !exists {
+		return n.checkKind(ctx, w.path, w.either)
 	}
-	return n.checkKind(ctx, w.path, w.either)
+	was := n.ownedOf(&old) // what was set meanwhile stays
+	w.entry.Owner, w.entry.Group = was.owner, was.group
+	if !saysMode(w.o.Attr) {
+		w.entry.Mode = was.mode | modeSet
+	}
+	return nil
 }
+
+func saysMode(a core.FileAttr) bool { return a.Mode != 0 }
 
 // settle takes over what the store says of the bytes it has just made durable.
 func settle(e *meta.Entry, f *ufs.Features, stored ufs.Info) {

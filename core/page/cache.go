@@ -118,7 +118,7 @@ func (c *Cache) Resident(of Content) (pages, total int) {
 }
 
 // Drop forgets the content.
-func (c *Cache) Drop(of Content) { c.store.Drop(of.key(0), 0, ^uint32(0)) }
+func (c *Cache) Drop(of Content) { c.store.Drop(of.key(0), 0, of.pages()) }
 
 // Stats returns the cache's numbers. Tiers is nil if the store does not tell.
 func (c *Cache) Stats() Stats {

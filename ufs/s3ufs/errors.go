@@ -61,6 +61,7 @@ var byCode = map[string]errs.Kind{
 	"NoSuchUpload":                       errs.NotExist,
 	"NotFound":                           errs.NotExist,
 	"NoSuchBucket":                       errs.Unavailable, // the store is gone, not the file
+	"BadRequest":                         errs.Unavailable, // of a HEAD, which cannot say why: an expired token, a wrong region
 	"InvalidPart":                        errs.Invalid,
 	"InvalidPartOrder":                   errs.Invalid,
 	"ObjectParentIsFile":                 errs.NotDir, // versitygw on a file system, and the next two
