@@ -122,6 +122,15 @@ var faultKinds = []fault{
 	{"is not answered, but done", errs.Unavailable, true},
 }
 
+// victim is what fails.
+type victim uint8
+
+const (
+	stores  victim = iota // calls of the store
+	journal               // transactions of the journal
+	process               // all from one step of either on, until a restart
+)
+
 // breaker counts the steps of a change, which are calls of the store and transactions of the journal, and breaks one.
 type breaker struct {
 	mu      sync.Mutex
@@ -131,31 +140,30 @@ type breaker struct {
 	count   int
 	at      int // the step that breaks
 	fault   fault
-	crash   bool // the process dies with it: no later step of it is made
-	journal bool // transactions of the journal are steps too
+	victim  victim
 	broken  string
 	reached chan struct{} // closed when the step is reached
 }
 
-func newBreaker(flt fault, at int, crash bool) *breaker {
-	return &breaker{fault: flt, at: at, crash: crash, journal: crash, reached: make(chan struct{})}
+func newBreaker(flt fault, at int, v victim) *breaker {
+	return &breaker{fault: flt, at: at, victim: v, reached: make(chan struct{})}
 }
 
-// step judges a step of a process.
-func (b *breaker) step(life int, what string) (before, after error) {
+// step judges a step of a process, a call of a store or a transaction of the journal.
+func (b *breaker) step(life int, of victim, what string) (before, after error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if life <= b.dead {
 		err := errs.New("test", "", errs.Unavailable, "the process is dead")
 		return err, err
 	}
-	if !b.armed {
+	if !b.armed || b.victim != process && b.victim != of {
 		return nil, nil
 	}
 	if b.count++; b.count != b.at {
 		return nil, nil
 	}
-	if b.crash {
+	if b.victim == process {
 		b.dead = life
 	}
 	b.broken = what
@@ -195,7 +203,7 @@ func (b *breaker) install(o *Options) {
 		b.mu.Unlock()
 		x := &tap{}
 		x.set(func(c call) verdict {
-			before, after := b.step(life, c.op+" "+c.name)
+			before, after := b.step(life, stores, c.op+" "+c.name)
 			return verdict{before: before, after: after}
 		})
 		return x.wrap(s)
@@ -210,10 +218,7 @@ type faultyKV struct {
 }
 
 func (k faultyKV) Txn(ctx context.Context, t meta.Txn) (ok bool, rev int64, err error) {
-	var before, after error
-	if k.b.journal {
-		before, after = k.b.step(k.life, "journal")
-	}
+	before, after := k.b.step(k.life, journal, "journal")
 	if before != nil {
 		return false, 0, before
 	}
@@ -226,8 +231,9 @@ func (k faultyKV) Txn(ctx context.Context, t meta.Txn) (ok bool, rev int64, err 
 func faultEntries() (all []entry) {
 	for _, s := range scenarios {
 		all = append(all,
-			entry{name: s.name + ": each call of the store fails", test: func(f *fixture) { s.each(f, false) }},
-			entry{name: s.name + ": the process dies at each step", test: func(f *fixture) { s.each(f, true) }})
+			entry{name: s.name + ": each call of the store fails", test: func(f *fixture) { s.each(f, stores) }},
+			entry{name: s.name + ": each record of the journal is refused", test: func(f *fixture) { s.each(f, journal) }},
+			entry{name: s.name + ": the process dies at each step", test: func(f *fixture) { s.each(f, process) }})
 	}
 	return all
 }
@@ -235,16 +241,17 @@ func faultEntries() (all []entry) {
 var faultTests = faultEntries()
 
 // each runs the scenario once for each fault and step, in fresh namespaces.
-func (s scenario) each(f *fixture, crash bool) {
+func (s scenario) each(f *fixture, v victim) {
 	s.furnish(f)
 	f.must(s.change(f))
 	changed := f.look()
 	for _, flt := range faultKinds {
-		if crash && flt.kind != errs.Unavailable {
+		refused := flt.kind != errs.Unavailable
+		if refused && v == process || !refused && v == journal { // without an answer the journal asks again
 			continue
 		}
 		for at, more := 1, true; more; at++ {
-			b := newBreaker(flt, at, crash)
+			b := newBreaker(flt, at, v)
 			f.Run(fmt.Sprintf("%s/%d", flt.name, at), func(t *testing.T) {
 				more = s.once(f.another(t, b.install), b, changed)
 			})
@@ -264,7 +271,7 @@ func (s scenario) once(f *fixture, b *breaker, changed string) (more bool) {
 	dying := *f // it may outlive its process
 	go func() { done <- s.change(&dying) }()
 	var err error
-	if b.crash {
+	if b.victim == process {
 		select {
 		case <-b.reached:
 			err = errs.New("test", "", errs.Unavailable, "the process died")
@@ -279,11 +286,11 @@ func (s scenario) once(f *fixture, b *breaker, changed string) (more bool) {
 		f.must(err)
 		return false
 	}
-	if !b.crash {
-		s.judge(f, where+", right after", err, old, changed)
+	if b.victim == stores {
+		s.judge(f, where+", right after", b.victim, err, old, changed)
 	}
 	f.restart()
-	s.judge(f, where+", after a restart", err, old, changed)
+	s.judge(f, where+", after a restart", b.victim, err, old, changed)
 	f.wantAgree(where)
 	if f.Failed() {
 		return true
@@ -294,21 +301,22 @@ func (s scenario) once(f *fixture, b *breaker, changed string) (more bool) {
 	}
 	f.put("d/a", "free") // nothing holds the names any more
 	f.removeAll("d/")
-	if !b.crash { // a writer of a dead process is alive here
+	if b.victim != process { // a writer of a dead process is alive here
 		f.wantNoStaging()
 	}
 	return true
 }
 
 // judge checks that what is visible is the old or the changed state: the changed one after success, and the old one after
-// an error that says that nothing was done.
-func (s scenario) judge(f *fixture, where string, err error, old, changed string) {
+// an error of a store that says that nothing was done. A journal that refuses the outcome of a step that is done leaves it
+// to be found, at a restart at the latest.
+func (s scenario) judge(f *fixture, where string, v victim, err error, old, changed string) {
 	f.Helper()
 	got := f.look()
 	switch {
 	case err == nil && got != changed && !s.lazy():
 		f.Errorf("%s, answered as done (-changed +found):\n%s", where, cmp.Diff(changed, got))
-	case err != nil && errs.KindOf(err) != errs.Unavailable && got != old && !partial[s.name]:
+	case err != nil && v == stores && errs.KindOf(err) != errs.Unavailable && got != old && !partial[s.name]:
 		f.Errorf("%s, answered %v (-before +found):\n%s", where, err, cmp.Diff(old, got))
 	case got != old && got != changed && !partial[s.name]:
 		f.Errorf("%s, answered %v: half a change (-before +found):\n%s", where, err, cmp.Diff(old, got))
