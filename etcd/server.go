@@ -102,6 +102,9 @@ func (s *Server) start(ctx context.Context, dir string, o ServerOptions) (err er
 	if err := os.Chmod(dir, dirMode); err != nil { // who can reach the sockets can change every name
 		return errs.E("etcd.Start", dir, errs.Other, err)
 	}
+	if err := syncDir(filepath.Dir(dir)); err != nil {
+		return errs.E("etcd.Start", dir, errs.Other, err)
+	}
 	if s.lock, err = lock(dir); err != nil {
 		return err
 	}
@@ -118,13 +121,29 @@ func (s *Server) start(ctx context.Context, dir string, o ServerOptions) (err er
 	if s.etcd, err = startEtcd(s.config(dir, sockets, o)); err != nil {
 		return errs.E("etcd.Start", dir, errs.Other, err)
 	}
-	if err := s.ready(ctx, dir); err != nil {
+	err = s.ready(ctx, dir)
+	// etcd syncs its files, and leaves the names of those it makes at its first start to chance.
+	for _, d := range []string{dir, filepath.Join(dir, "member", "snap"), filepath.Join(dir, "member", "wal")} {
+		if err == nil {
+			err = syncDir(d)
+		}
+	}
+	if err != nil {
 		s.stopping.Store(true)
 		s.etcd.Close()
 		return errs.E("etcd.Start", dir, errs.Other, err)
 	}
 	s.kv = newKV(v3client.New(s.etcd.Server))
 	return nil
+}
+
+// syncDir makes the names in dir durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // ready waits until the member answers.

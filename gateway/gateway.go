@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -122,11 +123,37 @@ func (g *gateway) close() error {
 
 // prepare makes the data directory, which holds secrets, and names the superuser.
 func (g *gateway) prepare(context.Context) error {
-	if err := os.MkdirAll(g.cfg.Data, 0o700); err != nil {
+	if err := makeDurable(g.cfg.Data); err != nil {
 		return fmt.Errorf("data: cannot make the data directory: %w; choose another with --data", err)
 	}
 	g.user = cmp.Or(g.cfg.Superuser, currentUser())
 	return nil
+}
+
+// makeDurable makes the directory and its parents so that a power failure does not take them, and what is in them, away.
+// That one is there does not say so: the process that made it may have died before it synced.
+func makeDurable(dir string) error {
+	parent := filepath.Dir(dir)
+	if _, err := os.Stat(parent); errors.Is(err, fs.ErrNotExist) {
+		if err := makeDurable(parent); err != nil {
+			return err
+		}
+	}
+	err := os.Mkdir(dir, 0o700)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if info, serr := os.Stat(dir); serr != nil || !info.IsDir() {
+		return errors.Join(err, serr)
+	}
+	d, oerr := os.Open(parent)
+	if err != nil && errors.Is(oerr, fs.ErrPermission) {
+		return nil // it was there, and its parent is another's
+	}
+	if oerr != nil {
+		return oerr
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // listen opens every address before anything else is touched, so that a busy port leaves nothing behind.

@@ -10,10 +10,12 @@ package localufs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -59,7 +61,7 @@ type Store struct {
 func Open(root string, o Options) (*Store, error) {
 	const op = "localufs.Open"
 	if o.Create {
-		if err := os.MkdirAll(root, 0o755); err != nil {
+		if err := makeRoot(root); err != nil {
 			return nil, classify(op, root, err)
 		}
 	}
@@ -74,6 +76,27 @@ func Open(root string, o Options) (*Store, error) {
 		return nil, classify(op, root, err)
 	}
 	return s, nil
+}
+
+// makeRoot makes the directory root and its parents, durably. That one is there does not say that it is durable: the process
+// that made it may have died before it synced.
+func makeRoot(root string) error {
+	if err := os.Mkdir(root, 0o755); errors.Is(err, os.ErrNotExist) {
+		if err := makeRoot(filepath.Dir(root)); err != nil {
+			return err
+		}
+		return makeRoot(root)
+	} else if err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	f, err := os.Open(filepath.Dir(root))
+	if errors.Is(err, os.ErrPermission) {
+		return nil // a parent that this user may not read is one that it did not make
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // OpenURI is the ufs.Opener of the scheme "file": file:///absolute/path with the options racy (a duration) and create
