@@ -33,7 +33,7 @@ type Namespace interface {
 	Open(ctx context.Context, p Path, r Range) (Reader, error)
 
 	// Create returns a writer whose bytes become p at Commit, and not before. The file's missing parents are made if
-	// o.MakeParents, else they are errs.NotExist. Errors, here or at Commit: errs.Exist, errs.IsDir, errs.NotDir (an
+	// o.MakeParents, else they are errs.NotExist; so is an o.Within that has gone. Errors, here or at Commit: errs.Exist, errs.IsDir, errs.NotDir (an
 	// ancestor is a file), errs.Precondition, errs.Busy (append beside an append), errs.NoSpace, errs.TooLarge.
 	Create(ctx context.Context, p Path, o CreateOptions) (Writer, error)
 
@@ -207,6 +207,7 @@ type CreateOptions struct {
 	Mode        CreateMode
 	MakeParents bool  // make missing parent directories: implied ones, which vanish when empty, or see Explicit
 	Explicit    bool  // missing parents are made as mkdir makes them
+	Within      Path  // if not zero, a directory above the file that is never made: gone at Commit, it is errs.NotExist
 	Size        int64 // the length in bytes if known, else -1; Commit fails with errs.Invalid if it is known and not met
 	Cond        Cond
 	Attr        FileAttr
@@ -261,11 +262,13 @@ type CopyOptions struct {
 	ReplaceAttr *FileAttr // attributes of the copy; nil: the source's
 	Dest        Cond
 	MakeParents bool
+	Within      Path // as in CreateOptions
 }
 
 // CompleteOptions are the options of CompleteUpload.
 type CompleteOptions struct {
 	Cond      Cond
+	Within    Path       // as in CreateOptions; missing parents below it are made
 	Checksums []Checksum // of the whole, computed by the caller from the parts'; kept with the object
 }
 
@@ -273,6 +276,7 @@ type CompleteOptions struct {
 type MkdirOptions struct {
 	Mode        uint32 // 0: 0755
 	MakeParents bool
+	Within      Path              // as in CreateOptions
 	Marker      bool              // the directory is an S3 key of its own ("d/"); existing directories become one
 	Headers     map[string]string // of a marker
 	User        map[string]string

@@ -39,7 +39,7 @@ func (n *Namespace) Copy(ctx context.Context, src, dst core.Path, o core.CopyOpt
 	if from.dir() || dst.IsDir() {
 		return n.copyMarker(ctx, dst, &from, attr, o)
 	}
-	co := core.CreateOptions{MakeParents: o.MakeParents, Size: info.Size, Cond: o.Dest, Attr: attr}
+	co := core.CreateOptions{MakeParents: o.MakeParents, Within: o.Within, Size: info.Size, Cond: o.Dest, Attr: attr}
 	if to := n.walk(exact(dst, false)); from.mount.is(to.mount) && to.mount.features.Copy && from.path != to.path {
 		return n.copyInStore(ctx, &from, exact(dst, false), dst.Either(), co, info)
 	}
@@ -52,9 +52,9 @@ func (n *Namespace) copyMarker(ctx context.Context, dst core.Path, from *node, a
 		return core.Info{}, errs.New("namespace.Copy", dst.String(), errs.Invalid, "a key that ends in / holds no bytes here")
 	}
 	if dst.IsDir() {
-		return n.Mkdir(ctx, dst, core.MkdirOptions{MakeParents: o.MakeParents, Marker: true, Headers: attr.Headers, User: attr.User, Cond: o.Dest})
+		return n.Mkdir(ctx, dst, core.MkdirOptions{MakeParents: o.MakeParents, Within: o.Within, Marker: true, Headers: attr.Headers, User: attr.User, Cond: o.Dest})
 	}
-	w, err := n.Create(ctx, dst, core.CreateOptions{MakeParents: o.MakeParents, Cond: o.Dest, Attr: attr})
+	w, err := n.Create(ctx, dst, core.CreateOptions{MakeParents: o.MakeParents, Within: o.Within, Cond: o.Dest, Attr: attr})
 	if err != nil {
 		return core.Info{}, err
 	}

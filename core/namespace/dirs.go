@@ -80,6 +80,11 @@ func (n *Namespace) checkKind(ctx context.Context, p core.Path, either bool) err
 // made if make is set (explicit ones with explicit); else a parent that does not exist is errs.NotExist. The
 // caller holds no locks; what it made may be gone again by the time it has p's lock, and it must look again.
 func (n *Namespace) parents(ctx context.Context, p core.Path, make, explicit bool, mode uint32) error {
+	return n.parentsWithin(ctx, p, core.Path{}, make, explicit, mode)
+}
+
+// parentsWithin is parents, but the directory within and those above it are never made: errs.NotExist.
+func (n *Namespace) parentsWithin(ctx context.Context, p, within core.Path, make, explicit bool, mode uint32) error {
 	dir := p.Parent()
 	pl := n.walk(dir)
 	if dir.IsRoot() || pl.entry != nil && pl.entry.Class == meta.Directory && (!explicit || pl.entry.Explicit) && make {
@@ -105,13 +110,13 @@ func (n *Namespace) parents(ctx context.Context, p core.Path, make, explicit boo
 		return err
 	}
 	defer unlock()
-	return n.promote(ctx, dir, explicit, mode)
+	return n.promote(ctx, dir, within, explicit, mode)
 }
 
 // promote puts dir and its ancestors into the overlay where they are not. Directories that exist only in their store
 // become entries without facts of their own; missing ones get the principal as owner if explicit. The caller holds the
-// lock of the topmost one.
-func (n *Namespace) promote(ctx context.Context, dir core.Path, explicit bool, mode uint32) error {
+// lock of the topmost one. A missing directory that is within or above it is errs.NotExist.
+func (n *Namespace) promote(ctx context.Context, dir, within core.Path, explicit bool, mode uint32) error {
 	var ops []meta.Op
 	edges := dir.Edges()
 	at := core.Root
@@ -142,6 +147,9 @@ func (n *Namespace) promote(ctx context.Context, dir core.Path, explicit bool, m
 			e.Base = meta.Base{Kind: meta.Opaque} // it stands where a whiteout hides an older one
 		}
 		if _, err := n.lookupHeld(ctx, at, false); errs.KindOf(err) == errs.NotExist {
+			if !within.IsZero() && at.Contains(within) {
+				return err
+			}
 			made = true
 			up, err := n.dirNode(ctx, at.Parent())
 			if err != nil && errs.KindOf(err) != errs.NotExist {
@@ -213,7 +221,7 @@ func (n *Namespace) Mkdir(ctx context.Context, p core.Path, o core.MkdirOptions)
 		return core.Info{}, errs.E("namespace.Mkdir", p.String(), errs.Exist, nil)
 	}
 	for range maxLoads {
-		if err := n.parents(ctx, p, o.MakeParents, o.MakeParents && !o.Marker, o.Mode); err != nil {
+		if err := n.parentsWithin(ctx, p, o.Within, o.MakeParents, o.MakeParents && !o.Marker, o.Mode); err != nil {
 			return core.Info{}, err
 		}
 		info, again, err := n.mkdir(ctx, p, o)

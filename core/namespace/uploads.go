@@ -344,7 +344,7 @@ func (n *Namespace) CompleteUpload(ctx context.Context, p core.Path, id string, 
 		c.parts = append(c.parts, ufs.Part{Number: part.number, ETag: part.Version, Size: part.Size})
 	}
 	for range maxLoads {
-		if err := n.parents(ctx, p, true, false, 0); err != nil {
+		if err := n.parentsWithin(ctx, p, o.Within, true, false, 0); err != nil {
 			return core.Info{}, err
 		}
 		info, again, err := c.commit(ctx, o.Cond)

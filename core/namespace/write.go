@@ -262,7 +262,7 @@ func (w *writer) Commit(ctx context.Context, o core.CommitOptions) (core.Info, e
 		return core.Info{}, err
 	}
 	for range maxLoads {
-		if err = w.n.parents(ctx, w.path, w.o.MakeParents, w.o.Explicit, 0); err != nil {
+		if err = w.n.parentsWithin(ctx, w.path, w.o.Within, w.o.MakeParents, w.o.Explicit, 0); err != nil {
 			break
 		}
 		info, again, cerr := w.commit(ctx, o)

@@ -80,6 +80,26 @@ var createTests = []entry{
 		f.wantData("d/e/a", "x")
 		f.putWith("d/e/b", "x", core.CreateOptions{Size: 1})
 	}},
+	{name: "a directory named by Within is never made", test: func(f *fixture) {
+		in := f.path("b/")
+		f.mkdir("b/")
+		w, err := f.create("b/d/a", "x", core.CreateOptions{Size: 1, MakeParents: true, Within: in})
+		f.must(err)
+		f.remove("b/")
+		_, err = w.Commit(f.ctx(), core.CommitOptions{})
+		f.wantErr("commit", err, errs.NotExist)
+		_, err = f.Mkdir(f.ctx(), f.path("b/d/"), core.MkdirOptions{MakeParents: true, Within: in})
+		f.wantErr("mkdir", err, errs.NotExist)
+		_, err = f.Mkdir(f.ctx(), f.path("b/d/"), core.MkdirOptions{MakeParents: true, Marker: true, Within: in})
+		f.wantErr("mkdir of a marker", err, errs.NotExist)
+		f.put("src", "x")
+		_, err = f.Copy(f.ctx(), f.path("src"), f.path("b/d/a"), core.CopyOptions{MakeParents: true, Within: in})
+		f.wantErr("copy", err, errs.NotExist)
+		f.wantGone("b/")
+		f.mkdir("b/")
+		f.putWith("b/d/a", "x", core.CreateOptions{Size: 1, MakeParents: true, Within: in})
+		f.wantData("b/d/a", "x")
+	}},
 	{name: "implied parents vanish when they are empty", test: func(f *fixture) {
 		f.put("d/e/a", "x")
 		f.must(f.removeErr("d/e/a", core.RemoveOptions{Prune: true}))

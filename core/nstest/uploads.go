@@ -115,6 +115,21 @@ var uploadTests = []entry{
 			f.Errorf("a range across parts differs: %q, %v", got, err)
 		}
 	}},
+	{name: "Complete never makes the directory named by Within", test: func(f *fixture) {
+		in := f.path("b/")
+		f.mkdir("b/")
+		id := f.begin("b/d/a", core.CreateOptions{Within: in})
+		p := f.part("b/d/a", id, 1, "x")
+		f.remove("b/")
+		_, err := f.CompleteUpload(f.ctx(), f.path("b/d/a"), id, []core.Part{p}, core.CompleteOptions{Within: in})
+		f.wantErr("complete", err, errs.NotExist)
+		f.wantGone("b/")
+		f.mkdir("b/")
+		if _, err := f.CompleteUpload(f.ctx(), f.path("b/d/a"), id, []core.Part{p}, core.CompleteOptions{Within: in}); err != nil {
+			f.Errorf("complete: %v", err)
+		}
+		f.wantData("b/d/a", "x")
+	}},
 	{name: "an upload is unseen until it completes", test: func(f *fixture) {
 		id := f.begin("d/a", core.CreateOptions{})
 		f.part("d/a", id, 1, "x")
