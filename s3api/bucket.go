@@ -199,10 +199,33 @@ func (s *Server) deleteBucket(r *request) error {
 	if info.MountPoint {
 		return errs.E("s3api.DeleteBucket", r.bucket, errs.Busy, nil)
 	}
+	uploads, err := s.uploadsTo(r)
+	if err != nil {
+		return err
+	}
 	if err := s.ns.Remove(r.ctx, r.dir, core.RemoveOptions{}); err != nil {
 		return err
 	}
+	for _, up := range uploads {
+		if err := s.uploads.AbortUpload(r.ctx, up.Path, up.ID); err != nil && !errors.Is(err, errs.NotExist) {
+			s.log.WarnContext(r.ctx, "an upload to a deleted bucket is still there", "id", r.id[0], "path", up.Path.String(), "upload", up.ID, "err", err)
+		}
+	}
 	return r.empty(http.StatusNoContent)
+}
+
+// uploadsTo returns the uploads to the bucket, which do not keep it, as in S3, and go with it.
+func (s *Server) uploadsTo(r *request) (all []core.Upload, err error) {
+	for up, err := range s.uploads.ListUploads(r.ctx, r.dir, "", "", "") {
+		if errors.Is(err, errs.Permission) {
+			return nil, nil // who may not see them may still remove the bucket; their owners end them
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, up)
+	}
+	return all, nil
 }
 
 // getBucketLocation serves GetBucketLocation; the region us-east-1 has an empty name.

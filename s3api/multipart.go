@@ -38,7 +38,7 @@ func (s *Server) createMultipartUpload(r *request) error {
 	if _, err := s.statBucket(r); err != nil {
 		return err
 	}
-	id, err := s.uploads.CreateUpload(r.ctx, r.path, core.CreateOptions{MakeParents: true, Size: -1, Attr: attr, WriteType: how, Checksum: sum})
+	id, err := s.uploads.CreateUpload(r.ctx, r.path, core.CreateOptions{MakeParents: true, Within: r.dir, Size: -1, Attr: attr, WriteType: how, Checksum: sum})
 	if err != nil {
 		return r.asKey(err)
 	}
@@ -92,11 +92,15 @@ func (r *request) partNumber() (int, error) {
 	return n, nil
 }
 
-// upload returns the upload that the request names. Errors: NoSuchUpload.
+// upload returns the upload that the request names. Errors: NoSuchUpload, NoSuchBucket.
 func (s *Server) upload(r *request) (core.Upload, error) {
 	r.about = upload
 	up, _, err := s.uploads.ListParts(r.ctx, r.path, r.query.Get("uploadId"), maxParts)
-	return up, s.inBucket(r, r.dir, err)
+	if err != nil {
+		return up, s.inBucket(r, r.dir, err)
+	}
+	_, err = s.statBucket(r)
+	return up, err
 }
 
 // uploadPart serves UploadPart.
@@ -299,7 +303,7 @@ func (s *Server) completeMultipartUpload(r *request) error {
 	if err != nil {
 		return err
 	}
-	o := core.CompleteOptions{Cond: cond}
+	o := core.CompleteOptions{Cond: cond, Within: r.dir}
 	if o.Checksums, err = s.judgeParts(r, parts); err != nil {
 		return err
 	}

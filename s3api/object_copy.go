@@ -64,7 +64,7 @@ func (s *Server) copyObject(r *request) error {
 	}
 	info, err := s.copy(r, src, from, algorithm, o)
 	if err != nil {
-		return s.unmatched(r, o.Dest, err)
+		return s.inBucket(r, r.dir, s.unmatched(r, o.Dest, err))
 	}
 	x := newXML(256)
 	x.root("CopyObjectResult")
@@ -78,7 +78,7 @@ func (s *Server) copyObject(r *request) error {
 // copyOptions reads what a copy shall be, and the additional checksum it shall get ("": the source's). Errors: InvalidArgument, InvalidRequest, those of fileAttr.
 func copyOptions(r *request) (o core.CopyOptions, algorithm checksum.Algorithm, err error) {
 	h := r.http.Header
-	o.MakeParents = true
+	o.MakeParents, o.Within = true, r.dir
 	attr, err := fileAttr(h)
 	if err != nil {
 		return o, "", err
@@ -114,9 +114,9 @@ func (s *Server) copy(r *request, src source, from core.Info, algorithm checksum
 		attr = *o.ReplaceAttr
 	}
 	if r.path.IsDir() {
-		return s.ns.Mkdir(r.ctx, r.path, core.MkdirOptions{MakeParents: true, Marker: true, Headers: attr.Headers, User: attr.User, Cond: o.Dest})
+		return s.ns.Mkdir(r.ctx, r.path, core.MkdirOptions{MakeParents: true, Within: r.dir, Marker: true, Headers: attr.Headers, User: attr.User, Cond: o.Dest})
 	}
-	w, err := s.ns.Create(r.ctx, r.path, core.CreateOptions{MakeParents: true, Cond: o.Dest, Attr: attr})
+	w, err := s.ns.Create(r.ctx, r.path, core.CreateOptions{MakeParents: true, Within: r.dir, Cond: o.Dest, Attr: attr})
 	if err != nil {
 		return core.Info{}, err
 	}
@@ -138,7 +138,7 @@ func (s *Server) copyHashing(r *request, src source, from core.Info, algorithm c
 	if o.ReplaceAttr != nil {
 		attr = *o.ReplaceAttr
 	}
-	w, err := s.ns.Create(r.ctx, r.path, core.CreateOptions{MakeParents: true, Size: from.Size, Cond: o.Dest, Attr: attr})
+	w, err := s.ns.Create(r.ctx, r.path, core.CreateOptions{MakeParents: true, Within: r.dir, Size: from.Size, Cond: o.Dest, Attr: attr})
 	if err != nil {
 		return core.Info{}, err
 	}

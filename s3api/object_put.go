@@ -39,10 +39,10 @@ func (s *Server) putObject(r *request) error {
 	if _, err := s.statBucket(r); err != nil {
 		return err // Create would make the bucket with the key's other parents
 	}
-	o := core.CreateOptions{MakeParents: true, Size: p.size, Cond: cond, Attr: attr, WriteType: how}
+	o := core.CreateOptions{MakeParents: true, Within: r.dir, Size: p.size, Cond: cond, Attr: attr, WriteType: how}
 	info, err := s.store(r, p, o)
 	if err != nil {
-		return s.unmatched(r, cond, err)
+		return s.inBucket(r, r.dir, s.unmatched(r, cond, err))
 	}
 	f := r.fields(3)
 	f.set("ETag", `"`+etagOf(info)+`"`)
@@ -94,7 +94,7 @@ func (s *Server) makeMarker(r *request, p *payload, o core.CreateOptions) (core.
 	if sum := md5.Sum(nil); p.md5 != nil && !bytes.Equal(p.md5, sum[:]) {
 		return core.Info{}, errBadDigest
 	}
-	return s.ns.Mkdir(r.ctx, r.path, core.MkdirOptions{MakeParents: true, Marker: true,
+	return s.ns.Mkdir(r.ctx, r.path, core.MkdirOptions{MakeParents: true, Within: r.dir, Marker: true,
 		Headers: o.Attr.Headers, User: o.Attr.User, Cond: o.Cond})
 }
 
