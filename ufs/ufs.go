@@ -65,6 +65,7 @@ type Store interface {
 // interface, and a caller asks Features, not the type, whether the store behind it has the ability.
 type Features struct {
 	Kind         string        // "local", "s3", "mem"
+	Root         string        // identity of the root, ending in "/": a root below it starts with it; "" if unknown
 	Dirs         bool          // real directories: they exist empty, have times, and a name cannot be file and directory at once
 	Flat         bool          // List can be flat, in byte order of whole keys, starting anywhere
 	AtomicRename bool          // is a Renamer: Rename of a file or directory is one atomic step

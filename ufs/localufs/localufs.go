@@ -39,6 +39,8 @@ type Options struct {
 // Store is a ufs.Store in a directory, with every ability.
 type Store struct {
 	root    *os.File
+	at      string // its path without symbolic links, ending in "/"
+	is      inode  // what was there
 	feat    ufs.Features
 	fsync   func(fd int, why string) error // unix.Fsync; why names the step for tests that leave one out
 	skipped atomic.Int64
@@ -126,6 +128,9 @@ func OpenURI(_ context.Context, uri *url.URL, options map[string]string) (ufs.St
 
 // learn finds out what the file system can do.
 func (s *Store) learn(o Options) error {
+	if err := s.learnRoot(); err != nil {
+		return err
+	}
 	fd, err := s.open(".", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
@@ -138,7 +143,7 @@ func (s *Store) learn(o Options) error {
 	_, err = unix.Fgetxattr(fd, xattr, nil)
 	attrs := err == nil || err == unix.ENODATA
 	s.feat = ufs.Features{
-		Kind: "local", Dirs: true, AtomicRename: true, Attrs: attrs, MaxName: 255, MaxKey: unix.PathMax - 1, Mkdir: true,
+		Kind: "local", Root: s.feat.Root, Dirs: true, AtomicRename: true, Attrs: attrs, MaxName: 255, MaxKey: unix.PathMax - 1, Mkdir: true,
 		Trash: true, Copy: true, Append: true, SetAttr: attrs, Compose: true, Probe: true, Racy: o.Racy,
 	}
 	// Only these are known to have renameat2 with both of its flags; elsewhere a condition is judged just before the rename.

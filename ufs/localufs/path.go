@@ -42,6 +42,15 @@ func (s *Store) open(path string, flags int) (fd int, err error) {
 	if cerr != nil {
 		return -1, os.ErrClosed // the only failure of Control
 	}
+	// A root that was removed opens, and is empty for ever.
+	if path == "." && err == nil || errors.Is(err, unix.ENOENT) {
+		if perr := s.present(); perr != nil {
+			if err == nil {
+				closeFD(fd)
+			}
+			return -1, perr
+		}
+	}
 	return fd, err
 }
 

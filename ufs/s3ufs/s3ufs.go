@@ -63,6 +63,7 @@ type Store struct {
 	o      Options
 	client *s3.Client
 	prefix string // "" or ending in "/"
+	root   string // identity of the store's root, for Features
 	uploads
 	// Whether conditions on PutObject, and on DeleteObject, are honoured. Probe finds out, or the first write that has one;
 	// until then only AWS itself is trusted to.
@@ -94,6 +95,7 @@ func Open(o Options) (*Store, error) {
 	if s.prefix != "" && !strings.HasSuffix(s.prefix, "/") {
 		s.prefix += "/"
 	}
+	s.root = "s3:" + service(o.Endpoint) + "/" + o.Bucket + "/" + s.prefix
 	so := s3.Options{
 		Region: o.Region, UsePathStyle: o.PathStyle, HTTPClient: o.Client,
 		// The older services do not know the checksums that the SDK adds by default.
@@ -192,7 +194,7 @@ func OpenURI(_ context.Context, uri *url.URL, options map[string]string) (ufs.St
 // false in Probe, or with the first odd name.
 func (s *Store) Features() ufs.Features {
 	return ufs.Features{
-		Kind: "s3", Flat: true, Conditional: s.condPut.Load(), OddNames: !s.folds.Load(), MD5ETag: true, Attrs: true,
+		Kind: "s3", Root: s.root, Flat: true, Conditional: s.condPut.Load(), OddNames: !s.folds.Load(), MD5ETag: true, Attrs: true,
 		MaxKey: maxKey - len(s.prefix), Mkdir: true, Copy: true, SetAttr: true, Compose: true, RemoveFiles: true, Probe: true,
 	}
 }

@@ -1,0 +1,101 @@
+package localufs
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/ufs"
+)
+
+// However its path is written, a directory has one identity.
+func TestRootIdentity(t *testing.T) {
+	base := t.TempDir()
+	dir := filepath.Join(base, "x")
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.Symlink("x", filepath.Join(base, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(base)
+	want, err := Root(dir)
+	if err != nil || !strings.HasPrefix(want, "file:/") || !strings.HasSuffix(want, "/x/") {
+		t.Fatalf("Root: got %q, %v", want, err)
+	}
+	for _, path := range []string{dir + "/", base + "//x", base + "/./y/../x", base + "/link", "x", "link/../x"} {
+		s, err := Open(path, Options{})
+		if err != nil && !strings.Contains(path, "/y/") {
+			t.Errorf("Open(%q): %v", path, err)
+			continue
+		}
+		got, err := Root(path)
+		if s != nil {
+			got = s.Features().Root
+			s.Close()
+		}
+		if got != want || err != nil {
+			t.Errorf("%q: got %q, %v, want %q", path, got, err, want)
+		}
+	}
+	if got, err := Root(base + "/link/new/er"); got != want+"new/er/" || err != nil {
+		t.Errorf("what is not there yet: got %q, %v, want %q", got, err, want+"new/er/")
+	}
+	if got, err := Root("/"); got != "file:/" || err != nil {
+		t.Errorf("/: got %q, %v", got, err)
+	}
+}
+
+// A root that is gone, or another directory in its place, is an outage: no name of it is missing, and nothing is written.
+func TestRootGone(t *testing.T) {
+	for name, lose := range map[string]func(dir string) error{
+		"removed": os.RemoveAll,
+		"moved":   func(dir string) error { return os.Rename(dir, dir+".moved") },
+		"another": func(dir string) error { return errors.Join(os.Rename(dir, dir+".moved"), os.Mkdir(dir, 0o755)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "root")
+			s, err := Open(dir, Options{Create: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if _, err := s.Mkdir(t.Context(), "d/", ufs.Attr{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Stat(t.Context(), "no"); !errors.Is(err, errs.NotExist) {
+				t.Fatalf("Stat before: got %v, want %v", err, errs.NotExist)
+			}
+			if err := lose(dir); err != nil {
+				t.Fatal(err)
+			}
+			list := func() error {
+				for _, err := range s.List(t.Context(), "", "", false) {
+					return err
+				}
+				return nil
+			}
+			_, stat := s.Stat(t.Context(), "no")
+			_, below := s.Stat(t.Context(), "no/no")
+			_, open := s.Open(t.Context(), "no", 0, -1, "")
+			_, mkdir := s.Mkdir(t.Context(), "new/", ufs.Attr{})
+			for call, err := range map[string]error{
+				"Stat": stat, "Stat below": below, "Open": open, "List": list(), "Mkdir": mkdir,
+				"Remove": s.Remove(t.Context(), "no", ""), "Rename": s.Rename(t.Context(), "no", "on", false),
+				"Trash": s.Trash(t.Context(), "no/"), "Probe": s.Probe(t.Context(), false),
+			} {
+				if !errors.Is(err, errs.Unavailable) {
+					t.Errorf("%s: got %v, want %v", call, err, errs.Unavailable)
+				}
+			}
+			if w, err := s.Create(t.Context(), "new", 1, ufs.CreateOptions{}); err == nil {
+				_, _ = w.Write([]byte("x"))
+				if _, err := w.Commit(t.Context()); !errors.Is(err, errs.Unavailable) {
+					t.Errorf("Commit: got %v, want %v", err, errs.Unavailable)
+				}
+			} else if !errors.Is(err, errs.Unavailable) {
+				t.Errorf("Create: got %v, want %v", err, errs.Unavailable)
+			}
+		})
+	}
+}
