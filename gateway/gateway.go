@@ -60,6 +60,7 @@ type gateway struct {
 	metrics   *telemetry.Metrics
 	etcd      *etcd.Server
 	tiers     *page.Tiered
+	tierDirs  []string
 	cache     *page.Cache
 	ns        *namespace.Namespace
 	api       atomic.Pointer[admin.Server] // nil until the namespace is there
@@ -228,7 +229,7 @@ func (g *gateway) openCache(context.Context) error {
 			return errors.Join(fmt.Errorf("cache tier %s: %w", t.Dir, err), page.NewTiered(open...).Close())
 		}
 		g.log.Info("cache tier", "dir", t.Dir, "medium", t.Medium, "bytes", int64(t.Quota))
-		open = append(open, s)
+		open, g.tierDirs = append(open, s), append(g.tierDirs, t.Dir)
 	}
 	g.tiers = page.NewTiered(open...)
 	g.onClose(g.tiers.Close)
@@ -243,12 +244,20 @@ func (g *gateway) openNamespace(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("root store: %w", err)
 	}
+	var reserved []string
+	for _, dir := range append([]string{g.cfg.Data}, g.tierDirs...) {
+		own, err := localufs.Root(dir)
+		if err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", dir, err), root.Close())
+		}
+		reserved = append(reserved, own)
+	}
 	host := ""
 	if l := g.listener("webhdfs"); l != nil {
 		host = cmp.Or(g.cfg.WebHDFS.Advertise, l.Addr().String())
 	}
 	g.ns, err = namespace.Open(ctx, namespace.Options{
-		KV: g.etcd.KV(), Cache: g.cache, Root: g.observed("root", root), OpenStore: g.openStore, Member: hostname(),
+		KV: g.etcd.KV(), Cache: g.cache, Root: g.observed("root", root), OpenStore: g.openStore, Reserved: reserved, Member: hostname(),
 		Superuser: g.user, Supergroup: supergroup, SyncInterval: time.Duration(g.cfg.SyncInterval), Host: host, Logger: g.log,
 	})
 	if err != nil {

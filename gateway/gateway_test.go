@@ -175,6 +175,42 @@ func TestServeAndRestart(t *testing.T) {
 	}
 }
 
+// Sluice's own directories hold its secrets: no name of them, and nothing that holds them, can be mounted.
+func TestReserved(t *testing.T) {
+	c := testConfig(t)
+	tier := filepath.Join(t.TempDir(), "tier")
+	c.Cache.Tiers = []config.Tier{{Dir: tier, Quota: 16 << 20, Medium: "ssd"}}
+	p := run(t, c)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(c.Data, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{c.Data, c.Data + "/root", c.Data + "/etcd", filepath.Dir(c.Data), "/", link, link + "//root", tier} {
+		for _, mode := range []string{"true", "false"} {
+			p.want(422, "data directory", "POST", p.Admin+"/api/v1/mounts", fmt.Sprintf(`{"path":"/own","uri":"FILE://%s","read_only":%s}`, dir, mode))
+		}
+	}
+}
+
+// One directory is mounted writable once, however its path is written.
+func TestOverlaps(t *testing.T) {
+	p := run(t, testConfig(t))
+	base := t.TempDir()
+	if err := errors.Join(os.MkdirAll(base+"/x/below", 0o755), os.Symlink("x", base+"/link")); err != nil {
+		t.Fatal(err)
+	}
+	mount := func(status int, path, uri string, readOnly bool) {
+		t.Helper()
+		p.want(status, "", "POST", p.Admin+"/api/v1/mounts", fmt.Sprintf(`{"path":%q,"uri":%q,"read_only":%v}`, path, uri, readOnly))
+	}
+	mount(201, "/a", "file://"+base+"/x", false)
+	for _, path := range []string{"/x", "//x", "/%78", "/x/../x", "/link", "/link/below", ""} {
+		mount(422, "/b", "file://"+base+path, false)
+	}
+	mount(422, "/b", "FILE://"+base+"/x/", false)
+	mount(201, "/b", "file://"+base+"/link", true)
+}
+
 func TestConfiguredMounts(t *testing.T) {
 	c := testConfig(t)
 	store := t.TempDir()

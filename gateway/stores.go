@@ -24,14 +24,16 @@ func drivers() *ufs.Registry {
 	return r
 }
 
-// openStore opens the store of a mount. Options in the configuration win over those that the namespace kept when the mount
-// was made, so that a changed secret takes effect at the next start.
-func (g *gateway) openStore(ctx context.Context, uri string, options map[string]string) (ufs.Store, error) {
+// openStore opens the store of a mount. Of a configured mount the options of the configuration win over those that the
+// namespace kept when it was made, so that a changed secret takes effect at the next start. They are nobody else's: a mount
+// made over the admin API shows that its maker knows the secret.
+func (g *gateway) openStore(ctx context.Context, mount core.MountSpec) (ufs.Store, error) {
+	uri, options := mount.URI, mount.Options
 	for _, m := range g.cfg.Mounts {
-		if m.URI == uri && m.Options["endpoint"] == options["endpoint"] {
-			if spec, err := m.Spec(g.cfg); err == nil {
-				options = spec.Options
-			}
+		spec, err := m.Spec(g.cfg)
+		if err == nil && mount.Origin == core.FromConfig && spec.Path.Dir() == mount.Path.Dir() && spec.URI == uri &&
+			spec.Options["endpoint"] == options["endpoint"] {
+			options = spec.Options
 		}
 	}
 	s, err := drivers().Open(ctx, uri, options)

@@ -31,7 +31,7 @@ func serveNamespace(t *testing.T, dirs bool) *fixture {
 	cache := page.NewCache(mempage.New(64), page.CacheOptions{})
 	ns, err := namespace.Open(t.Context(), namespace.Options{
 		KV: memkv.New(), Cache: cache, Root: memufs.New(memufs.Options{Dirs: dirs}), Superuser: "hdfs", RootMode: 0o777, Host: "w1.example:9870",
-		OpenStore: func(context.Context, string, map[string]string) (ufs.Store, error) {
+		OpenStore: func(context.Context, core.MountSpec) (ufs.Store, error) {
 			return memufs.New(memufs.Options{Dirs: dirs}), nil
 		},
 	})

@@ -15,6 +15,7 @@ type Mount struct {
 	ID string // never reused; "root" for the root store
 	core.MountSpec
 	SyncInterval time.Duration // effective
+	Root         string        // identity of the store's root, see ufs.Features; never empty
 }
 
 // Table is a snapshot of all mounts, the root first, by path.
@@ -72,19 +73,15 @@ func (t *Table) Below(p core.Path) bool {
 	})
 }
 
-// Overlaps returns the writable mount whose store root holds, is, or lies in the root of uri; nil if there is none. Roots
-// are compared as text: scheme, authority and path.
-func (t *Table) Overlaps(uri, endpoint string) *Mount {
-	root := rootOf(uri, endpoint)
+// Overlaps returns the writable mount whose store's root is, holds, or lies in root; nil if there is none.
+func (t *Table) Overlaps(root string) *Mount {
 	for _, m := range t.mounts {
-		other := rootOf(m.URI, m.Options["endpoint"])
-		if !m.ReadOnly && (strings.HasPrefix(root, other) || strings.HasPrefix(other, root)) {
+		if !m.ReadOnly && Nested(m.Root, root) {
 			return m
 		}
 	}
 	return nil
 }
 
-func rootOf(uri, endpoint string) string {
-	return strings.TrimRight(endpoint, "/") + " " + strings.TrimRight(uri, "/") + "/"
-}
+// Nested reports whether one of two roots is, or holds, the other.
+func Nested(a, b string) bool { return strings.HasPrefix(a, b) || strings.HasPrefix(b, a) }

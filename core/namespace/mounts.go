@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,7 @@ type record struct {
 	ID           string            `json:"id"`
 	Path         string            `json:"path"`
 	URI          string            `json:"uri"`
+	Root         string            `json:"root,omitempty"`
 	Options      map[string]string `json:"options,omitempty"`
 	ReadOnly     bool              `json:"read_only,omitempty"`
 	SyncInterval *time.Duration    `json:"sync_interval,omitempty"`
@@ -41,7 +43,7 @@ type record struct {
 
 func recordOf(m *mount.Mount) record {
 	s := m.MountSpec
-	return record{m.ID, s.Path.Dir().String(), s.URI, s.Options, s.ReadOnly, s.SyncInterval, s.Owner, s.Group, s.Mode, s.WriteType, s.ReadType, s.Origin}
+	return record{m.ID, s.Path.Dir().String(), s.URI, m.Root, s.Options, s.ReadOnly, s.SyncInterval, s.Owner, s.Group, s.Mode, s.WriteType, s.ReadType, s.Origin}
 }
 
 func (r record) spec() (core.MountSpec, error) {
@@ -50,9 +52,9 @@ func (r record) spec() (core.MountSpec, error) {
 		Owner: r.Owner, Group: r.Group, Mode: r.Mode, WriteType: r.WriteType, ReadType: r.ReadType, Origin: r.Origin}, err
 }
 
-// withDefaults returns the mount with every policy decided.
-func (n *Namespace) withDefaults(id string, s core.MountSpec) *mount.Mount {
-	m := &mount.Mount{ID: id, MountSpec: s, SyncInterval: n.o.SyncInterval}
+// withDefaults returns the mount with every policy decided. root identifies its store, "" if that is unknown.
+func (n *Namespace) withDefaults(id string, s core.MountSpec, root string) *mount.Mount {
+	m := &mount.Mount{ID: id, MountSpec: s, SyncInterval: n.o.SyncInterval, Root: cmp.Or(root, asWritten(s))}
 	if s.SyncInterval != nil {
 		m.SyncInterval = *s.SyncInterval
 	}
@@ -74,6 +76,16 @@ func (n *Namespace) withDefaults(id string, s core.MountSpec) *mount.Mount {
 	return m
 }
 
+// rootOf returns the identity of a store's root.
+func rootOf(store ufs.Store, s core.MountSpec) string {
+	return cmp.Or(store.Features().Root, asWritten(s))
+}
+
+// asWritten stands for the identity of a store that does not tell it.
+func asWritten(s core.MountSpec) string {
+	return "uri:" + strings.TrimRight(s.Options["endpoint"], "/") + " " + strings.TrimRight(s.URI, "/") + "/"
+}
+
 func (n *Namespace) mounted(m *mount.Mount, store ufs.Store, err error) *mounted {
 	x := &mounted{Mount: m, store: store, err: err}
 	if store != nil {
@@ -88,7 +100,7 @@ func (n *Namespace) mounted(m *mount.Mount, store ufs.Store, err error) *mounted
 func (n *Namespace) openMounts(ctx context.Context) error {
 	// The root store is Sluice's own: nobody else changes it, and its facts need no second look.
 	never := time.Duration(-1)
-	root := n.withDefaults(rootID, core.MountSpec{Path: core.Root, URI: "root:", SyncInterval: &never, Mode: n.o.RootMode, Origin: core.FromConfig})
+	root := n.withDefaults(rootID, core.MountSpec{Path: core.Root, URI: "root:", SyncInterval: &never, Mode: n.o.RootMode, Origin: core.FromConfig}, n.o.Root.Features().Root)
 	set := &mountSet{table: (&mount.Table{}).With(root), byID: map[string]*mounted{rootID: n.mounted(root, n.o.Root, nil)}}
 	kvs, err := n.log.ListConfig(ctx, mountPrefix)
 	if err != nil {
@@ -104,14 +116,17 @@ func (n *Namespace) openMounts(ctx context.Context) error {
 		if err != nil {
 			return errs.E("namespace.Open", kv.Key, errs.Corrupt, err)
 		}
-		m := n.withDefaults(r.ID, spec)
+		m := n.withDefaults(r.ID, spec, r.Root)
 		if r.ID == rootID { // its policies were changed
+			m.Root = root.Root
 			set = &mountSet{set.table.With(m), with(set.byID, n.mounted(m, n.o.Root, nil))}
 			continue
 		}
 		store, err := n.open1(ctx, spec)
 		if err != nil {
 			n.o.Logger.Error("a mounted store does not open; its part of the tree is unavailable", "path", spec.Path.String(), "err", err)
+		} else {
+			m.Root = rootOf(store, spec)
 		}
 		set = &mountSet{set.table.With(m), with(set.byID, n.mounted(m, store, err))}
 	}
@@ -125,7 +140,17 @@ func (n *Namespace) open1(ctx context.Context, s core.MountSpec) (ufs.Store, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.o.ProbeTimeout)
 	defer cancel()
-	return n.o.OpenStore(ctx, s.URI, s.Options)
+	store, err := n.o.OpenStore(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	// What is Sluice's own holds its secrets, and would be changed behind its back.
+	root := rootOf(store, s)
+	if slices.ContainsFunc(n.o.Reserved, func(own string) bool { return mount.Nested(own, root) }) {
+		return nil, errors.Join(errs.New("namespace.Mount", s.URI, errs.Invalid,
+			"it is, holds, or lies in Sluice's data directory or a cache tier, which cannot be mounted, not even read-only"), store.Close())
+	}
+	return store, nil
 }
 
 func with(m map[string]*mounted, x *mounted) map[string]*mounted {
@@ -189,13 +214,13 @@ func (n *Namespace) Mount(ctx context.Context, s core.MountSpec) (core.MountInfo
 	if table.At(s.Path) != nil {
 		return core.MountInfo{}, errs.New("namespace.Mount", s.Path.String(), errs.Exist, "something is mounted there; unmount it first")
 	}
-	if m := table.Overlaps(s.URI, s.Options["endpoint"]); m != nil && !s.ReadOnly {
-		return core.MountInfo{}, errs.New("namespace.Mount", s.Path.String(), errs.Invalid,
-			"its store overlaps that of the writable mount "+m.Path.String()+"; mount one of them read-only")
-	}
 	store, err := n.open1(ctx, s)
 	if err != nil {
 		return core.MountInfo{}, err
+	}
+	if m := table.Overlaps(rootOf(store, s)); m != nil && !s.ReadOnly {
+		return core.MountInfo{}, errors.Join(errs.New("namespace.Mount", s.Path.String(), errs.Invalid,
+			"its store overlaps that of the writable mount "+m.Path.String()+"; mount one of them read-only"), store.Close())
 	}
 	if err := n.probe(ctx, store, s); err != nil {
 		return core.MountInfo{}, errors.Join(err, store.Close())
@@ -253,7 +278,7 @@ func (n *Namespace) attach(ctx context.Context, s core.MountSpec, store ufs.Stor
 	if err != nil {
 		return core.MountInfo{}, err
 	}
-	m := n.withDefaults(fmt.Sprintf("m%x", id), s)
+	m := n.withDefaults(fmt.Sprintf("m%x", id), s, rootOf(store, s))
 	value, err := json.Marshal(recordOf(m))
 	if err != nil {
 		return core.MountInfo{}, err
@@ -325,7 +350,7 @@ func (n *Namespace) updateMount(ctx context.Context, id string, c core.MountChan
 	if err := checkPolicies(s.WriteType, s.ReadType, s.Mode); err != nil {
 		return err
 	}
-	if m := old.table.Without(id).Overlaps(s.URI, s.Options["endpoint"]); m != nil && !s.ReadOnly && was.ReadOnly {
+	if m := old.table.Without(id).Overlaps(was.Root); m != nil && !s.ReadOnly && was.ReadOnly {
 		return errs.New("namespace.Mounts", s.Path.String(), errs.Invalid, "its store overlaps that of the writable mount "+m.Path.String())
 	}
 	var fresh ufs.Store
@@ -335,7 +360,10 @@ func (n *Namespace) updateMount(ctx context.Context, id string, c core.MountChan
 			return err
 		}
 	}
-	m := n.withDefaults(id, s)
+	m := n.withDefaults(id, s, was.Root)
+	if fresh != nil && id != rootID {
+		m.Root = rootOf(fresh, s)
+	}
 	value, err := json.Marshal(recordOf(m))
 	if err == nil {
 		_, err = n.log.Append(context.WithoutCancel(ctx), meta.Batch{Puts: []meta.KeyValue{{Key: mountPrefix + id, Value: value}}})
@@ -397,7 +425,7 @@ func (n *Namespace) reopen(ctx context.Context) {
 		n.mountMu.Lock()
 		old := n.mounts.Load()
 		if was := old.byID[id]; was != nil && was.err != nil {
-			n.mounts.Store(&mountSet{old.table, with(old.byID, n.mounted(was.Mount, store, nil))})
+			n.mounts.Store(&mountSet{old.table, with(old.byID, n.mounted(n.withDefaults(id, was.MountSpec, rootOf(store, was.MountSpec)), store, nil))})
 			n.o.Logger.Info("a mounted store opens again", "path", m.Path.String())
 			store = nil
 		}

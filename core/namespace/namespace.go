@@ -46,7 +46,9 @@ type Options struct {
 	Cache *page.Cache // the caller closes it after Close
 	Root  ufs.Store   // the store behind "/" where nothing is mounted; closed by Close
 	// OpenStore opens the store of a mount.
-	OpenStore func(ctx context.Context, uri string, options map[string]string) (ufs.Store, error)
+	OpenStore func(ctx context.Context, m core.MountSpec) (ufs.Store, error)
+	// Reserved are the roots, as ufs.Features has them, that no mount may be, hold or lie in.
+	Reserved []string
 
 	Member     string // this process, in the leader key
 	Superuser  string // owner of "/"

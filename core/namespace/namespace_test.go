@@ -217,7 +217,8 @@ func (w *world) start(t *testing.T) (ns *namespace.Namespace, stop func()) {
 	})
 }
 
-func (w *world) openStore(_ context.Context, uri string, _ map[string]string) (ufs.Store, error) {
+func (w *world) openStore(_ context.Context, m core.MountSpec) (ufs.Store, error) {
+	uri := m.URI
 	w.mu.Lock()
 	b, ok := w.byURI[uri]
 	w.mu.Unlock()
