@@ -28,7 +28,7 @@ the database has applied has lost what was acknowledged.
 const dbTimeout = time.Second
 
 // checkLog reports errs.Corrupt for a write-ahead log in the data directory dir that is damaged, or ends too early, and
-// errs.Busy if another program has the database open.
+// errs.Busy if another program has the database open. A member that never came to life is removed, so that it is made again.
 func checkLog(dir string) error {
 	applied, err := lastApplied(filepath.Join(dir, "member", "snap", "db"))
 	if err != nil {
@@ -41,14 +41,26 @@ func checkLog(dir string) error {
 		}
 		return nil
 	}
-	logged, err := lastLogged(walDir, filepath.Join(dir, "member", "snap"))
+	logged, committed, err := lastLogged(walDir, filepath.Join(dir, "member", "snap"))
 	if err != nil {
 		return damaged(walDir, err)
+	}
+	if committed == 0 && applied == 0 {
+		return discard(dir)
 	}
 	if logged < applied {
 		return damaged(walDir, fmt.Errorf("the write-ahead log is torn: it ends at entry %d, and %d were applied", logged, applied))
 	}
 	return nil
+}
+
+// discard removes a member whose first start was cut off before it had committed its own membership. It holds nothing, and
+// it would wait for a leader for ever, because it knows of no member that could become one.
+func discard(dir string) error {
+	if err := os.RemoveAll(filepath.Join(dir, "member")); err != nil {
+		return errs.E("etcd.Start", dir, errs.Other, err)
+	}
+	return syncDir(dir)
 }
 
 func damaged(dir string, err error) error {
@@ -58,7 +70,7 @@ func damaged(dir string, err error) error {
 // lastApplied returns the index of the last entry that the database has applied, 0 if there is none.
 // Source: etcd server/storage/schema, bucket meta, key consistent_index, big-endian.
 func lastApplied(file string) (index uint64, err error) {
-	if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
+	if info, err := os.Stat(file); errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 { // made, and not begun
 		return 0, nil
 	}
 	db, err := bolt.Open(file, lockMode, &bolt.Options{ReadOnly: true, Timeout: dbTimeout})
@@ -80,29 +92,30 @@ func lastApplied(file string) (index uint64, err error) {
 	return index, err
 }
 
-// lastLogged returns the index of the last entry of the write-ahead log, read from the newest snapshot that it knows.
-func lastLogged(walDir, snapDir string) (uint64, error) {
+// lastLogged returns the index of the last entry of the write-ahead log, read from the newest snapshot that it knows, and
+// that of the last entry which the log says is committed.
+func lastLogged(walDir, snapDir string) (logged, committed uint64, err error) {
 	for _, snap := range snapshots(snapDir) {
 		w, err := wal.OpenForRead(zap.NewNop(), walDir, snap)
 		if errors.Is(err, wal.ErrFileNotFound) {
 			continue
 		}
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
-		_, _, entries, err := w.ReadAll()
+		_, state, entries, err := w.ReadAll()
 		w.Close()
 		switch {
 		case errors.Is(err, wal.ErrSnapshotNotFound):
 			continue
 		case err != nil:
-			return 0, err
+			return 0, 0, err
 		case len(entries) == 0:
-			return snap.GetIndex(), nil
+			return snap.GetIndex(), max(snap.GetIndex(), state.GetCommit()), nil
 		}
-		return entries[len(entries)-1].GetIndex(), nil
+		return entries[len(entries)-1].GetIndex(), max(snap.GetIndex(), state.GetCommit()), nil
 	}
-	return 0, errors.New("the write-ahead log does not start at a known snapshot")
+	return 0, 0, errors.New("the write-ahead log does not start at a known snapshot")
 }
 
 // snapshots returns the snapshots of the directory, the newest first, and last the empty one that every log starts with.

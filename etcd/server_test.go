@@ -277,6 +277,37 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// TestFirstStartCutOff starts on what a first start leaves that ended before it had done anything.
+func TestFirstStartCutOff(t *testing.T) {
+	whole := t.TempDir()
+	start(t, whole, etcd.ServerOptions{}).Close()
+	log := readLog(t, whole)
+	const head = 80 // bytes of the records that open a log, before the first entry
+	for _, c := range []struct {
+		name string
+		cut  func(dir string) error
+	}{
+		{"directories", func(dir string) error {
+			return errors.Join(os.RemoveAll(filepath.Join(dir, "member", "wal")), os.Remove(filepath.Join(dir, "member", "snap", "db")))
+		}},
+		{"an empty database", func(dir string) error {
+			return errors.Join(os.RemoveAll(filepath.Join(dir, "member", "wal")), write(filepath.Join(dir, "member", "snap", "db"), nil, 0))
+		}},
+		{"a log without entries", func(dir string) error {
+			return errors.Join(os.Remove(filepath.Join(dir, "member", "snap", "db")), write(logFile(dir), log[:head], 64<<20))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := copyDir(t, whole)
+			if err := c.cut(dir); err != nil {
+				t.Fatal(err)
+			}
+			s := start(t, dir, etcd.ServerOptions{})
+			put(t, s.KV(), "k", "v")
+		})
+	}
+}
+
 // logFile returns the path of the only write-ahead log of a small store.
 func logFile(dir string) string {
 	return filepath.Join(dir, "member", "wal", "0000000000000000-0000000000000000.wal")
