@@ -17,7 +17,7 @@ type row struct {
 	subject    string
 	peers      []string
 	upload     int64         // bytes that one operation uploads
-	turn       time.Duration // 0: one second
+	turn       time.Duration // 0: 0.7 s
 	// loads returns what the connections do in the given round.
 	loads func(s *server, conns, round int) []load
 	// whole, if not nil, measures instead of loads.
@@ -80,11 +80,11 @@ func rows() []row {
 			for _, conns := range []int{1, 8} {
 				name := fmt.Sprintf("send%s_c%d_%s", size.prefix[:len(size.prefix)-1], conns, medium.name)
 				all = append(all, row{name: name, unit: "MiB/s", conns: conns, subject: medium.write, peers: []string{medium.sendfile},
-					loads: gets(size.prefix, size.count, size.bytes), needs: size.need, turn: 400 * time.Millisecond})
+					loads: gets(size.prefix, size.count, size.bytes), needs: size.need, turn: 300 * time.Millisecond})
 			}
 		}
 		all = append(all, row{name: "send256k_c8_" + medium.name, unit: "MiB/s", conns: 8, subject: medium.write, peers: []string{medium.sendfile},
-			loads: ranges, needs: need64m, turn: 400 * time.Millisecond})
+			loads: ranges, needs: need64m, turn: 300 * time.Millisecond})
 	}
 	return all
 }
@@ -202,7 +202,7 @@ type turns struct {
 
 // measure runs the rounds. Every other round goes through the servers in the opposite order.
 func (r *row) measure(ctx context.Context, o options, servers []*server) ([]result, error) {
-	d := cmp.Or(r.turn, time.Second)
+	d := cmp.Or(r.turn, 700*time.Millisecond)
 	if o.short {
 		d /= 5
 	}

@@ -137,6 +137,9 @@ func start(ctx context.Context, o options, name, bin string) (*server, error) {
 		}[name]
 	}
 	s.command = strings.Join(argv, " ")
+	if home, err := os.UserHomeDir(); err == nil && home != "/" {
+		s.command = strings.ReplaceAll(s.command, home+"/", "~/")
+	}
 	return s, s.exec(ctx, argv, env)
 }
 
