@@ -20,7 +20,8 @@
 //	64 MiB      1.62 / 1.09                 1.28 / 0.75
 //
 // Single pairs spread over half to twice the median; only the advantage of small bodies, for which sendfile(2) has to open a
-// file, and the loss of a tenth or two at 1 MiB showed in most of them.
+// file, and the loss of a tenth or two at 1 MiB showed in most of them. Raw loops without a cache, with the file kept open,
+// say the same for 4 KiB to 64 MiB: bench/README.md has their figures and what they take of the processor.
 //
 // The package does not know files, versions or permissions, keeps no byte that could not be read again from where it came
 // (it never syncs), and is not a place for unpersisted data. It needs Linux (fallocate, mmap).
