@@ -386,7 +386,11 @@ func (s *Server) judgeParts(r *request, parts []core.Part) ([]core.Checksum, err
 	} else if n < 0 {
 		return nil, invalidRequest("Value for x-amz-mp-object-size header is less than zero: '" + size + "'")
 	}
-	if up.Checksum.Algorithm == "" && size == "" {
+	whole := up
+	if whole.Checksum.Algorithm == "" {
+		whole.Checksum = want.of // of the parts that came with it
+	}
+	if whole.Checksum.Algorithm == "" && size == "" {
 		return nil, nil
 	}
 	byNumber := make(map[int]core.Part, len(parts))
@@ -410,7 +414,11 @@ func (s *Server) judgeParts(r *request, parts []core.Part) ([]core.Checksum, err
 	if size != "" && size != itoa(total) {
 		return nil, invalidRequest("The provided 'x-amz-mp-object-size' header value " + size + " does not match what was computed: " + itoa(total))
 	}
-	return wholeChecksum(up, chosen, want)
+	sums, err := wholeChecksum(whole, chosen, want.value)
+	if _, missing := errors.AsType[*core.PartError](err); missing && up.Checksum.Algorithm == "" {
+		return nil, checksumMismatch("null", whole.Checksum.Algorithm)
+	}
+	return sums, err
 }
 
 // judgeChecksum compares the checksum that the client lists of a part with the one kept of it.
@@ -436,31 +444,52 @@ func judgeChecksum(up core.Upload, listed, kept core.Part) error {
 	return nil
 }
 
-// objectChecksum returns the checksum of the object that the client expects, "" if it says none. Errors: InvalidRequest.
-func objectChecksum(h http.Header, up core.Upload) (string, error) {
+// expected is the checksum of the whole object that a client names; zero if it names none.
+type expected struct {
+	value string
+	of    core.Checksum // its algorithm and type
+}
+
+// objectChecksum returns the checksum of the object that the client expects. Errors: InvalidRequest.
+func objectChecksum(h http.Header, up core.Upload) (want expected, err error) {
 	if t := checksum.Type(strings.ToUpper(h.Get("X-Amz-Checksum-Type"))); t != "" && t != checksum.FullObject && t != checksum.Composite {
-		return "", invalidRequest("Value for x-amz-checksum-type header is invalid.")
+		return want, invalidRequest("Value for x-amz-checksum-type header is invalid.")
 	} else if t != "" && up.Checksum.Type != "" && string(t) != up.Checksum.Type {
-		return "", invalidRequest("The upload was created using the " + up.Checksum.Type + " checksum mode. The complete request must use the same checksum mode.")
+		return want, invalidRequest("The upload was created using the " + up.Checksum.Type + " checksum mode. The complete request must use the same checksum mode.")
 	}
-	want := ""
 	for k, v := range h {
 		a, ok := checksum.OfHeader(k)
 		if !ok {
 			continue
 		}
-		if want != "" {
-			return "", invalidRequest("Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.")
+		if want.value != "" {
+			return want, invalidRequest("Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.")
 		}
 		if up.Checksum.Algorithm != "" && string(a) != up.Checksum.Algorithm {
-			return "", checksumMismatch(up.Checksum.Algorithm, string(a))
+			return want, checksumMismatch(up.Checksum.Algorithm, string(a))
 		}
 		if _, _, err := checksum.DecodeComposite(a, v[0]); err != nil {
-			return "", invalidRequest("Value for " + a.Header() + " header is invalid.")
+			return want, invalidRequest("Value for " + a.Header() + " header is invalid.")
 		}
-		want = v[0]
+		want = expected{v[0], core.Checksum{Algorithm: string(a), Type: string(wholeType(a, v[0], h.Get("X-Amz-Checksum-Type")))}}
 	}
 	return want, nil
+}
+
+// wholeType returns the type of a whole object's checksum that the upload did not announce: the one named, else what the
+// value looks like. An algorithm that has but one type has that.
+func wholeType(a checksum.Algorithm, value, named string) checksum.Type {
+	t := checksum.Type(strings.ToUpper(named))
+	if t == "" {
+		t = checksum.FullObject
+		if strings.Contains(value, "-") {
+			t = checksum.Composite
+		}
+	}
+	if !a.Supports(t) {
+		return a.DefaultType()
+	}
+	return t
 }
 
 // wholeChecksum computes the checksum of the object from those of its parts. Errors: BadDigest if want is another one;
