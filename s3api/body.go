@@ -24,6 +24,11 @@ const (
 	// maxDocument is the largest request document in bytes: 10,000 parts with a checksum each, or 1,000 keys of 1,024 bytes.
 	maxDocument = 4 << 20
 
+	// maxSmallDocument is the largest request document in bytes of an operation that lists nothing, and maxSmallElements
+	// how many elements it may have.
+	maxSmallDocument = 64 << 10
+	maxSmallElements = 100
+
 	// copyBuffer is what a streaming request holds, within the 256 KiB that a slow client may.
 	copyBuffer = 128 << 10
 )
@@ -166,16 +171,17 @@ func (p *payload) peek() ([]byte, error) {
 	return first, nil
 }
 
-// readDocument reads a request document and verifies every digest given of it. Errors: MaxMessageLengthExceeded, BadDigest.
+// readDocument reads a request document that lists nothing and verifies every digest given of it. Errors: MaxMessageLengthExceeded, BadDigest.
 func (r *request) readDocument() ([]byte, error) {
 	p, err := r.payload("")
 	if err != nil {
 		return nil, err
 	}
-	return p.document()
+	return p.document(maxSmallDocument)
 }
 
-// readDigested is readDocument for an operation that S3 refuses without a digest of its document. Errors: InvalidRequest.
+// readDigested reads the document of an operation that S3 refuses without a digest of it. Errors: InvalidRequest, those
+// of readDocument.
 func (r *request) readDigested() ([]byte, error) {
 	p, err := r.payload("")
 	if err != nil {
@@ -184,18 +190,19 @@ func (r *request) readDigested() ([]byte, error) {
 	if p.md5 == nil && p.algorithm == "" {
 		return nil, invalidRequest("Missing required header for this request: Content-MD5 OR x-amz-checksum-*")
 	}
-	return p.document()
+	return p.document(maxDocument)
 }
 
-func (p *payload) document() ([]byte, error) {
-	if p.size > maxDocument {
+// document reads the body, which has at most most bytes.
+func (p *payload) document(most int64) ([]byte, error) {
+	if p.size > most {
 		return nil, errMessageTooLong
 	}
-	doc, err := io.ReadAll(io.LimitReader(p, maxDocument+1))
+	doc, err := io.ReadAll(io.LimitReader(p, most+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(doc) > maxDocument {
+	if int64(len(doc)) > most {
 		return nil, errMessageTooLong
 	}
 	if sum := md5.Sum(doc); p.md5 != nil && !bytes.Equal(sum[:], p.md5) {

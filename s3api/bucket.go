@@ -150,7 +150,7 @@ func (s *Server) checkLocation(r *request) error {
 	if err != nil || len(doc) == 0 {
 		return err
 	}
-	root, err := parseXML(doc, "CreateBucketConfiguration", "CreateBucketRequest")
+	root, err := parseXML(doc, maxSmallElements, "CreateBucketConfiguration", "CreateBucketRequest")
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,9 @@ import (
 // Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 const maxParts = 10000
 
+// maxPartElements are the elements of the largest CompleteMultipartUpload: each part's number, ETag and checksum.
+const maxPartElements = 1 + 4*maxParts
+
 // keepAlive is how long CompleteMultipartUpload is silent before it starts to send white space, which S3 allows it.
 const keepAlive = 10 * time.Second
 
@@ -323,12 +326,12 @@ func (r *request) completeDocument() ([]byte, error) {
 		return nil, err
 	}
 	p.src, p.size = body, body.Length()
-	return p.document()
+	return p.document(maxDocument)
 }
 
 // parseComplete reads a CompleteMultipartUpload document. Errors: MalformedXML, InvalidPartOrder.
 func parseComplete(doc []byte) ([]core.Part, error) {
-	root, err := parseXML(doc, "CompleteMultipartUpload")
+	root, err := parseXML(doc, maxPartElements, "CompleteMultipartUpload")
 	if err != nil {
 		return nil, err
 	}

@@ -47,6 +47,9 @@ type deletion struct {
 const (
 	maxDelete = 1000 // keys of one DeleteObjects
 
+	// maxDeleteElements are the elements of the largest Delete: Quiet, and of each object at most five.
+	maxDeleteElements = 2 + 6*maxDelete
+
 	// deleteAtOnce bounds the removals that one DeleteObjects has under way; they share journal commits.
 	deleteAtOnce = 16
 )
@@ -70,7 +73,7 @@ func (s *Server) deleteObjects(r *request) error {
 
 // parseDelete reads a Delete document. Errors: MalformedXML.
 func parseDelete(doc []byte) (keys []deletion, quiet bool, err error) {
-	root, err := parseXML(doc, "Delete")
+	root, err := parseXML(doc, maxDeleteElements, "Delete")
 	if err != nil {
 		return nil, false, err
 	}

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -162,14 +163,43 @@ func TestParseXML(t *testing.T) {
 		"", " ", "x", "<a>", "<a/><a/>", "<a/>x", "<b/>", `<!DOCTYPE a [<!ENTITY e "x">]><a>&e;</a>`, "<a>&e;</a>", "<a/><?pi x?>",
 		"<a xmlns='http://other/'/>", "\uFEFF<a/>", `<?xml version="1.0" encoding="UTF-16"?><a/>`,
 		strings.Repeat("<a>", 100) + strings.Repeat("</a>", 100), "<a>x<b/></a", "<a>" + strings.Repeat("x", maxText+1) + "</a>",
+		"<a>x<b/></a>", "<a>" + strings.Repeat("<b/>", 10) + "</a>", "<a" + strings.Repeat(" b='c'", maxToken/6) + "/>",
 	} {
-		if e, err := parseXML([]byte(bad), "a"); err == nil {
+		if e, err := parseXML([]byte(bad), 10, "a"); err == nil {
 			t.Errorf("%.40q = %+v", bad, e)
 		}
 	}
-	for _, good := range []string{"<a/>", `<?xml version="1.0" encoding="UTF-8"?>` + "\n<a xmlns='" + xmlNamespace + "'> <b>x</b> </a>\n"} {
-		if _, err := parseXML([]byte(good), "a"); err != nil {
+	for _, good := range []string{"<a/>", "<a>" + strings.Repeat("<b/>", 9) + "</a>", "<a><b>" + strings.Repeat("&#120;", maxText/2) + "</b></a>", `<?xml version="1.0" encoding="UTF-8"?>` + "\n<a xmlns='" + xmlNamespace + "'> <b>x</b> </a>\n"} {
+		if _, err := parseXML([]byte(good), 10, "a"); err != nil {
 			t.Errorf("%q: %v", good, err)
+		}
+	}
+}
+
+// TestDocumentsCostLittle parses the documents of the largest size that would make the most of it.
+func TestDocumentsCostLittle(t *testing.T) {
+	fill := func(head, one, tail string) []byte {
+		return []byte(head + strings.Repeat(one, (maxDocument-len(head)-len(tail))/len(one)) + tail)
+	}
+	for name, doc := range map[string][]byte{
+		"elements":       fill("<Delete>", "<a/>", "</Delete>"),
+		"objects":        fill("<Delete>", "<Object><Key>k</Key></Object>", "</Delete>"),
+		"attributes":     fill("<Delete ", "a='' ", "/>"),
+		"pieces of text": fill("<Delete><Object><Key>", "x<!---->", "</Key></Object></Delete>"),
+		"parts":          fill("<CompleteMultipartUpload>", "<a/>", "</CompleteMultipartUpload>"),
+	} {
+		parse := func() error { _, _, err := parseDelete(doc); return err }
+		if name == "parts" {
+			parse = func() error { _, err := parseComplete(doc); return err }
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := parse()
+		runtime.ReadMemStats(&after)
+		if cost := after.TotalAlloc - before.TotalAlloc; err == nil || cost > 16<<20 {
+			t.Errorf("%s: %d bytes for one of %d, %v", name, cost, len(doc), err)
+		} else {
+			t.Logf("%s: %d KiB", name, cost>>10)
 		}
 	}
 }

@@ -204,61 +204,94 @@ const maxDepth = 8
 // maxText is longer than any value: a key of 1,024 bytes.
 const maxText = 8 << 10
 
-// parseXML reads a request document whose root is one of roots. It accepts no document type, no processing instruction
-// after the prolog, no foreign namespace and nothing behind the root. Errors: MalformedXML.
-func parseXML(doc []byte, roots ...string) (*element, error) {
-	d := xml.NewDecoder(bytes.NewReader(doc))
-	var stack []*element
-	var root *element
+// maxToken bounds one tag with its attributes, or one run of text with its escapes, in bytes.
+const maxToken = 4 * maxText
+
+// parseXML reads a request document whose root is one of roots and that has no more than most elements: what is not read
+// costs nothing. It accepts no document type, no processing instruction after the prolog, no foreign namespace and
+// nothing behind the root. Errors: MalformedXML.
+func parseXML(doc []byte, most int, roots ...string) (*element, error) {
+	src := &tokenReader{Reader: bytes.NewReader(doc)}
+	d := xml.NewDecoder(src)
+	t := tree{most: most}
 	for {
+		src.left = maxToken
 		tok, err := d.Token()
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if err != nil {
+		if err != nil || !t.add(tok) {
 			return nil, errMalformedXML
-		}
-		switch t := tok.(type) {
-		case xml.StartElement:
-			if len(stack) == maxDepth || len(stack) == 0 && root != nil || t.Name.Space != "" && t.Name.Space != xmlNamespace {
-				return nil, errMalformedXML
-			}
-			e := &element{name: t.Name.Local}
-			if len(stack) == 0 {
-				root = e
-			} else {
-				top := stack[len(stack)-1]
-				top.children = append(top.children, e)
-			}
-			stack = append(stack, e)
-		case xml.EndElement:
-			stack = stack[:len(stack)-1]
-		case xml.CharData:
-			if !addText(stack, t) {
-				return nil, errMalformedXML
-			}
-		case xml.Directive:
-			return nil, errMalformedXML
-		case xml.ProcInst:
-			if t.Target != "xml" || root != nil {
-				return nil, errMalformedXML
-			}
 		}
 	}
-	if root == nil || !slices.Contains(roots, root.name) {
+	if t.root == nil || !slices.Contains(roots, t.root.name) {
 		return nil, errMalformedXML
 	}
-	return root, nil
+	return t.root, nil
 }
 
-// addText adds character data to the innermost element. Between elements only white space may stand.
-func addText(stack []*element, t []byte) bool {
-	if len(stack) == 0 || len(stack[len(stack)-1].children) > 0 {
-		return len(bytes.TrimSpace(t)) == 0
+// tokenReader fails a token that is too long. The decoder reads it byte by byte.
+type tokenReader struct {
+	*bytes.Reader
+	left int
+}
+
+// ReadByte implements io.ByteReader.
+func (r *tokenReader) ReadByte() (byte, error) {
+	if r.left--; r.left < 0 {
+		return 0, errMalformedXML
 	}
-	top := stack[len(stack)-1]
-	top.value += string(t)
-	return len(top.value) <= maxText
+	return r.Reader.ReadByte()
+}
+
+// tree is a document as far as it has been read.
+type tree struct {
+	root  *element
+	stack []*element
+	text  []byte // of the innermost element
+	most  int    // elements still allowed
+}
+
+// add takes the next token. It reports whether the document is one that is understood so far.
+func (t *tree) add(tok xml.Token) bool {
+	switch tok := tok.(type) {
+	case xml.StartElement:
+		return t.start(tok.Name)
+	case xml.EndElement:
+		top := t.stack[len(t.stack)-1]
+		if len(top.children) == 0 {
+			top.value = string(t.text)
+		}
+		t.stack, t.text = t.stack[:len(t.stack)-1], t.text[:0]
+	case xml.CharData:
+		// Between elements only white space may stand.
+		if len(t.stack) == 0 || len(t.stack[len(t.stack)-1].children) > 0 {
+			return len(bytes.TrimSpace(tok)) == 0
+		}
+		t.text = append(t.text, tok...)
+		return len(t.text) <= maxText
+	case xml.Directive:
+		return false
+	case xml.ProcInst:
+		return tok.Target == "xml" && t.root == nil
+	}
+	return true
+}
+
+func (t *tree) start(name xml.Name) bool {
+	if t.most--; t.most < 0 || len(t.stack) == maxDepth || len(t.stack) == 0 && t.root != nil ||
+		name.Space != "" && name.Space != xmlNamespace || len(bytes.TrimSpace(t.text)) > 0 {
+		return false
+	}
+	e := &element{name: name.Local}
+	if len(t.stack) == 0 {
+		t.root = e
+	} else {
+		top := t.stack[len(t.stack)-1]
+		top.children = append(top.children, e)
+	}
+	t.stack, t.text = append(t.stack, e), t.text[:0]
+	return true
 }
 
 // leaves returns the texts of e's children by name. Every child must be named in known, occur once and be a leaf.
