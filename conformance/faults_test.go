@@ -114,15 +114,23 @@ func mismatch(a, b []byte) int {
 // rig is a server and clients of it.
 type rig struct {
 	*Server
-	s3   *s3.Client
-	http *http.Client
+	s3             *s3.Client
+	http           *http.Client
+	access, secret string
 }
 
 func newRig(s *Server) *rig {
 	dial := &net.Dialer{}
 	tr := &http.Transport{MaxIdleConnsPerHost: 256, DialContext: dial.DialContext, DisableCompression: true}
 	h := &http.Client{Transport: tr}
-	return &rig{Server: s, s3: sdk(s.S3, AccessKey, SecretKey, h), http: h}
+	r := &rig{Server: s, http: h}
+	r.use(AccessKey, SecretKey)
+	return r
+}
+
+// use changes the key pair.
+func (r *rig) use(access, secret string) {
+	r.access, r.secret, r.s3 = access, secret, sdk(r.S3, access, secret, r.http)
 }
 
 // sdk returns a client that never tries again by itself.
@@ -221,7 +229,7 @@ type raw struct {
 
 // request returns a signed S3 request to the escaped target.
 func (r *rig) request(method, target string, body []byte, header ...string) raw {
-	q := raw{method: method, base: r.S3, target: target, body: body, key: AccessKey, secret: SecretKey, header: http.Header{}}
+	q := raw{method: method, base: r.S3, target: target, body: body, key: r.access, secret: r.secret, header: http.Header{}}
 	for i := 0; i < len(header); i += 2 {
 		q.header.Set(header[i], header[i+1])
 	}
@@ -478,7 +486,7 @@ func eventually(t testing.TB, limit time.Duration, ok func() error) {
 // admin runs a request of the admin API and decodes its answer.
 func (r *rig) admin(t testing.TB, method, path, body string) (int, map[string]any) {
 	t.Helper()
-	q := raw{method: method, base: r.Admin, target: path, body: []byte(body), user: AccessKey, password: SecretKey, header: http.Header{}}
+	q := raw{method: method, base: r.Admin, target: path, body: []byte(body), user: r.access, password: r.secret, header: http.Header{}}
 	if body != "" {
 		q.header.Set("Content-Type", "application/json")
 	}
