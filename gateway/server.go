@@ -24,6 +24,8 @@ func newServer(h http.Handler, log *slog.Logger) *http.Server {
 		IdleTimeout:       10 * time.Minute, // longer than the pools of clients and balancers keep theirs, so that they close first
 		MaxHeaderBytes:    64 << 10,         // 2 KiB of user metadata, 4 KiB of key, and room for what proxies add
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+
+		DisableGeneralOptionsHandler: true, // OPTIONS * is for the protocol to refuse
 	}
 }
 
