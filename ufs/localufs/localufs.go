@@ -167,8 +167,10 @@ func (s *Store) Features() ufs.Features { return s.feat }
 // Skipped returns how many times a listing left out a name that is not UTF-8.
 func (s *Store) Skipped() int64 { return s.skipped.Load() }
 
-// Close implements ufs.Store. Open readers stay usable; open writers cannot commit.
+// Close implements ufs.Store. Open readers stay usable; open writers cannot commit. The staging directories go if nothing
+// is left in them.
 func (s *Store) Close() error {
+	s.leave()
 	_ = s.root.Close() // it reports a second Close, which is none
 	return nil
 }

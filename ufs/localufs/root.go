@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/ufs"
 )
 
 // Root returns the identity of the directory dir as ufs.Features.Root has it: two names of one directory have one, and that
@@ -60,4 +61,22 @@ func (s *Store) present() error {
 			"another directory is at "+s.at+" than when the store was opened; unmount the store and mount it again")
 	}
 	return nil
+}
+
+// leave removes the staging directories that are empty, so that the directory is as it was without Sluice. Another store in
+// it, which has just made them, makes them again.
+func (s *Store) leave() {
+	fd, err := s.open(ufs.Staging, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW)
+	if err != nil {
+		return // never staged, read-only, closed before, or gone
+	}
+	for _, dir := range []string{tmpDir, trashDir} {
+		_, base := split(dir)
+		_ = unix.Unlinkat(fd, base, unix.AT_REMOVEDIR) // ENOTEMPTY: left for CleanStaging
+	}
+	closeFD(fd)
+	if p, err := s.parent(ufs.Staging); err == nil {
+		_ = unix.Unlinkat(p.dir, p.base, unix.AT_REMOVEDIR)
+		p.close()
+	}
 }

@@ -99,3 +99,47 @@ func TestRootGone(t *testing.T) {
 		})
 	}
 }
+
+// A store that is closed leaves nothing of its own, and nothing that is not its own goes.
+func TestLeaves(t *testing.T) {
+	dir := t.TempDir()
+	write := func(more func(s *Store)) {
+		s, err := Open(dir, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		w, err := s.Create(t.Context(), "a", 1, ufs.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = w.Write([]byte("x"))
+		if _, err := w.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		more(s)
+	}
+	left := func() bool { _, err := os.Stat(filepath.Join(dir, ufs.Staging)); return err == nil }
+	write(func(s *Store) {
+		if _, err := s.Mkdir(t.Context(), "d/", ufs.Attr{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Trash(t.Context(), "d/"); err != nil {
+			t.Fatal(err)
+		}
+		if !left() {
+			t.Error("nothing was staged, so that this test shows nothing")
+		}
+	})
+	if left() {
+		t.Error("the staging directories are left behind")
+	}
+	write(func(s *Store) {
+		if _, err := s.Create(t.Context(), "b", 1, ufs.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if !left() {
+		t.Error("what an open writer staged was removed")
+	}
+}

@@ -70,6 +70,13 @@ func (s *Store) stage(ctx context.Context, op, name string, size int64, o ufs.Cr
 	for {
 		w := &writer{s: s, ctx: ctx, name: name, size: size, o: o, tmp: tmp, token: rand.Text()}
 		fd, err := unix.Openat(tmp, w.token, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+		if errors.Is(err, unix.ENOENT) { // another store in the directory was closed and took tmp away
+			closeFD(tmp)
+			if tmp, err = s.makeDir(tmpDir); err != nil {
+				return nil, outside(op, name, err)
+			}
+			continue
+		}
 		if err != nil {
 			closeFD(tmp)
 			return nil, classify(op, name, err)
