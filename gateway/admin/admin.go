@@ -66,7 +66,9 @@ func New(o Options) *Server {
 	s.api.UseMiddleware(noteOperation)
 	s.registerMounts()
 	s.registerFiles()
-	s.handler = http.NewCrossOriginProtection().Handler(s.authenticate(mountPathInPath(router)))
+	origin := http.NewCrossOriginProtection()
+	origin.SetDenyHandler(refuse(http.StatusForbidden, "a page of another site may not make changes here"))
+	s.handler = origin.Handler(s.authenticate(mountPathInPath(router)))
 	return s
 }
 

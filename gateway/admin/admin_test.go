@@ -301,8 +301,9 @@ func TestAuthentication(t *testing.T) {
 		t.Errorf("WWW-Authenticate = %q, want Basic", got)
 	}
 	e.want(200, `"openapi":"3.1.0"`, "GET", "/api/v1/openapi.json", "", none)
-	if status, _, _ := e.do("POST", "/api/v1/mounts", "{}", func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }); status != 403 {
-		t.Errorf("a cross-site request got %d, want 403", status)
+	status, h, _ := e.do("POST", "/api/v1/mounts", "{}", func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") })
+	if got := h.Get("Content-Type"); status != 403 || got != "application/problem+json" {
+		t.Errorf("a cross-site request got %d, %s, want 403 and a problem", status, got)
 	}
 }
 
