@@ -272,8 +272,8 @@ func scalarHook(from, to reflect.Type, data any) (any, error) {
 		if !isText && from.Kind() == reflect.Bool {
 			return fmt.Sprint(data), nil
 		}
-		if n, ok := data.(int); ok {
-			return nil, fmt.Errorf("%d is a number where text is needed; put it in quotes", n)
+		if _, ok := data.(int); ok { // which may be a secret: it is not repeated
+			return nil, errors.New("a number stands where text is needed; put it in quotes")
 		}
 	}
 	return data, nil
