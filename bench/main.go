@@ -38,7 +38,7 @@ func main() {
 	var o options
 	only := flag.String("run", "", "measure only rows whose name matches `REGEXP`")
 	flag.IntVar(&o.pairs, "pairs", 9, "rounds of each row")
-	flag.BoolVar(&o.short, "short", false, "measure each turn for a fifth of the time")
+	flag.BoolVar(&o.short, "short", false, "measure each turn for an eighth of the time")
 	out := flag.String("out", "", "write the lines of JSON to `FILE` too")
 	dir := flag.String("dir", os.TempDir(), "keep what is stored below `DIR`; its file system is part of what is measured")
 	flag.Parse()

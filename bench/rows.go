@@ -204,7 +204,7 @@ type turns struct {
 func (r *row) measure(ctx context.Context, o options, servers []*server) ([]result, error) {
 	d := cmp.Or(r.turn, 700*time.Millisecond)
 	if o.short {
-		d /= 5
+		d /= 8
 	}
 	var turn []*server
 	for _, name := range append([]string{r.subject}, r.peers...) {
