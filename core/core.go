@@ -64,6 +64,10 @@ type Attrs interface {
 	// group he is in), times write permission.
 	SetAttr(ctx context.Context, p Path, a AttrChange) (Info, error)
 
+	// CheckName reports errs.Invalid if the store of p's mount cannot hold the name, and errs.Permission if it is reserved.
+	// It does not look at what is there.
+	CheckName(ctx context.Context, p Path) error
+
 	// CheckAccess reports errs.Permission unless the principal has every one of the wanted rights on p and may traverse
 	// to it. want is a sum of 4 (read), 2 (write), 1 (execute).
 	CheckAccess(ctx context.Context, p Path, want uint32) error
@@ -215,9 +219,12 @@ type CreateOptions struct {
 	Checksum    Checksum  // CreateUpload: the algorithm and type asked for, handed back by ListParts; no value
 }
 
+// NoAccess is the mode that gives nobody a right, in the options in which 0 stands for the default.
+const NoAccess uint32 = 1 << 16
+
 // FileAttr are the attributes a new file gets.
 type FileAttr struct {
-	Mode        uint32 // permission bits; 0: 0644
+	Mode        uint32 // permission bits or NoAccess; 0: 0644
 	Headers     map[string]string
 	User        map[string]string
 	BlockSize   int64 // bytes; 0: 128 MiB
@@ -274,7 +281,7 @@ type CompleteOptions struct {
 
 // MkdirOptions are the options of Mkdir.
 type MkdirOptions struct {
-	Mode        uint32 // 0: 0755
+	Mode        uint32 // permission bits or NoAccess; 0: 0755
 	MakeParents bool
 	Within      Path              // as in CreateOptions
 	Marker      bool              // the directory is an S3 key of its own ("d/"); existing directories become one

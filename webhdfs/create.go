@@ -65,7 +65,7 @@ func createOptions(r *request) (core.CreateOptions, error) {
 		Explicit:    true,
 		Size:        r.ContentLength,
 		Attr: core.FileAttr{
-			Mode:        r.q.mode("permission", 0o644),
+			Mode:        r.q.newMode(0o644),
 			BlockSize:   r.q.long("blocksize", 0, 1),
 			Replication: r.q.short("replication", 0),
 		},
@@ -95,12 +95,7 @@ func (s *Server) receive(r *request, o core.CreateOptions) (core.Info, error) {
 	if r.bytes, err = io.CopyBuffer(struct{ io.Writer }{wr}, r.Body, buf[:]); err != nil {
 		return core.Info{}, err
 	}
-	info, err := wr.Commit(r.Context(), core.CommitOptions{})
-	if err != nil || o.Attr.Mode != 0 || o.Mode == core.Append {
-		return info, err
-	}
-	// No right for anyone is what the vocabulary takes for the default.
-	return s.o.Attrs.SetAttr(r.Context(), info.Path, core.AttrChange{Mode: &o.Attr.Mode})
+	return wr.Commit(r.Context(), core.CommitOptions{})
 }
 
 // checkCreate reports what Create would, without writing, and that the user may write there.
@@ -137,7 +132,10 @@ func (s *Server) checkCreate(r *request, o core.CreateOptions) error {
 	if err := s.o.Attrs.CheckAccess(r.Context(), up.Path, 2); err != nil {
 		return err
 	}
-	return s.o.Attrs.CheckAccess(r.Context(), up.Path, 1)
+	if err := s.o.Attrs.CheckAccess(r.Context(), up.Path, 1); err != nil {
+		return err
+	}
+	return s.o.Attrs.CheckName(r.Context(), r.path)
 }
 
 // nearest returns the nearest name above the request's that exists.

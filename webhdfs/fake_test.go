@@ -204,7 +204,7 @@ func (w *fakeWriter) Commit(ctx context.Context, _ core.CommitOptions) (core.Inf
 		old.data = append(old.data, data...)
 		return w.f.info(w.key), nil
 	}
-	w.f.put(w.key, core.PrincipalOf(w.ctx).User, w.o.Attr.Mode, data)
+	w.f.put(w.key, core.PrincipalOf(w.ctx).User, w.o.Attr.Mode&^core.NoAccess, data)
 	w.f.nodes[w.key].block, w.f.nodes[w.key].repl = w.o.Attr.BlockSize, w.o.Attr.Replication
 	return w.f.info(w.key), nil
 }
@@ -273,7 +273,7 @@ func (f *fake) Mkdir(ctx context.Context, p core.Path, o core.MkdirOptions) (cor
 			return core.Info{}, errs.E("fake", key[:i], errs.NotDir, nil)
 		}
 	}
-	f.put(key, core.PrincipalOf(ctx).User, o.Mode, nil)
+	f.put(key, core.PrincipalOf(ctx).User, o.Mode&^core.NoAccess, nil)
 	return f.info(key), nil
 }
 
@@ -365,6 +365,15 @@ func set[T any](to, from *T) {
 	if from != nil {
 		*to = *from
 	}
+}
+
+func (f *fake) CheckName(_ context.Context, p core.Path) error {
+	for _, e := range p.Edges() {
+		if len(e) > 256 {
+			return errs.New("fake", p.String(), errs.Invalid, "a name has at most 255 bytes")
+		}
+	}
+	return nil
 }
 
 func (f *fake) CheckAccess(ctx context.Context, p core.Path, want uint32) error {

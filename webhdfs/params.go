@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sluicefs/sluice/core"
 )
 
 // params are the parameters of a query by lower-case name, with their values in order. The typed readers treat "null" and
@@ -125,6 +127,14 @@ func (q *params) mode(name string, def uint32) uint32 {
 		return def
 	}
 	return uint32(n)
+}
+
+// newMode returns the permission that something new gets.
+func (q *params) newMode(def uint32) uint32 {
+	if m := q.mode("permission", def); m != 0 {
+		return m
+	}
+	return core.NoAccess
 }
 
 // boolean returns true or false in any case, def if it is absent.

@@ -11,14 +11,14 @@ import (
 
 // mkdirs serves MKDIRS. A directory that exists is a success and stays as it is.
 func (s *Server) mkdirs(w http.ResponseWriter, r *request) error {
-	mode := r.q.mode("permission", 0o755)
+	mode := r.q.newMode(0o755)
 	if r.q.err != nil {
 		return r.q.err
 	}
 	if r.path.IsRoot() {
 		return writeBoolean(w, r, true)
 	}
-	info, err := s.ns.Mkdir(r.Context(), r.path, core.MkdirOptions{Mode: mode, MakeParents: true})
+	_, err := s.ns.Mkdir(r.Context(), r.path, core.MkdirOptions{Mode: mode, MakeParents: true})
 	switch {
 	case errors.Is(err, errs.Exist):
 		return s.mkdirsOver(w, r)
@@ -26,12 +26,6 @@ func (s *Server) mkdirs(w http.ResponseWriter, r *request) error {
 		return s.underFile(r, err)
 	case err != nil:
 		return err
-	}
-	if mode == 0 {
-		// No right for anyone is what the vocabulary takes for the default.
-		if _, err := s.o.Attrs.SetAttr(r.Context(), info.Path, core.AttrChange{Mode: &mode}); err != nil {
-			return err
-		}
 	}
 	return writeBoolean(w, r, true)
 }

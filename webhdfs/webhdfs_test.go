@@ -482,6 +482,9 @@ func TestCreate(t *testing.T) {
 	if a := f.follow("PUT", "/c?op=CREATE&createflag=CREATE%252COVERWRITE", "1"); a.status != 201 {
 		t.Errorf("createflag: %d %s", a.status, a.body)
 	}
+	if a := f.send("PUT", "/"+strings.Repeat("n", 300)+"?op=CREATE", nil); a.status != 400 {
+		t.Errorf("step one of a name that is too long: %d %s", a.status, a.body)
+	}
 	if f.follow("PUT", "/none?op=CREATE&permission=0", "x"); f.ns.nodes["/none"].mode != 0 {
 		t.Errorf("permission=0 became %o", f.ns.nodes["/none"].mode)
 	}

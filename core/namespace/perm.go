@@ -19,7 +19,7 @@ const (
 const sticky uint32 = 0o1000
 
 // modeSet marks a mode in an entry as said, so that 0 can be said too.
-const modeSet uint32 = 1 << 16
+const modeSet = core.NoAccess
 
 // owned is what a permission check looks at.
 type owned struct {
@@ -195,6 +195,11 @@ func (n *Namespace) mayChangeIn(ctx context.Context, p core.Path, child *node) e
 func (n *Namespace) newOwner(ctx context.Context, dir *node) (owner, group string) {
 	owner, group = core.PrincipalOf(ctx).User, n.ownedOf(dir).group
 	return owner, group
+}
+
+// CheckName implements core.Attrs.
+func (n *Namespace) CheckName(_ context.Context, p core.Path) error {
+	return n.checkName(exact(p, false))
 }
 
 // CheckAccess implements core.Attrs.
