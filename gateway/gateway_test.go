@@ -211,6 +211,22 @@ func TestOverlaps(t *testing.T) {
 	mount(201, "/b", "file://"+base+"/link", true)
 }
 
+// A mounted directory that is removed is an outage, which its mount shows.
+func TestMountState(t *testing.T) {
+	p := run(t, testConfig(t))
+	dir := filepath.Join(t.TempDir(), "gone")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p.want(201, `"state":"ready"`, "POST", p.Admin+"/api/v1/mounts", fmt.Sprintf(`{"path":"/g","uri":"file://%s"}`, dir))
+	p.want(404, "", "GET", p.Admin+"/api/v1/fs/content?path=/g/a", "")
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	p.want(503, "", "GET", p.Admin+"/api/v1/fs/content?path=/g/b", "")
+	p.want(200, "does not answer", "GET", p.Admin+"/api/v1/mounts?path=/g", "")
+}
+
 func TestConfiguredMounts(t *testing.T) {
 	c := testConfig(t)
 	store := t.TempDir()

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
@@ -16,6 +17,7 @@ import (
 	"github.com/sluicefs/sluice/core/meta"
 	"github.com/sluicefs/sluice/core/mount"
 	"github.com/sluicefs/sluice/ufs"
+	"github.com/sluicefs/sluice/ufs/wrap"
 )
 
 // rootID is the id of the root store. The ids of mounts are drawn from a journaled counter and never used twice, so that
@@ -87,12 +89,27 @@ func asWritten(s core.MountSpec) string {
 }
 
 func (n *Namespace) mounted(m *mount.Mount, store ufs.Store, err error) *mounted {
-	x := &mounted{Mount: m, store: store, err: err}
+	x := &mounted{Mount: m, err: err, outage: new(atomic.Pointer[string])}
 	if store != nil {
-		x.features = store.Features()
+		x.store, x.features = x.watched(store), store.Features()
 	}
 	x.derived = meta.NewDerived(meta.DerivedOptions{Flat: !x.features.Dirs, MaxRows: n.o.MaxDerived})
 	return x
+}
+
+// watched notes in x whether store answers.
+func (x *mounted) watched(store ufs.Store) ufs.Store {
+	outage := x.outage
+	return wrap.Observe(store, func(e wrap.Event) {
+		switch {
+		case errors.Is(e.Err, context.Canceled): // says nothing of the store
+		case errs.KindOf(e.Err) == errs.Unavailable || errors.Is(e.Err, context.DeadlineExceeded):
+			why := e.Err.Error()
+			outage.Store(&why)
+		case outage.Load() != nil:
+			outage.Store(nil)
+		}
+	})
 }
 
 // openMounts opens the root store and those of the mounts the journal knows. A store that does not answer does not keep the
@@ -190,8 +207,13 @@ func (n *Namespace) describe(m *mount.Mount) core.MountInfo {
 			i.Options[k] = "***"
 		}
 	}
-	if x := n.mountOf(m.ID); x != nil && x.err != nil {
-		i.State = x.err.Error()
+	if x := n.mountOf(m.ID); x != nil {
+		if why := x.outage.Load(); why != nil {
+			i.State = *why
+		}
+		if x.err != nil {
+			i.State = x.err.Error()
+		}
 	}
 	return i
 }
@@ -374,7 +396,8 @@ func (n *Namespace) updateMount(ctx context.Context, id string, c core.MountChan
 	now := *was
 	now.Mount = m
 	if fresh != nil {
-		now.store, now.features, now.err = fresh, fresh.Features(), nil
+		now.outage = new(atomic.Pointer[string])
+		now.store, now.features, now.err = now.watched(fresh), fresh.Features(), nil
 	}
 	n.mounts.Store(&mountSet{old.table.With(m), with(old.byID, &now)})
 	if fresh != nil {

@@ -133,7 +133,8 @@ type mounted struct {
 	store    ufs.Store
 	features ufs.Features
 	derived  *meta.Derived
-	err      error // why the store could not be opened; then store answers nothing else
+	err      error                   // why the store could not be opened; then store answers nothing else
+	outage   *atomic.Pointer[string] // what its last call failed with if it did not answer, nil if it did
 }
 
 // is reports whether two states of the mount table name the same mount.
