@@ -17,8 +17,8 @@ type Addrs struct {
 }
 
 // banner writes what a person needs to use the process that has just become ready: URLs, keys, lines to copy. The secret
-// is written only if showSecret.
-func banner(w io.Writer, version string, a Addrs, c config.Config, root config.Root, user string, showSecret bool) {
+// is written only if showSecret. simple says that WebHDFS believes user.name.
+func banner(w io.Writer, version string, a Addrs, c config.Config, root config.Root, user string, simple, showSecret bool) {
 	secret, note := root.SecretKey.Reveal(), ""
 	if !showSecret {
 		secret = "$SLUICE_ROOT_SECRET_KEY"
@@ -42,11 +42,11 @@ func banner(w io.Writer, version string, a Addrs, c config.Config, root config.R
 		note = secret
 	}
 	fmt.Fprintf(w, "  %-14s %s\n\nTry:\n", "Secret key", note)
-	examples(w, a, root.AccessKey, secret, c.S3.Region, user)
+	examples(w, a, root.AccessKey, secret, c.S3.Region, user, simple)
 }
 
 // examples writes lines that work as they are when pasted into a shell, and a Spark configuration.
-func examples(w io.Writer, a Addrs, key, secret, region, user string) {
+func examples(w io.Writer, a Addrs, key, secret, region, user string, simple bool) {
 	if region == "" {
 		region = "us-east-1"
 	}
@@ -58,7 +58,11 @@ func examples(w io.Writer, a Addrs, key, secret, region, user string) {
     --conf spark.hadoop.fs.s3a.access.key=%s --conf spark.hadoop.fs.s3a.secret.key=%s
 `, key, secret, region, s3, s3, key, secret)
 	}
-	if h := cmp.Or(a.WebHDFS, a.WebHDFSTLS); h != "" {
+	if h := cmp.Or(a.WebHDFS, a.WebHDFSTLS); h != "" && !simple {
+		fmt.Fprintf(w, `  curl -L -u "%s:%s" '%s/webhdfs/v1/demo/hello.txt?op=OPEN'
+  # hdfs dfs and others that only name their user need --webhdfs-auth simple, which believes whoever reaches the port
+`, key, secret, h)
+	} else if h != "" {
 		scheme := "webhdfs"
 		if strings.HasPrefix(h, "https:") {
 			scheme = "swebhdfs"

@@ -301,7 +301,8 @@ func (g *gateway) announce() {
 	if g.o.Banner != nil {
 		// The generated secret is shown when it is new, and later to a person at a terminal, not to a log collector.
 		show := g.freshRoot || g.cfg.Root.AccessKey == "" && telemetry.IsTerminal(g.o.Banner)
-		banner(g.o.Banner, g.o.Version, a, g.cfg, g.root, g.user, show)
+		simple, _ := g.webhdfsAuth()
+		banner(g.o.Banner, g.o.Version, a, g.cfg, g.root, g.user, simple, show)
 	}
 	if g.o.Ready != nil {
 		g.o.Ready(a)
