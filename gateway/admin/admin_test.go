@@ -57,6 +57,9 @@ func (f *fakeMounts) UpdateMount(_ context.Context, p core.Path, c core.MountCha
 	if !ok {
 		return m, errs.E("namespace.UpdateMount", p.String(), errs.NotExist, nil)
 	}
+	if c.Options["secret_key"] == "denied" {
+		return m, errs.New("s3ufs.Probe", m.URI, errs.Permission, "the bucket says denied")
+	}
 	if c.ReadOnly != nil {
 		m.ReadOnly = *c.ReadOnly
 	}
@@ -330,6 +333,7 @@ func TestMounts(t *testing.T) {
 	for _, name := range []string{"/api/v1/mounts/", "/api/v1/mounts?path=/", "/api/v1/mounts/%2F"} {
 		e.want(200, `"path":"/"`, "GET", name, "")
 	}
+	e.want(422, "the bucket says denied", "PATCH", "/api/v1/mounts/lake%2Fx", `{"options":{"secret_key":"denied"}}`)
 	e.want(200, `"read_only":true`, "PATCH", "/api/v1/mounts/lake%2Fx", `{"read_only":true,"sync_interval":"-1","mode":"0700"}`)
 	e.want(200, `"sync_interval":"-1"`, "GET", "/api/v1/mounts?path=/lake/x", "")
 	e.want(409, "mounted there", "POST", "/api/v1/mounts", body)
@@ -337,6 +341,7 @@ func TestMounts(t *testing.T) {
 	e.want(404, "", "DELETE", "/api/v1/mounts/lake%2Fx", "")
 	e.want(404, "", "GET", "/api/v1/mounts/lake%2Fx", "")
 	e.want(404, "", "PATCH", "/api/v1/mounts/lake%2Fx", `{"read_only":true}`)
+	e.want(404, "", "PATCH", "/api/v1/mounts/lake%2Fx", `{"options":{"region":"x"}}`)
 	if log := e.log.String(); strings.Contains(log, secretValue) || !strings.Contains(log, "op=CreateMount") || !strings.Contains(log, "user=hdfs") {
 		t.Errorf("access log: %s", log)
 	}

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -147,7 +148,10 @@ func (s *Server) updateMount(ctx context.Context, in *struct {
 		return nil, failed(ctx, err)
 	}
 	m, err := s.o.Mounts.UpdateMount(ctx, p, change)
-	if err != nil {
+	switch {
+	case err != nil && len(change.Options) > 0 && !errors.Is(err, errs.NotExist):
+		return nil, failedAs(ctx, err, mountProblem) // the store was probed again
+	case err != nil:
 		return nil, failed(ctx, err)
 	}
 	return &body[Mount]{s.render(m)}, nil
