@@ -170,6 +170,22 @@ func (m *mounts) expect(t testing.TB, path, text string, header ...string) http.
 	return h
 }
 
+// expectHDFS fails the test unless path reads as text over WebHDFS, and, unless hit, not from the cache.
+func (m *mounts) expectHDFS(t testing.TB, path, text string, hit bool) {
+	t.Helper()
+	_, header, body := m.do(t, m.webhdfs("GET", escapePath(path), "OPEN", "", nil))
+	if loc := header.Get("Location"); loc != "" {
+		u, err := url.Parse(loc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, header, body = m.do(t, raw{method: "GET", base: u.Scheme + "://" + u.Host, target: u.RequestURI(), header: http.Header{}})
+	}
+	if string(body) != text || header.Get("X-Cache") == "HIT" && !hit {
+		t.Errorf("OPEN %s: %q, X-Cache %q, want %q", path, body, header.Get("X-Cache"), text)
+	}
+}
+
 // write writes path over S3 and returns its ETag.
 func (m *mounts) write(t testing.TB, path, text string, header ...string) string {
 	t.Helper()
@@ -365,14 +381,7 @@ func TestMountsAPI(t *testing.T) {
 			t.Errorf("the store has %q", got)
 		}
 		for range 2 { // neither the write nor a read fills the cache
-			_, header, body := m.do(t, m.webhdfs("GET", escapePath(key), "OPEN", "noredirect=false", nil))
-			if loc := header.Get("Location"); loc != "" {
-				u, _ := url.Parse(loc)
-				_, header, body = m.do(t, raw{method: "GET", base: u.Scheme + "://" + u.Host, target: u.RequestURI(), header: http.Header{}})
-			}
-			if string(body) != "text" || header.Get("X-Cache") == "HIT" {
-				t.Errorf("OPEN: %q, X-Cache %q", body, header.Get("X-Cache"))
-			}
+			m.expectHDFS(t, key, "text", false)
 		}
 	})
 	m.run(t, "change every policy", func(t *testing.T) {
@@ -405,6 +414,18 @@ func TestMountsAPI(t *testing.T) {
 		}
 		m.refused(t, http.StatusBadRequest, "PATCH", one, "{")
 		m.refused(t, http.StatusNotFound, "PATCH", api+"?path=/none", map[string]any{"read_only": true})
+	})
+	m.run(t, "options are probed before they hold", func(t *testing.T) {
+		one := api + "/deep%2Flake%20%C3%A9"
+		for name, value := range map[string]string{"secret_key": "wrong", "endpoint": "http://127.0.0.1:1", "colour": "red"} {
+			m.refused(t, http.StatusUnprocessableEntity, "PATCH", one, map[string]any{"options": map[string]string{name: value}})
+		}
+		m.expectHDFS(t, "/deep/lake é/x", "text", true)
+		doc := m.ok(t, http.StatusOK, "PATCH", one, map[string]any{"options": map[string]string{"secret_key": store.SecretKey}})
+		if delete(doc, "$schema"); !reflect.DeepEqual(doc, shown) {
+			t.Errorf("after a rotation: %v, want %v", doc, shown)
+		}
+		m.expectHDFS(t, "/deep/lake é/x", "text", true)
 	})
 	m.run(t, "mounts that are refused", func(t *testing.T) { m.refusals(t, dir) })
 	m.run(t, "a restart keeps the mount", func(t *testing.T) {
