@@ -117,6 +117,7 @@ type rig struct {
 	s3             *s3.Client
 	http           *http.Client
 	access, secret string
+	basic          bool // WebHDFS asks for the key pair
 }
 
 func newRig(s *Server) *rig {
@@ -243,7 +244,9 @@ func (r *rig) webhdfs(method, path, op, params string, body []byte) raw {
 	if params != "" {
 		q.target += "&" + params
 	}
-	if !strings.Contains(params, "user.name=") {
+	if r.basic {
+		q.user, q.password = r.access, r.secret
+	} else if !strings.Contains(params, "user.name=") {
 		q.target += "&user.name=" + superuser()
 	}
 	return q
