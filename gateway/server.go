@@ -53,7 +53,11 @@ func guarded(h http.Handler, fail func(http.ResponseWriter), log *slog.Logger, b
 			fail(w)
 		}()
 		if r.Body != nil && r.Body != http.NoBody {
-			r.Body = newProgressBody(r.Body, http.NewResponseController(w))
+			body := newProgressBody(r.Body, http.NewResponseController(w))
+			// A copy: by the body of its own request net/http knows that a client still waits for 100 Continue, and that it
+			// must not wait for what that client has not sent before it answers.
+			r = r.WithContext(r.Context())
+			r.Body = body
 		}
 		h.ServeHTTP(out, r)
 	})
