@@ -37,7 +37,7 @@ var arrows = map[string][]string{
 	"webhdfs":        {"core", "core/errs"},
 
 	// The meaning, and the vocabulary it is expressed in.
-	"core/namespace":    {"core", "core/errs", "core/meta", "core/mount", "core/page", "ufs"},
+	"core/namespace":    {"core", "core/errs", "core/meta", "core/mount", "core/page", "ufs", "ufs/wrap"},
 	"core/nstest":       {"core", "core/errs", "core/meta", "ufs"},
 	"core/mount":        {"core"},
 	"core/meta":         {"core", "core/errs"},

@@ -70,6 +70,7 @@ type Features struct {
 	Flat         bool          // List can be flat, in byte order of whole keys, starting anywhere
 	AtomicRename bool          // is a Renamer: Rename of a file or directory is one atomic step
 	Conditional  bool          // Create honours IfNew and IfVersion atomically against writers other than Sluice too
+	Remote       bool          // it answers over a network, and may keep its callers waiting
 	OddNames     bool          // names may hold empty, "." and ".." segments
 	MD5ETag      bool          // Info.ETag is S3's
 	Attrs        bool          // keeps Attr with the file

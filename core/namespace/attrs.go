@@ -79,6 +79,9 @@ func (n *Namespace) setAttr(ctx context.Context, p core.Path, a core.AttrChange)
 	if !nd.inTree {
 		return true, nil
 	}
+	if err := n.blocked(&nd.place); err != nil {
+		return false, err
+	}
 	e, err := n.attrEntry(ctx, &nd)
 	if err != nil {
 		return false, err

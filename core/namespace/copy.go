@@ -132,7 +132,8 @@ func (c *copyStep) Commit(ctx context.Context) (ufs.Info, error) {
 	return ufs.Copy(ctx, c.m.store, c.from, c.version, c.to, &attr)
 }
 
-// Compose implements core.Namespace: the bytes are written anew as one file, and the parts go once it is there.
+// Compose implements core.Namespace: the bytes are written anew as one file, and the parts go once it is there, under the
+// locks of all of them.
 func (n *Namespace) Compose(ctx context.Context, dst core.Path, parts []core.Path) (core.Info, error) {
 	dst = exact(dst, false)
 	target, err := n.resolve(ctx, dst)
@@ -156,34 +157,57 @@ func (n *Namespace) Compose(ctx context.Context, dst core.Path, parts []core.Pat
 			return core.Info{}, err
 		}
 	}
-	w, err := n.Create(ctx, dst, co)
+	out, err := n.Create(ctx, dst, co)
 	if err != nil {
 		return core.Info{}, err
 	}
-	defer w.Abort()
+	defer out.Abort()
+	versions := map[core.Path]string{}
 	for _, p := range sources {
-		if err := n.copyBytes(ctx, w, p); err != nil {
+		if versions[exact(p, false)], err = n.copyBytes(ctx, out, p); err != nil {
 			return core.Info{}, err
 		}
 	}
-	info, err := w.Commit(ctx, core.CommitOptions{})
-	if err != nil {
-		return core.Info{}, err
-	}
+	w := out.(*writer)
 	for _, p := range parts {
-		if err := n.Remove(ctx, exact(p, false), core.RemoveOptions{}); err != nil {
-			return info, err
-		}
+		w.also = append(w.also, exact(p, false))
 	}
-	return info, nil
+	w.check = func() error { return n.unchanged(ctx, w.also, versions) }
+	w.then = func(ctx context.Context) error {
+		for _, p := range w.also {
+			if err := n.removeFileHeld(ctx, p, core.RemoveOptions{}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return w.Commit(ctx, core.CommitOptions{})
 }
 
-func (n *Namespace) copyBytes(ctx context.Context, w io.Writer, p core.Path) error {
+// unchanged reports errs.Conflict unless the files still have the versions whose bytes were taken. Their locks are held.
+func (n *Namespace) unchanged(ctx context.Context, files []core.Path, versions map[core.Path]string) error {
+	for _, p := range files {
+		nd, err := n.lookupHeld(ctx, p, true)
+		if err != nil {
+			return err
+		}
+		if err := n.blocked(&nd.place); err != nil {
+			return err
+		}
+		if n.infoOf(&nd).Version != versions[p] {
+			return errs.New("namespace.Compose", p.String(), errs.Conflict, "the file changed while it was being taken")
+		}
+	}
+	return nil
+}
+
+// copyBytes writes the bytes of p and returns the version they are.
+func (n *Namespace) copyBytes(ctx context.Context, w io.Writer, p core.Path) (version string, err error) {
 	rd, err := n.Open(ctx, p, core.All)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer rd.Close()
 	_, err = io.Copy(w, struct{ io.Reader }{rd})
-	return err
+	return rd.Info().Version, err
 }

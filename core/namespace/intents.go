@@ -219,14 +219,22 @@ func (n *Namespace) resolveAll(ctx context.Context) {
 			n.open[edge] = in
 		}
 	})
-	n.resolveOpen(ctx)
+	n.resolveOpen(ctx, near)
 }
+
+// near picks the mounts whose stores answer at once or not at all: these the start waits for.
+func near(m *mounted) bool { return m != nil && !m.features.Remote }
+
+func everywhere(*mounted) bool { return true }
 
 // watchInterval is how often open intents are looked at again.
 const watchInterval = 2 * time.Second
 
 // watchIntents resolves open intents, and opens stores that did not open before, until ctx ends.
 func (n *Namespace) watchIntents(ctx context.Context) {
+	n.learn(ctx)
+	n.resolveOpen(ctx, everywhere)
+	n.cleanStaging(ctx, func(m *mounted) bool { return !near(m) })
 	t := time.NewTicker(watchInterval)
 	defer t.Stop()
 	for {
@@ -235,7 +243,7 @@ func (n *Namespace) watchIntents(ctx context.Context) {
 			return
 		case <-t.C:
 			n.reopen(ctx)
-			n.resolveOpen(ctx)
+			n.resolveOpen(ctx, everywhere)
 		}
 	}
 }
@@ -244,12 +252,14 @@ func (n *Namespace) watchIntents(ctx context.Context) {
 // that does not answer keeps neither the start nor the other mounts waiting.
 const resolveTime = 10 * time.Second
 
-// resolveOpen looks at all open intents, those of each mount one after the other.
-func (n *Namespace) resolveOpen(ctx context.Context) {
+// resolveOpen looks at the open intents of the mounts picked, those of each mount one after the other.
+func (n *Namespace) resolveOpen(ctx context.Context, pick func(*mounted) bool) {
 	n.resolving.Lock()
 	byStore := map[string][]openIntent{}
 	for _, in := range n.open {
-		byStore[in.store] = append(byStore[in.store], in)
+		if pick(n.mountOf(in.store)) {
+			byStore[in.store] = append(byStore[in.store], in)
+		}
 	}
 	n.resolving.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, resolveTime)
@@ -405,36 +415,43 @@ func (n *Namespace) putOutcome(ctx context.Context, m *mounted, in *openIntent, 
 	return ops, true, nil
 }
 
-// cleanStaging removes what crashed writers staged and no open intent or upload still needs, and the uploads that a crash
-// cut off before their store knew them.
-func (n *Namespace) cleanStaging(ctx context.Context) {
-	live := map[string]bool{}
-	n.resolving.Lock()
-	for _, in := range n.open {
-		live[in.token] = true
-	}
-	n.resolving.Unlock()
+// sweepUploads forgets the uploads that a crash cut off before their store knew them. It runs before any is created.
+func (n *Namespace) sweepUploads(ctx context.Context) error {
 	var cut []meta.Op
 	n.tree.View(func(v meta.View) {
 		for edge, e := range v.Children(meta.UploadsDir, "") {
-			if id := e.Extra["store_id"]; id != "" {
-				live[id] = true
-			} else if e.Class == meta.Directory {
+			if e.Class == meta.Directory && e.Extra["store_id"] == "" {
 				cut = append(cut, n.endUploadIn(v, strings.TrimSuffix(edge, "/"))...)
 			}
 		}
 	})
 	for chunk := range slices.Chunk(cut, opsPerRecord) {
 		if _, err := n.commit(ctx, chunk...); err != nil {
-			n.o.Logger.Warn("unfinished uploads of an earlier run stay", "err", err)
+			return err
 		}
 	}
+	return nil
+}
+
+// cleanStaging removes what crashed writers staged and no open intent or upload still needs, on the mounts picked.
+func (n *Namespace) cleanStaging(ctx context.Context, pick func(*mounted) bool) {
+	live := map[string]bool{}
+	n.resolving.Lock()
+	for _, in := range n.open {
+		live[in.token] = true
+	}
+	n.resolving.Unlock()
+	n.tree.View(func(v meta.View) {
+		for _, e := range v.Children(meta.UploadsDir, "") {
+			live[e.Extra["store_id"]] = true
+		}
+	})
 	ctx, cancel := context.WithTimeout(ctx, resolveTime)
 	defer cancel()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for _, m := range n.mounts.Load().byID {
-		if m.err != nil || m.ReadOnly {
+		if m.err != nil || m.ReadOnly || !pick(m) {
 			continue
 		}
 		wg.Go(func() {

@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"time"
 
@@ -142,16 +143,23 @@ func (n *Namespace) list(ctx context.Context, dir core.Path, o core.ListOptions,
 	if err := n.require(ctx, &nd, read|execute); err != nil {
 		return err
 	}
+	sees := n.sight(ctx, dir)
 	left := o.Limit
 	q := meta.Query{Start: n.startOf(&nd.place), Prefix: o.Prefix, Delimiter: o.Delimiter, After: o.After,
 		Children: o.Children, HideShadowed: o.HideShadowed, Limit: listPage}
 	return n.pages(ctx, dir, &q, func(it *meta.Item) bool {
 		if it.CommonPrefix {
+			if prefix, err := dir.Join(it.Name); err != nil || !sees(prefix) {
+				return true
+			}
 			if !show(nil, it.Name, true) {
 				return false
 			}
 		} else {
 			child := n.itemNode(dir, it)
+			if !o.Children && !sees(child.path) {
+				return true
+			}
 			if !show(&child, it.Name, false) {
 				return false
 			}
@@ -159,6 +167,26 @@ func (n *Namespace) list(ctx context.Context, dir core.Path, o core.ListOptions,
 		left--
 		return left != 0
 	})
+}
+
+// sight returns what tells whether the principal may see a name at any depth below dir, which he may list: whether he may
+// list all directories between. What he may not see is left out of a listing of keys, as if it were not there.
+func (n *Namespace) sight(ctx context.Context, dir core.Path) func(core.Path) bool {
+	if core.PrincipalOf(ctx).Super {
+		return func(core.Path) bool { return true }
+	}
+	may := map[core.Path]bool{dir: true}
+	var list func(core.Path) bool
+	list = func(d core.Path) bool {
+		ok, known := may[d]
+		if !known {
+			nd, err := n.dirNode(ctx, d)
+			ok = list(d.Parent()) && err == nil && n.require(ctx, &nd, read|execute) == nil
+			may[d] = ok
+		}
+		return ok
+	}
+	return func(p core.Path) bool { return list(p.Parent()) }
 }
 
 // pages walks the union from q on, asking the stores for what is not known or too old, until the end or until show returns
@@ -264,4 +292,30 @@ func (n *Namespace) hasVisible(ctx context.Context, pl *place) (some bool, err e
 	q := meta.Query{Start: n.startOf(pl), Children: true, Limit: 1}
 	err = n.pages(ctx, pl.path, &q, func(*meta.Item) bool { some = true; return false })
 	return some, err
+}
+
+// hasVisibleHeld is hasVisible, with facts learnt after the call began, for a caller that holds the directory's lock: what a
+// listing says is gone from below cannot leave the overlay by itself meanwhile.
+func (n *Namespace) hasVisibleHeld(ctx context.Context, pl *place) (some bool, err error) {
+	ctx = core.WithMaxAge(ctx, core.MaxAge{Set: true})
+	q := meta.Query{Start: n.startOf(pl), Children: true}
+	var ierr error
+	err = n.pages(ctx, pl.path, &q, func(it *meta.Item) bool {
+		child := n.itemNode(pl.path, it)
+		switch e := child.entry; {
+		case child.persisted():
+			_, ierr = n.lookupHeld(ctx, child.path, true)
+			some = ierr == nil
+			if errs.KindOf(ierr) == errs.NotExist {
+				ierr = nil
+			}
+		case e != nil && !e.Explicit && !e.Marker && !e.Mount && child.row == nil:
+			at := n.walk(child.path)
+			some, ierr = n.hasVisibleHeld(ctx, &at)
+		default:
+			some = true
+		}
+		return !some && ierr == nil
+	})
+	return some, errors.Join(err, ierr)
 }

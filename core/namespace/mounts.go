@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -433,6 +434,31 @@ func closeStore(s ufs.Store) error {
 		return nil
 	}
 	return s.Close()
+}
+
+// learn asks the remote stores of mounts from before what only a probe tells, such as whether they honour conditions.
+func (n *Namespace) learn(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for id, m := range n.mounts.Load().byID {
+		if near(m) || m.err != nil {
+			continue
+		}
+		wg.Go(func() {
+			if err := n.probe(ctx, m.store, m.MountSpec); err != nil {
+				n.o.Logger.Warn("a mounted store does not answer as it should", "path", m.Path.String(), "err", err)
+				return
+			}
+			n.mountMu.Lock()
+			defer n.mountMu.Unlock()
+			old := n.mounts.Load()
+			if now := old.byID[id]; now != nil && now.store == m.store {
+				knowing := *now
+				knowing.features = m.store.Features()
+				n.mounts.Store(&mountSet{old.table, with(old.byID, &knowing)})
+			}
+		})
+	}
 }
 
 // reopen tries the stores that did not open when the process started.

@@ -196,8 +196,11 @@ func (n *Namespace) start(ctx context.Context) error {
 		return err
 	}
 	n.space = n.hash("allocated")[:8]
+	if err := n.sweepUploads(ctx); err != nil {
+		return err
+	}
 	n.resolveAll(ctx)
-	n.cleanStaging(ctx)
+	n.cleanStaging(ctx, near)
 	return nil
 }
 

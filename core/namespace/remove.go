@@ -58,6 +58,11 @@ func (n *Namespace) removeFile(ctx context.Context, p core.Path, o core.RemoveOp
 		return err
 	}
 	defer unlock()
+	return n.removeFileHeld(ctx, p, o)
+}
+
+// removeFileHeld removes the file p, whose lock is held.
+func (n *Namespace) removeFileHeld(ctx context.Context, p core.Path, o core.RemoveOptions) error {
 	nd, err := n.lookupHeld(ctx, p, o.Cond != (core.Cond{}))
 	if err != nil {
 		return err
@@ -101,7 +106,7 @@ func (n *Namespace) removeDir(ctx context.Context, p core.Path, o core.RemoveOpt
 	if n.mounts.Load().table.Below(p) {
 		return errs.New("namespace.Remove", p.String(), errs.Busy, "it holds a mount; unmount that over the admin API first")
 	}
-	some, err := n.hasVisible(core.WithMaxAge(ctx, core.MaxAge{Set: true}), &nd.place)
+	some, err := n.hasVisibleHeld(ctx, &nd.place)
 	switch {
 	case err != nil:
 		return err

@@ -119,7 +119,7 @@ func (n *Namespace) rename(ctx context.Context, from, to core.Path, o core.Renam
 			return false, errs.E("namespace.Rename", to.String(), errs.Exist, nil)
 		}
 		if dst.dir() {
-			if some, err := n.hasVisible(core.WithMaxAge(ctx, core.MaxAge{Set: true}), &dst.place); err != nil || some {
+			if some, err := n.hasVisibleHeld(ctx, &dst.place); err != nil || some {
 				return false, errors.Join(err, errs.E("namespace.Rename", to.String(), errs.NotEmpty, nil))
 			}
 		}

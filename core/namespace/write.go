@@ -157,7 +157,10 @@ type writer struct {
 	md5     md5Sum
 	hdfs    *hdfsSum
 	size    int64
-	whole   bool // the entry is complete: the bytes are copied by the store and never pass here
+	also    []core.Path                 // names to hold with path's at Commit
+	check   func() error                // judges them, under the locks; may be nil
+	then    func(context.Context) error // goes on under the locks, once the file is there; may be nil
+	whole   bool                        // the entry is complete: the bytes are copied by the store and never pass here
 	err     error
 	ended   bool
 }
@@ -311,7 +314,7 @@ func (w *writer) finish(o core.CommitOptions) error {
 // commit makes the staged bytes the file. again says that the parent has gone since parents looked.
 func (w *writer) commit(ctx context.Context, o core.CommitOptions) (info core.Info, again bool, err error) {
 	n := w.n
-	unlock, err := n.locks.lock(ctx, w.path)
+	unlock, err := n.locks.lock(ctx, append(w.also, w.path)...)
 	if err != nil {
 		return core.Info{}, false, err
 	}
@@ -328,6 +331,11 @@ func (w *writer) commit(ctx context.Context, o core.CommitOptions) (info core.In
 	}
 	if err := w.recheck(ctx, o); err != nil {
 		return core.Info{}, false, err
+	}
+	if w.check != nil {
+		if err := w.check(); err != nil {
+			return core.Info{}, false, err
+		}
 	}
 	if err := w.out.SetAttr(w.attr()); err != nil && errs.KindOf(err) != errs.Unsupported {
 		return core.Info{}, false, err
@@ -348,7 +356,11 @@ func (w *writer) commit(ctx context.Context, o core.CommitOptions) (info core.In
 		}
 		return core.Info{}, false, err
 	}
-	return n.committed(w.path, time.Now()), false, nil
+	info = n.committed(w.path, time.Now())
+	if w.then != nil {
+		err = w.then(context.WithoutCancel(ctx))
+	}
+	return info, false, err
 }
 
 // recheck judges again, under the lock, what may have changed since the first byte.

@@ -24,6 +24,7 @@ const (
 // not as long as who began it. Every fill holds room (memory it may use) for one page while it runs.
 type fill struct {
 	c       *Cache
+	by      *Reader // who began it
 	content Content
 	source  Source
 	room    int64 // bytes of one page
@@ -65,9 +66,9 @@ var (
 	errIdle   = errors.New("page: the readers of a fill are too slow") // ends a fill that is far ahead
 )
 
-// join returns the flight of the page with the reader counted in it and in its fill, except that he is in the fill of old
-// already. It starts a fill of pages in [index, end) if none is under way. It returns nil if the page is in the store.
-func (c *Cache) join(ctx context.Context, content Content, index, end uint32, source Source, old *fill) (*flight, error) {
+// join returns the flight of the page with the reader counted in it and in its fill, unless he is in that fill already. It starts a fill of pages in [index, end) if none is under way. It returns nil if the page is in the store.
+func (c *Cache) join(r *Reader, index, end uint32) (*flight, error) {
+	content, old := r.content, r.fill
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -78,7 +79,7 @@ func (c *Cache) join(ctx context.Context, content Content, index, end uint32, so
 		return nil, nil
 	}
 	if fl == nil {
-		fl = c.start(ctx, content, index, end, source)
+		fl = c.start(r, index, end)
 	}
 	fl.readers++
 	if fl.f != old {
@@ -102,8 +103,9 @@ func (f *fill) wake() {
 }
 
 // start begins a fill at index, to where another has begun or a page is here. mu must be held.
-func (c *Cache) start(ctx context.Context, content Content, index, end uint32, source Source) *flight {
-	f := &fill{c: c, content: content, source: source, at: index, room: int64(content.pageLen(index)), came: make(chan struct{}, 1)}
+func (c *Cache) start(r *Reader, index, end uint32) *flight {
+	content := r.content
+	f := &fill{c: c, by: r, content: content, source: r.source, at: index, room: int64(content.pageLen(index)), came: make(chan struct{}, 1)}
 	for i := index; i < min(end, index+runPages); i++ {
 		k := content.key(i)
 		if i > index && (c.flying[k] != nil || c.store.Has(k)) {
@@ -113,7 +115,8 @@ func (c *Cache) start(ctx context.Context, content Content, index, end uint32, s
 		c.flying[k] = fl
 		f.pages = append(f.pages, fl)
 	}
-	ctx, f.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.ctx))
+	f.cancel = cancel
 	c.running[f] = struct{}{}
 	c.fills.Go(func() { f.run(ctx) })
 	return f.pages[0]

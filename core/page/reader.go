@@ -162,7 +162,12 @@ func (r *Reader) read(p []byte) (n int, err error) {
 				r.c.store.Drop(r.content.key(0), r.index(), r.index()+1)
 			}
 		case r.flight != nil:
-			if n, again, err = r.flight.take(r.ctx, p, from, to); again {
+			n, again, err = r.flight.take(r.ctx, p, from, to)
+			if err != nil && r.flight.f.by != r && r.ctx.Err() == nil {
+				// Another reader's source failed. The same bytes may be elsewhere too, where this reader's source finds them.
+				again, err, r.tries = true, nil, maxTries
+			}
+			if again {
 				r.tries++
 				r.letGo()
 			}
@@ -269,7 +274,7 @@ func (r *Reader) locate() error {
 			}
 			break
 		}
-		fl, err := r.c.join(r.ctx, r.content, r.index(), end, r.source, r.fill)
+		fl, err := r.c.join(r, r.index(), end)
 		if err != nil {
 			return err
 		}

@@ -90,6 +90,9 @@ func (s *Store) PutPart(ctx context.Context, name, id string, number int, size i
 		return "", err
 	}
 	defer closeFD(dir)
+	if err := s.room(op, name, size); err != nil {
+		return "", err
+	}
 	tag := rand.Text()
 	part := partName(number, tag)
 	fd, err := unix.Openat(dir, part, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
@@ -97,7 +100,7 @@ func (s *Store) PutPart(ctx context.Context, name, id string, number int, size i
 		return "", classify(op, name, err)
 	}
 	f := os.NewFile(uintptr(fd), part)
-	n, err := f.ReadFrom(io.LimitReader(r, size))
+	n, err := f.ReadFrom(io.LimitReader(s.spending(op, name, r), size))
 	switch {
 	case err != nil:
 		err = received(op, name, err)
@@ -168,6 +171,13 @@ func (s *Store) Complete(ctx context.Context, name, id string, parts []ufs.Part,
 		if o.Attr, err = keptAttr(dir); err != nil {
 			return ufs.Info{}, classify(op, name, err)
 		}
+	}
+	var size int64
+	for _, p := range parts {
+		size += p.Size
+	}
+	if err := s.room(op, name, size); err != nil {
+		return ufs.Info{}, err
 	}
 	w, err := s.stage(ctx, op, name, -1, o)
 	if err != nil {

@@ -34,6 +34,8 @@ type Options struct {
 	Racy time.Duration
 	// Create makes the root directory, and its parents, if it is missing.
 	Create bool
+	// Reserve is how many bytes of the file system are left to others: what would take of them is errs.NoSpace.
+	Reserve int64
 }
 
 // Store is a ufs.Store in a directory, with every ability.
@@ -42,6 +44,7 @@ type Store struct {
 	at      string // its path without symbolic links, ending in "/"
 	is      inode  // what was there
 	feat    ufs.Features
+	reserve int64
 	fsync   func(fd int, why string) error // unix.Fsync; why names the step for tests that leave one out
 	skipped atomic.Int64
 	owners  owners
@@ -71,7 +74,7 @@ func Open(root string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, classify(op, root, err)
 	}
-	s := &Store{root: f, seed: maphash.MakeSeed(), unsettled: map[string]chan struct{}{}}
+	s := &Store{root: f, reserve: o.Reserve, seed: maphash.MakeSeed(), unsettled: map[string]chan struct{}{}}
 	s.fsync = func(fd int, _ string) error { return retry(func() error { return unix.Fsync(fd) }) }
 	if err := s.learn(o); err != nil {
 		_ = f.Close()

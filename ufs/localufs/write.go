@@ -63,6 +63,9 @@ func begun(w *writer, err error) (ufs.Writer, error) {
 
 // stage makes an empty staged file for name.
 func (s *Store) stage(ctx context.Context, op, name string, size int64, o ufs.CreateOptions) (*writer, error) {
+	if err := s.room(op, name, max(size, 0)); err != nil {
+		return nil, err
+	}
 	tmp, err := s.makeDir(tmpDir)
 	if err != nil {
 		return nil, outside(op, name, err)
@@ -104,6 +107,9 @@ func (w *writer) Write(p []byte) (int, error) {
 	}
 	if w.size >= 0 && w.n+int64(len(p)) > w.size {
 		return 0, errs.New(op, w.name, errs.Invalid, fmt.Sprintf("more than the announced %d bytes were written", w.size))
+	}
+	if err := w.s.room(op, w.name, int64(len(p))); err != nil {
+		return 0, err
 	}
 	n, err := w.f.Write(p)
 	w.n += int64(n)
@@ -348,6 +354,9 @@ func (s *Store) Copy(ctx context.Context, from, version, to string, attr *ufs.At
 func (s *Store) stageCopy(
 	ctx context.Context, op string, src *reader, name string, o ufs.CreateOptions,
 ) (*writer, error) {
+	if err := s.room(op, name, src.st.Size); err != nil {
+		return nil, err
+	}
 	w, err := s.stage(ctx, op, name, -1, o)
 	if err != nil {
 		return nil, err
