@@ -89,6 +89,16 @@ func Java(t testing.TB) string {
 	return ""
 }
 
+// Curl returns the curl command.
+func Curl(t testing.TB) string {
+	t.Helper()
+	path, err := exec.LookPath("curl")
+	if err != nil {
+		Skip(t, "curl (Debian: apt-get install curl)")
+	}
+	return path
+}
+
 // Strace returns the strace command.
 func Strace(t testing.TB) string {
 	t.Helper()
