@@ -238,9 +238,13 @@ func (g *gateway) openCache(context.Context) error {
 	return nil
 }
 
+// journalReserve is what the root store leaves of the disk to the journal, so that what frees space can still be journaled
+// when the store is full: a segment of etcd's log is 64 MB, taken one ahead, and its database grows by 16 MiB.
+const journalReserve = 128 << 20
+
 // openNamespace replays the journal and waits until changes are accepted.
 func (g *gateway) openNamespace(ctx context.Context) error {
-	root, err := localufs.Open(filepath.Join(g.cfg.Data, "root"), localufs.Options{Create: true})
+	root, err := localufs.Open(filepath.Join(g.cfg.Data, "root"), localufs.Options{Create: true, Reserve: journalReserve})
 	if err != nil {
 		return fmt.Errorf("root store: %w", err)
 	}
