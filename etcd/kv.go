@@ -21,13 +21,14 @@ const chunk = 5000
 // kv is a meta.KV over an etcd client.
 type kv struct {
 	client *clientv3.Client
+	space  *space
 	done   chan struct{}
 	close  func()
 }
 
-func newKV(c *clientv3.Client) *kv {
+func newKV(c *clientv3.Client, s *space) *kv {
 	done := make(chan struct{})
-	return &kv{client: c, done: done, close: sync.OnceFunc(func() { close(done) })}
+	return &kv{client: c, space: s, done: done, close: sync.OnceFunc(func() { close(done) })}
 }
 
 // Get implements meta.KV.
@@ -67,6 +68,9 @@ func (k *kv) Scan(ctx context.Context, from, to string, limit int) (meta.Page, e
 func (k *kv) Txn(ctx context.Context, t meta.Txn) (ok bool, rev int64, err error) {
 	const op = "etcd.Txn"
 	if err := k.usable(ctx, op, t.Check()); err != nil {
+		return false, 0, err
+	}
+	if err := k.space.ensure(op); err != nil {
 		return false, 0, err
 	}
 	compares := make([]clientv3.Cmp, 0, len(t.If))

@@ -63,8 +63,10 @@ type ServerOptions struct {
 type Server struct {
 	etcd *embed.Etcd
 	kv   *kv
-	lock *os.File // of the data directory, held until the member is gone
-	dir  *os.File // keeps the directory of the sockets' short paths
+	// space is open as long as the database.
+	space *space
+	lock  *os.File // of the data directory, held until the member is gone
+	dir   *os.File // keeps the directory of the sockets' short paths
 
 	stopping atomic.Bool
 	close    func() error
@@ -128,12 +130,15 @@ func (s *Server) start(ctx context.Context, dir string, o ServerOptions) (err er
 			err = syncDir(d)
 		}
 	}
+	if err == nil {
+		s.space, err = openSpace(dir)
+	}
 	if err != nil {
 		s.stopping.Store(true)
 		s.etcd.Close()
 		return errs.E("etcd.Start", dir, errs.Other, err)
 	}
-	s.kv = newKV(v3client.New(s.etcd.Server))
+	s.kv = newKV(v3client.New(s.etcd.Server), s.space)
 	return nil
 }
 
@@ -212,6 +217,7 @@ func (s *Server) stop() error {
 		defer close(done)
 		s.kv.client.Close()
 		s.etcd.Close()
+		s.space.close()
 	}()
 	timeout := time.NewTimer(closeLimit)
 	defer timeout.Stop()

@@ -1,0 +1,74 @@
+package etcd
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluicefs/sluice/core/errs"
+)
+
+/*
+etcd ends the process when its database cannot be written, and a full disk is enough for that: the file is sparse, and grows.
+So its blocks are taken before they are needed, and a change that could need some that cannot be had is refused. Reads go on.
+*/
+
+const (
+	// growth is by how much etcd's database grows at a time. Source: bbolt DefaultAllocSize.
+	growth = 16 << 20
+	// least is what must be free for the small files etcd makes beside the database, at a snapshot above all.
+	least = 4 << 20
+)
+
+// space watches over the disk of the database.
+type space struct {
+	mu sync.Mutex
+	db *os.File
+	// unable: the file system cannot take blocks beforehand.
+	unable bool
+}
+
+func openSpace(dir string) (*space, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "member", "snap", "db"), os.O_RDWR, 0)
+	return &space{db: f}, err
+}
+
+// ensure reports errs.NoSpace if a change could find the disk full.
+func (s *space) ensure(op string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fd := int(s.db.Fd())
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return errs.E(op, s.db.Name(), errs.Unavailable, err)
+	}
+	if int64(fs.Bavail)*int64(fs.Bsize) < least { //nolint:unconvert // the widths differ by architecture
+		return s.full(op)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return errs.E(op, s.db.Name(), errs.Unavailable, err)
+	}
+	if s.unable || st.Blocks*512 >= st.Size+growth {
+		return nil
+	}
+	switch err := unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, st.Size+2*growth); {
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+		s.unable = true
+	case errors.Is(err, unix.EINTR): // the next change tries again
+	case err != nil:
+		return s.full(op)
+	}
+	return nil
+}
+
+func (s *space) full(op string) error {
+	return errs.New(op, "", errs.NoSpace, fmt.Sprintf("the disk of %s, which holds the journal, is full; free some space on it",
+		filepath.Dir(s.db.Name())))
+}
+
+func (s *space) close() error { return s.db.Close() }
