@@ -36,7 +36,8 @@ type call struct {
 	begin, end int
 	name       string
 	args       []string
-	ret        string // up to the first space
+	ret        string  // up to the first space
+	at         float64 // seconds since 1970 at its begin, if the trace says so (strace -ttt)
 
 	decoded map[int][]byte // what bytes has made of args
 }
@@ -110,8 +111,15 @@ func readTrace(r io.Reader) ([]*call, error) {
 		}
 		pid, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
 		rest = strings.TrimLeft(rest, " ")
+		at := 0.0
+		if stamp, tail, ok := strings.Cut(rest, " "); ok && len(stamp) > 0 && stamp[0] <= '9' && stamp[0] >= '0' {
+			if at, err = strconv.ParseFloat(stamp, 64); err != nil {
+				return nil, fmt.Errorf("line %d: %w", n+1, err)
+			}
+			rest = strings.TrimLeft(tail, " ")
+		}
 		switch {
-		case strings.HasPrefix(rest, "+++"), strings.HasPrefix(rest, "---"), rest == "":
+		case strings.HasPrefix(rest, "+++"), strings.HasPrefix(rest, "---"), strings.HasSuffix(rest, "<detached ...>"), rest == "":
 			continue
 		case strings.HasPrefix(rest, "<... "):
 			c := open[pid]
@@ -126,10 +134,10 @@ func readTrace(r io.Reader) ([]*call, error) {
 			}
 			all = append(all, c)
 		case strings.HasSuffix(rest, " <unfinished ...>"):
-			c := &call{begin: n}
+			c := &call{begin: n, at: at}
 			open[pid], text[c] = c, strings.TrimSuffix(rest, " <unfinished ...>")
 		default:
-			c := &call{begin: n, end: n}
+			c := &call{begin: n, end: n, at: at}
 			if err := c.parse(rest); err != nil {
 				return nil, fmt.Errorf("line %d: %w", n+1, err)
 			}
