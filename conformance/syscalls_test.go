@@ -146,6 +146,12 @@ const (
 	page   = 1 << 20
 )
 
+// onDisk reports whether an argument is the descriptor of a file, other than those in which the Go runtime looks up its share
+// of the processors.
+func onDisk(arg string) bool {
+	return strings.Contains(arg, "</") && !strings.Contains(arg, "</sys/") && !strings.Contains(arg, "</proc/") && !strings.Contains(arg, "</dev/null>")
+}
+
 // judge reads the profile of a request off the calls.
 func (at span) judge(calls []*call, tier string) profile {
 	p := profile{names: map[string]int{}}
@@ -158,7 +164,7 @@ func (at span) judge(calls []*call, tier string) profile {
 		}
 		p.calls++
 		p.names[c.name]++
-		onFile := slices.ContainsFunc(c.args, func(a string) bool { return strings.Contains(a, "</") && !strings.Contains(a, "</dev/null>") })
+		onFile := slices.ContainsFunc(c.args, onDisk)
 		switch c.name {
 		case "write":
 			fd, n := c.number(0), int64(0)
