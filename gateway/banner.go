@@ -53,7 +53,7 @@ func examples(w io.Writer, a Addrs, key, secret, region, user string, simple boo
 	if s3 := cmp.Or(a.S3, a.S3TLS); s3 != "" {
 		fmt.Fprintf(w, `  export AWS_ACCESS_KEY_ID=%s AWS_SECRET_ACCESS_KEY=%s AWS_REGION=%s AWS_ENDPOINT_URL=%s
   aws s3 mb s3://demo && echo hello | aws s3 cp - s3://demo/hello.txt && aws s3 ls s3://demo
-  spark-sql --packages org.apache.hadoop:hadoop-aws:3.4.2 \
+  spark-sql --packages org.apache.hadoop:hadoop-aws:3.4.1 \
     --conf spark.hadoop.fs.s3a.endpoint=%s --conf spark.hadoop.fs.s3a.path.style.access=true \
     --conf spark.hadoop.fs.s3a.access.key=%s --conf spark.hadoop.fs.s3a.secret.key=%s
 `, key, secret, region, s3, s3, key, secret)
