@@ -67,6 +67,7 @@ var byCode = map[string]errs.Kind{
 	"ObjectParentIsFile":                 errs.NotDir, // versitygw on a file system, and the next two
 	"ExistingObjectIsDirectory":          errs.IsDir,
 	"DirectoryObjectContainsData":        errs.Invalid,
+	"XAdminUserNotFound":                 errs.Permission, // an access key that versitygw does not know: a 404
 	"BadDigest":                          errs.BadDigest,
 	"XAmzContentSHA256Mismatch":          errs.Unavailable, // we hash what we send: it was damaged on the way
 	"EntityTooLarge":                     errs.TooLarge,

@@ -64,6 +64,7 @@ func TestOutages(t *testing.T) {
 		{503, "SlowDown", errs.Unavailable}, {500, "InternalError", errs.Unavailable}, {502, "", errs.Unavailable},
 		{429, "", errs.Unavailable}, {403, "AccessDenied", errs.Permission}, {403, "InvalidAccessKeyId", errs.Permission},
 		{403, "SignatureDoesNotMatch", errs.Permission}, {401, "", errs.Permission}, {404, "NoSuchBucket", errs.Unavailable},
+		{404, "XAdminUserNotFound", errs.Permission},
 		{301, "PermanentRedirect", errs.Unavailable}, {307, "TemporaryRedirect", errs.Unavailable},
 		{507, "InsufficientStorage", errs.NoSpace}, {501, "NotImplemented", errs.Unsupported}, {400, "ExpiredToken", errs.Permission},
 		{200, "", errs.Unavailable},
@@ -85,7 +86,7 @@ func TestOutages(t *testing.T) {
 				}
 				wantKind(t, "list", err, c.want)
 			}
-			if c.status == 400 || c.code == "NoSuchBucket" {
+			if c.status == 400 || c.status == 404 {
 				return // the answer to a HEAD has no code
 			}
 			if _, err := s.Stat(ctx, "a"); errs.KindOf(err) != c.want && c.status != 200 {
@@ -107,6 +108,7 @@ func TestMissingBucket(t *testing.T) {
 	if !strings.Contains(fmt.Sprint(err), "no such bucket") {
 		t.Errorf("probe: the reason is not clear: %v", err)
 	}
+	wantKind(t, "probe with an unknown key", answering(t, 404, "XAdminUserNotFound").Probe(ctx, true), errs.Permission)
 	wantKind(t, "probe of a forbidden bucket", answering(t, 403, "AccessDenied").Probe(ctx, true), errs.Permission)
 }
 

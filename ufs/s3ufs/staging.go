@@ -158,7 +158,8 @@ func (s *Store) explain(ctx context.Context, err error) error {
 	if where == "" {
 		where = "AWS region " + s.o.Region
 	}
-	if errors.Is(s.headBucket(ctx), errs.NotExist) {
+	// A HEAD cannot say why it is a 404: what the listing said of the keys goes first.
+	if !errors.Is(err, errs.Permission) && errors.Is(s.headBucket(ctx), errs.NotExist) {
 		return errs.New("s3ufs.Probe", s.o.Bucket, errs.NotExist,
 			fmt.Sprintf("there is no such bucket at %s; make it, or check the name and the region", where))
 	}
