@@ -410,10 +410,20 @@ func (r *rig) paint(t testing.TB, dir string, all map[string]string) {
 			r.paint(t, path, all)
 			continue
 		}
-		status, h, body := r.do(t, r.request("GET", escapePath(path), nil))
-		if strings.Count(path, "/") < 2 {
-			status, h, body = r.do(t, r.webhdfs("GET", escapePath(path), "OPEN", "", nil))
+		q := r.request("GET", escapePath(path), nil)
+		if strings.Count(path, "/") < 2 { // no key of a bucket
+			q = r.webhdfs("GET", escapePath(path), "OPEN", "", nil)
 		}
+		resp, err := r.send(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, h := resp.StatusCode, resp.Header
 		all[path] += fmt.Sprintf(" %d %s %x", status, h.Get("ETag"), md5.Sum(body))
 	}
 }
