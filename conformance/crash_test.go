@@ -11,11 +11,13 @@ import (
 	"math/rand/v2"
 	"net/http/httptrace"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -748,3 +750,52 @@ func cleanBucket(t *testing.T, store *S3Store, bucket string, uploads int) error
 }
 
 func md5Sum(b []byte) []byte { return digestBytes(bytes.NewReader(b)) }
+
+// TestCrashStarting kills the server while it starts, for the first time and again with something in it: the next start
+// succeeds, and nothing is lost.
+func TestCrashStarting(t *testing.T) {
+	const steps = 16
+	whole := time.Duration(0) // how long a start takes
+	cases := 0
+	for i := range steps {
+		data := t.TempDir()
+		o := Options{Data: data, Tiers: true, Args: tierArgs(memoryDir(t), filepath.Join(data, "cache"))}
+		if i > 0 {
+			cutStart(t, o, whole*time.Duration(i)/steps)
+		}
+		begun := time.Now()
+		s := Start(t, o)
+		if i == 0 {
+			whole = time.Since(begun)
+		}
+		r := newRig(s)
+		r.mkbucket(t, "start")
+		c := content{"/start/kept", i, 70_000}
+		r.mustPut(t, c.name, c)
+		s.Kill()
+		cutStart(t, o, whole*time.Duration(i)/steps)
+		cutStart(t, o, whole*time.Duration(steps-i)/steps)
+		s = Start(t, o)
+		if _, _, err := newRig(s).get(t.Context(), c.name, c); err != nil {
+			t.Errorf("killed %v after its start: %v", whole*time.Duration(i)/steps, err)
+		}
+		s.Stop(t)
+		cases++
+	}
+	Minimum(t, "crash-starting", cases)
+}
+
+// cutStart starts a server and kills it after a time.
+func cutStart(t *testing.T, o Options, after time.Duration) {
+	t.Helper()
+	args := append([]string{"serve", "--data", o.Data, "--s3-listen", FreePort(t), "--webhdfs-listen", FreePort(t), "--admin-listen", FreePort(t)}, o.Args...)
+	cmd := exec.Command(Binary(t), args...)
+	cmd.Env = append(os.Environ(), "SLUICE_ROOT_ACCESS_KEY="+AccessKey, "SLUICE_ROOT_SECRET_KEY="+SecretKey)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(after) // the moments are what is tried
+	cmd.Process.Kill()
+	cmd.Wait()
+}
