@@ -202,7 +202,15 @@ type Composer interface {
 	Complete(ctx context.Context, name, id string, parts []Part, o CreateOptions) (Info, error)
 	// Cancel drops an upload. An unknown id is no error.
 	Cancel(ctx context.Context, name, id string) error
+	// Lost returns the ids of the uploads to name that were begun in [from, to], by the store's clock, and hold no part: one
+	// of them may be that of a Begin whose answer nobody got. Those it has handed out itself it may leave out, and a store
+	// whose CleanStaging drops all that nobody names returns none.
+	Lost(ctx context.Context, name string, from, to time.Time) (ids []string, err error)
 }
+
+// Settle is how long after the last moment at which a lost upload can have been begun it is looked for: a request on its
+// way has arrived by then, and the upload of somebody else, begun at the same time, has got its first part.
+const Settle = 30 * time.Second
 
 // Part is one part of a Composer's upload.
 type Part struct {

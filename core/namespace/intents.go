@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -230,20 +229,26 @@ func everywhere(*mounted) bool { return true }
 // watchInterval is how often open intents are looked at again.
 const watchInterval = 2 * time.Second
 
-// watchIntents resolves open intents, and opens stores that did not open before, until ctx ends.
+// watchIntents resolves open intents, opens stores that did not open before, and cleans up what crashes left behind, until
+// ctx ends.
 func (n *Namespace) watchIntents(ctx context.Context) {
 	n.learn(ctx)
 	n.resolveOpen(ctx, everywhere)
-	n.cleanStaging(ctx, func(m *mounted) bool { return !near(m) })
+	far := func(m *mounted) bool { return !near(m) }
+	n.cleanStaging(ctx, far)
 	t := time.NewTicker(watchInterval)
 	defer t.Stop()
+	settled := time.After(n.o.Settle)
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-settled:
+			n.cleanStaging(ctx, far)
 		case <-t.C:
 			n.reopen(ctx)
 			n.resolveOpen(ctx, everywhere)
+			n.findLost(ctx)
 		}
 	}
 }
@@ -415,37 +420,9 @@ func (n *Namespace) putOutcome(ctx context.Context, m *mounted, in *openIntent, 
 	return ops, true, nil
 }
 
-// sweepUploads forgets the uploads that a crash cut off before their store knew them. It runs before any is created.
-func (n *Namespace) sweepUploads(ctx context.Context) error {
-	var cut []meta.Op
-	n.tree.View(func(v meta.View) {
-		for edge, e := range v.Children(meta.UploadsDir, "") {
-			if e.Class == meta.Directory && e.Extra["store_id"] == "" {
-				cut = append(cut, n.endUploadIn(v, strings.TrimSuffix(edge, "/"))...)
-			}
-		}
-	})
-	for chunk := range slices.Chunk(cut, opsPerRecord) {
-		if _, err := n.commit(ctx, chunk...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // cleanStaging removes what crashed writers staged and no open intent or upload still needs, on the mounts picked.
 func (n *Namespace) cleanStaging(ctx context.Context, pick func(*mounted) bool) {
-	live := map[string]bool{}
-	n.resolving.Lock()
-	for _, in := range n.open {
-		live[in.token] = true
-	}
-	n.resolving.Unlock()
-	n.tree.View(func(v meta.View) {
-		for _, e := range v.Children(meta.UploadsDir, "") {
-			live[e.Extra["store_id"]] = true
-		}
-	})
+	live := n.stagedNames()
 	ctx, cancel := context.WithTimeout(ctx, resolveTime)
 	defer cancel()
 	var wg sync.WaitGroup

@@ -515,9 +515,11 @@ func (n *Namespace) Unmount(ctx context.Context, p core.Path) error {
 	}
 	defer unlock()
 	batch := meta.Batch{Ops: n.removeOps(n.walk(p)), Deletes: []string{mountPrefix + m.ID}}
+	staged := map[string]string{} // keys by the store's upload id
 	n.tree.View(func(v meta.View) {
 		for edge, e := range v.Children(meta.UploadsDir, "") {
 			if e.Extra["mount"] == m.ID {
+				staged[e.Extra["store_id"]] = e.Extra["key"]
 				batch.Ops = append(batch.Ops, n.endUploadIn(v, strings.TrimSuffix(edge, "/"))...)
 			}
 		}
@@ -526,8 +528,28 @@ func (n *Namespace) Unmount(ctx context.Context, p core.Path) error {
 		return err
 	}
 	x := old.byID[m.ID]
+	delete(staged, "")
+	n.cancelUploads(ctx, x, staged)
 	left := maps.Clone(old.byID)
 	delete(left, m.ID)
 	n.mounts.Store(&mountSet{old.table.Without(m.ID), left})
 	return closeStore(x.store)
+}
+
+// cancelUploads drops the parts of uploads that end with their mount. What cannot be dropped stays in the store's staging.
+func (n *Namespace) cancelUploads(ctx context.Context, m *mounted, keys map[string]string) {
+	if m.err != nil || m.ReadOnly || len(keys) == 0 {
+		return
+	}
+	composer, err := ufs.ComposerOf(m.store)
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resolveTime)
+	defer cancel()
+	for id, key := range keys {
+		if err := composer.Cancel(ctx, key, id); err != nil {
+			n.o.Logger.Warn("a multipart upload stays in a store that is unmounted", "mount", m.Path.String(), "key", key, "err", err)
+		}
+	}
 }

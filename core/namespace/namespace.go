@@ -58,6 +58,7 @@ type Options struct {
 	SyncInterval time.Duration // of mounts that do not say; 0: on each access; see DefaultSyncInterval
 	ProbeTimeout time.Duration // of a new mount; 0: 5 s
 	WatchOpen    time.Duration // how long an intent without an answer is watched; 0: 15 min, S3's signature window
+	Settle       time.Duration // how long after it was cut off the start of an upload can take effect; 0: ufs.Settle
 	Host         string        // host:port under which this process serves blocks
 	MaxDerived   int           // rows of store facts kept per mount; 0: 4 million
 	Logger       *slog.Logger
@@ -81,6 +82,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.WatchOpen == 0 {
 		o.WatchOpen = 15 * time.Minute
+	}
+	if o.Settle == 0 {
+		o.Settle = ufs.Settle
 	}
 	if o.MaxDerived == 0 {
 		o.MaxDerived = 4_000_000
@@ -117,8 +121,9 @@ type Namespace struct {
 	moves moves
 	done  completedUploads
 
-	resolving sync.Mutex // guards open
+	resolving sync.Mutex // guards open and lost
 	open      map[string]openIntent
+	lost      map[string]lostUpload // by upload id
 }
 
 // mountSet is a snapshot of the table with the open stores.
@@ -144,7 +149,8 @@ func (m *mounted) is(other *mounted) bool { return m != nil && other != nil && m
 // left it. Intents that a crash left open are resolved by Run, before it accepts changes.
 func Open(ctx context.Context, o Options) (*Namespace, error) {
 	o = o.withDefaults()
-	n := &Namespace{o: o, tree: meta.NewTree(), locks: newLocks(), appending: map[uint64]bool{}, open: map[string]openIntent{}}
+	n := &Namespace{o: o, tree: meta.NewTree(), locks: newLocks(), appending: map[uint64]bool{}, open: map[string]openIntent{},
+		lost: map[string]lostUpload{}}
 	n.union = &meta.Union{Tree: n.tree, Store: n.derivedOf}
 	log, err := meta.OpenLog(ctx, o.KV, meta.LogOptions{Group: "0", Member: o.Member, Logger: o.Logger})
 	if err != nil {
@@ -196,9 +202,7 @@ func (n *Namespace) start(ctx context.Context) error {
 		return err
 	}
 	n.space = n.hash("allocated")[:8]
-	if err := n.sweepUploads(ctx); err != nil {
-		return err
-	}
+	n.sweepUploads()
 	n.resolveAll(ctx)
 	n.cleanStaging(ctx, near)
 	return nil

@@ -8,8 +8,10 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,13 +92,20 @@ func (n *Namespace) CreateUpload(ctx context.Context, p core.Path, o core.Create
 	}
 	attr := (&writer{entry: file, id: id, rev: rev}).attr()
 	storeID, err := composer.Begin(context.WithoutCancel(ctx), old.key, attr)
-	if err != nil {
-		_, cerr := n.commit(ctx, n.endUpload(name)...)
-		return "", cmp.Or(err, cerr)
+	if err == nil {
+		set.Entry.Extra = maps.Clone(e.Extra)
+		set.Entry.Extra["store_id"] = storeID
+		if _, err = n.commit(ctx, set); err == nil {
+			return name, nil
+		}
+		err = errors.Join(err, composer.Cancel(context.WithoutCancel(ctx), old.key, storeID))
 	}
-	set.Entry.Extra["store_id"] = storeID
-	_, err = n.commit(ctx, set)
-	return name, err
+	if unanswered(err) && !errors.Is(err, ufs.ErrUnsent) {
+		n.lose(name)
+		return "", err
+	}
+	_, cerr := n.commit(ctx, n.endUpload(name)...)
+	return "", cmp.Or(err, cerr)
 }
 
 // newUploadID returns an id that nobody can guess. Ids sort by the time they were made, so that those of one key are listed

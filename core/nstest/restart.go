@@ -1,11 +1,14 @@
 package nstest
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/ufs"
 )
 
 var restartTests = []entry{
@@ -54,6 +57,30 @@ var restartTests = []entry{
 		f.wantKeys("", "d/a", "d/c")
 		f.wantData("d/a", "theirs")
 	}},
+	{name: "an upload whose begin got no answer leaves nothing behind", test: func(f *fixture) {
+		for _, restarts := range []bool{false, true} {
+			f.tap.set(func(c call) verdict {
+				if c.op == "Begin" {
+					return verdict{after: errs.New("test", c.name, errs.Unavailable, "the answer got lost")}
+				}
+				return verdict{}
+			})
+			_, err := f.CreateUpload(f.ctx(), f.path("a"), core.CreateOptions{})
+			f.wantErr("begin", err, errs.Unavailable)
+			f.tap.set(nil)
+			live := f.begin("a", core.CreateOptions{})
+			if restarts || f.Store.Features().Kind == "local" { // which cleans up when it opens
+				f.restart()
+			}
+			f.eventually(func() error { return f.strangers("a") })
+			for u, err := range f.ListUploads(f.ctx(), f.path(""), "", "", "") {
+				if err != nil || u.ID != live {
+					f.Errorf("got the upload %+v, %v, want %s alone", u, err, live)
+				}
+			}
+			f.mustComplete("a", live, f.part("a", live, 1, "x"))
+		}
+	}},
 	{name: "open writers leave nothing behind", test: func(f *fixture) {
 		_, err := f.create("a", large, core.CreateOptions{Size: -1})
 		f.must(err)
@@ -93,6 +120,38 @@ func (f *fixture) furnish() {
 	f.put("p/1", "1")
 	f.put("p/2", "2")
 	_, err = f.Compose(f.ctx(), f.path("p/1"), f.paths("p/2"))
+	f.must(err)
+}
+
+// strangers reports an error if the store has more than one upload to the name.
+func (f *fixture) strangers(name string) error {
+	c, err := ufs.ComposerOf(f.Store)
+	if err != nil {
+		return err
+	}
+	ids, err := c.Lost(f.ctx(), name, time.Time{}, time.Now().Add(time.Hour))
+	if err != nil {
+		return err
+	}
+	if len(ids) > 1 {
+		return fmt.Errorf("%d empty uploads", len(ids))
+	}
+	if f.Staged == nil {
+		return nil
+	}
+	if left := f.Staged(f.T); len(left) > 1 {
+		return fmt.Errorf("left in staging: %q", left)
+	}
+	return nil
+}
+
+// eventually tries until it succeeds, for at most 20 s.
+func (f *fixture) eventually(try func() error) {
+	f.Helper()
+	err := try()
+	for end := time.Now().Add(20 * time.Second); err != nil && time.Now().Before(end); err = try() {
+		time.Sleep(50 * time.Millisecond)
+	}
 	f.must(err)
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"sync"
+	"time"
 
 	"github.com/sluicefs/sluice/ufs"
 )
@@ -267,4 +268,13 @@ func (s *tapped) Cancel(ctx context.Context, name, id string) error {
 		return err
 	}
 	return s.x.do(ctx, "Cancel", name, func() error { return c.Cancel(ctx, name, id) })
+}
+
+func (s *tapped) Lost(ctx context.Context, name string, from, to time.Time) (ids []string, err error) {
+	c, err := ufs.ComposerOf(s.Store)
+	if err != nil {
+		return nil, err
+	}
+	err = s.x.do(ctx, "Lost", name, func() (err error) { ids, err = c.Lost(ctx, name, from, to); return })
+	return ids, err
 }

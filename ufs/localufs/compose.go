@@ -10,6 +10,7 @@ import (
 	"os"
 	"reflect"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -34,9 +35,15 @@ func (s *Store) Begin(ctx context.Context, name string, attr ufs.Attr) (id strin
 	}
 	defer closeFD(fd)
 	if err := s.keepAttr(fd, attr); err != nil {
+		_ = s.Cancel(context.WithoutCancel(ctx), name, id) // CleanStaging takes what stays
 		return "", classify(op, name, err)
 	}
 	return id, nil
+}
+
+// Lost implements ufs.Composer. There are none: see CleanStaging.
+func (s *Store) Lost(context.Context, string, time.Time, time.Time) ([]string, error) {
+	return nil, nil
 }
 
 // attrFile holds, in an upload's directory, the attributes given to Begin.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/ufs"
@@ -125,6 +126,7 @@ func (s *Store) checkCond(op, name string, o ufs.CreateOptions) error {
 type upload struct {
 	name  string
 	attr  ufs.Attr
+	begun time.Time
 	parts map[int][]byte
 }
 
@@ -140,7 +142,7 @@ func (s *Store) Begin(ctx context.Context, name string, attr ufs.Attr) (string, 
 	}
 	s.changes++
 	id := "upload-" + strconv.FormatUint(s.changes, 10)
-	s.uploads[id] = &upload{name: name, attr: clone(attr), parts: map[int][]byte{}}
+	s.uploads[id] = &upload{name: name, attr: clone(attr), begun: time.Now(), parts: map[int][]byte{}}
 	return id, nil
 }
 
@@ -225,6 +227,20 @@ func (s *Store) Cancel(ctx context.Context, name, id string) error {
 	defer s.mu.Unlock()
 	delete(s.uploads, id)
 	return nil
+}
+
+// Lost implements ufs.Composer.
+func (s *Store) Lost(ctx context.Context, name string, from, to time.Time) (ids []string, err error) {
+	if err := s.begin(ctx, "memufs.Lost", name, ufs.CheckFile); err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	for id, u := range s.uploads {
+		if u.name == name && len(u.parts) == 0 && !u.begun.Before(from) && !u.begun.After(to) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
 }
 
 // upload returns the upload id. mu must be held.

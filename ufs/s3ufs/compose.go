@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -24,14 +25,56 @@ func (s *Store) Begin(ctx context.Context, name string, attr ufs.Attr) (string, 
 	if err != nil {
 		return "", err
 	}
+	known := s.begins(name)
 	out, err := s.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
 		Bucket: &s.o.Bucket, Key: s.key(name), Metadata: f.meta, ContentType: f.contentType, CacheControl: f.cacheControl,
 		ContentDisposition: f.disposition, ContentEncoding: f.encoding, ContentLanguage: f.language, Expires: f.expires,
-	})
+	}, ifRefused)
 	if err != nil {
+		known("")
 		return "", fail(ctx, op, name, err)
 	}
-	return aws.ToString(out.UploadId), nil
+	id := aws.ToString(out.UploadId)
+	known(id)
+	return id, nil
+}
+
+// Lost implements ufs.Composer. Errors: also errs.Busy, while this process itself begins an upload to name. What a service without ListMultipartUploads has lost stays lost.
+func (s *Store) Lost(ctx context.Context, name string, from, to time.Time) (ids []string, err error) {
+	const op = "s3ufs.Lost"
+	if err := s.begin(ctx, op, name, ufs.CheckFile); err != nil {
+		return nil, err
+	}
+	from = from.Truncate(time.Second) // S3 drops the fraction
+	pages := s3.NewListMultipartUploadsPaginator(s.client, &s3.ListMultipartUploadsInput{Bucket: &s.o.Bucket, Prefix: s.key(name)})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err = fail(ctx, op, name, err); errors.Is(err, errs.Unsupported) {
+			return nil, nil
+		} else if err != nil {
+			return nil, err
+		}
+		for _, u := range page.Uploads {
+			begun := aws.ToTime(u.Initiated)
+			if aws.ToString(u.Key) != *s.key(name) || begun.Before(from) || begun.After(to) {
+				continue
+			}
+			parts, err := s.client.ListParts(ctx, &s3.ListPartsInput{Bucket: &s.o.Bucket, Key: u.Key, UploadId: u.UploadId, MaxParts: aws.Int32(1)})
+			if err = fail(ctx, op, name, err); errors.Is(err, errs.NotExist) {
+				continue // it has ended meanwhile
+			} else if err != nil {
+				return nil, err
+			}
+			if len(parts.Parts) == 0 {
+				ids = append(ids, aws.ToString(u.UploadId))
+			}
+		}
+	}
+	ids, ok := s.others(name, ids)
+	if !ok {
+		return nil, errs.New(op, name, errs.Busy, "an upload to it is just being begun")
+	}
+	return ids, nil
 }
 
 // PutPart implements ufs.Composer. A reader that can seek is sent again after a failure that may pass.
@@ -109,6 +152,7 @@ func (s *Store) Complete(
 	if err != nil {
 		return ufs.Info{}, judged(fail(ctx, op, name, err), o)
 	}
+	s.ended(id)
 	return s.facts(ctx, op, name, unquote(out.ETag), size)
 }
 
@@ -122,7 +166,10 @@ func (s *Store) Cancel(ctx context.Context, name, id string) error {
 		Bucket: &s.o.Bucket, Key: s.key(name), UploadId: &id,
 	})
 	if err = fail(ctx, op, name, err); errors.Is(err, errs.NotExist) {
-		return nil
+		err = nil
+	}
+	if err == nil {
+		s.ended(id)
 	}
 	return err
 }

@@ -13,6 +13,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/ufs"
 )
 
 // fail gives an error of the SDK its kind. What no server answered is errs.Unavailable.
@@ -33,7 +34,7 @@ func fail(ctx context.Context, op, name string, err error) error {
 	api, ok := errors.AsType[smithy.APIError](err)
 	if !ok {
 		if status != 0 {
-			return errs.E(op, name, byStatus(status), fmt.Errorf("HTTP status %d without an S3 error", status))
+			return errs.E(op, name, byStatus(status), unsentToo(fmt.Errorf("HTTP status %d without an S3 error", status), err))
 		}
 		return errs.E(op, name, errs.Unavailable, unwrapOperation(err))
 	}
@@ -43,7 +44,15 @@ func fail(ctx context.Context, op, name string, err error) error {
 	}
 	// A message is the service's: it is kept short and on one line.
 	msg := strings.Join(strings.Fields(fmt.Sprintf("%.300s", api.ErrorMessage())), " ")
-	return errs.E(op, name, kind, fmt.Errorf("%s (HTTP %d): %s", api.ErrorCode(), status, msg))
+	return errs.E(op, name, kind, unsentToo(fmt.Errorf("%s (HTTP %d): %s", api.ErrorCode(), status, msg), err))
+}
+
+// unsentToo marks the cause as unsent if err is.
+func unsentToo(cause, err error) error {
+	if errors.Is(err, ufs.ErrUnsent) {
+		return &unsentError{cause}
+	}
+	return cause
 }
 
 // unwrapOperation drops the SDK's own words around a network error.

@@ -8,10 +8,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
 
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/ufs"
@@ -346,6 +351,92 @@ func TestCleanStaging(t *testing.T) {
 	}
 	for in, err := range f.store.List(ctx, root+"p/.sluice/", "", true) {
 		t.Errorf("left in staging: %q, %v", in.Name, err)
+	}
+}
+
+// TestLost checks that what a process that has died began is found, whatever it could note of it, and nothing else is.
+func TestLost(t *testing.T) {
+	server := httptest.NewServer(gofakes3.New(s3mem.New()).Server())
+	t.Cleanup(server.Close)
+	ctx := t.Context()
+	open := func() *Store {
+		s, err := Open(Options{Bucket: "bkt", Prefix: "p", Endpoint: server.URL, AccessKey: "a", SecretKey: "s", PathStyle: true, settle: time.Nanosecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		return s
+	}
+	dead, s := open(), open()
+	if _, err := s.client.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &s.o.Bucket}); err != nil {
+		t.Fatal(err)
+	}
+	begin := func(s *Store, name string) string {
+		id, err := s.Begin(ctx, name, ufs.Attr{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	from := time.Now()
+	lost, used, other, own := begin(dead, "a"), begin(dead, "a"), begin(dead, "ab"), begin(s, "a")
+	if _, err := dead.PutPart(ctx, "a", used, 1, 1, strings.NewReader("x")); err != nil {
+		t.Fatal(err)
+	}
+	find := func(from, to time.Time) []string {
+		ids, err := s.Lost(ctx, "a", from, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ids
+	}
+	if ids := find(from, time.Now().Add(time.Minute)); !slices.Equal(ids, []string{lost}) {
+		t.Errorf("got %v, want %s", ids, lost)
+	}
+	if ids := append(find(from.Add(-time.Hour), from.Add(-time.Minute)), find(from.Add(time.Minute), from.Add(time.Hour))...); len(ids) > 0 {
+		t.Errorf("at other times: got %v", ids)
+	}
+	known := s.begins("a")
+	if _, err := s.Lost(ctx, "a", from, time.Now().Add(time.Minute)); !errors.Is(err, errs.Busy) {
+		t.Errorf("while one is begun: got %v", err)
+	}
+	known("")
+
+	w := &writer{s: dead, name: "a", token: "note"}
+	if err := dead.putNote(ctx, w); err != nil { // and was killed before it got the id: lost is that upload
+		t.Fatal(err)
+	}
+	if err := s.CleanStaging(ctx, func(name string) bool { return name == "other" }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.PutPart(ctx, "a", lost, 1, 1, strings.NewReader("x")); errs.KindOf(err) != errs.NotExist {
+		t.Errorf("the lost upload is there still: %v", err)
+	}
+	for id, name := range map[string]string{used: "a", other: "ab", own: "a"} {
+		if _, err := s.PutPart(ctx, name, id, 2, 1, strings.NewReader("x")); err != nil {
+			t.Errorf("the upload to %s is gone: %v", name, err)
+		}
+	}
+	if _, err := s.getStaged(ctx, "test", notes+"note"); errs.KindOf(err) != errs.NotExist {
+		t.Errorf("the note is there still: %v", err)
+	}
+}
+
+// TestRefused checks that a write of which every try was refused is not taken for one without an answer.
+func TestRefused(t *testing.T) {
+	for status, want := range map[int]bool{503: true, 429: true, 403: true, 500: false, 502: false, 504: false, 408: false} {
+		_, err := ufs.WriteFile(t.Context(), answering(t, status, ""), "a", []byte("x"), ufs.CreateOptions{})
+		if err == nil || errors.Is(err, ufs.ErrUnsent) != want {
+			t.Errorf("%d: unsent is %v, want %v: %v", status, !want, want, err)
+		}
+	}
+	var n atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(map[bool]int{true: 500, false: 503}[n.Add(1) == 1])
+	}))
+	t.Cleanup(server.Close)
+	if _, err := ufs.WriteFile(t.Context(), at(t, server.URL), "a", []byte("x"), ufs.CreateOptions{}); n.Load() < 2 || errors.Is(err, ufs.ErrUnsent) {
+		t.Errorf("a try that may have been carried out was forgotten after %d tries: %v", n.Load(), err)
 	}
 }
 

@@ -46,6 +46,7 @@ type Options struct {
 	Client *http.Client
 
 	backoff time.Duration // longest pause before a retry; 0: 200 ms
+	settle  time.Duration // 0: ufs.Settle
 }
 
 // Limits of the protocol.
@@ -91,7 +92,10 @@ func Open(o Options) (*Store, error) {
 		// Callers retry too: of a service that is down they must hear before their own clients give up.
 		o.backoff = 200 * time.Millisecond
 	}
-	s := &Store{o: o, prefix: o.Prefix}
+	if o.settle == 0 {
+		o.settle = ufs.Settle
+	}
+	s := &Store{o: o, prefix: o.Prefix, uploads: newUploads()}
 	if s.prefix != "" && !strings.HasSuffix(s.prefix, "/") {
 		s.prefix += "/"
 	}

@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,72 +20,121 @@ import (
 	"github.com/sluicefs/sluice/ufs"
 )
 
-// A multipart upload of a writer is noted in an object below .sluice/uploads/ whose name holds the upload id and whose
-// body the key: it proves after a crash that the upload is Sluice's own. Uploads without a note are never touched; those
-// that callers begin (Begin) are theirs to cancel.
+// A multipart upload of a writer has a note: an object below .sluice/uploads/, named by the writer's token, that holds the
+// key and, once the service has given one, the upload's id. It is written before the upload is begun, so that after a crash
+// the upload can be found, and proved Sluice's own, whenever that crash came. Uploads without a note are never touched;
+// those that callers begin (Begin) are theirs to cancel, or to find (Lost).
 const notes = ufs.Staging + "uploads/"
 
-// uploads are the multipart uploads of the writers that are open in this process.
+type note struct {
+	Key string `json:"key"`
+	ID  string `json:"id,omitempty"`
+}
+
+// uploads are what this process itself has in progress, which is never taken for left behind.
 type uploads struct {
-	umu  sync.Mutex
-	open map[string]bool
+	umu       sync.Mutex
+	open      map[string]bool // tokens of writers with a multipart upload
+	begun     map[string]bool // ids of uploads, those of writers among them
+	beginning map[string]int  // how many uploads to a name are being begun
 }
 
-func (u *uploads) note(id string, open bool) {
+func newUploads() uploads {
+	return uploads{open: map[string]bool{}, begun: map[string]bool{}, beginning: map[string]int{}}
+}
+
+func (u *uploads) setOpen(token string, open bool) {
 	u.umu.Lock()
 	defer u.umu.Unlock()
-	if u.open == nil {
-		u.open = map[string]bool{}
-	}
-	if open {
-		u.open[id] = true
-	} else {
-		delete(u.open, id)
+	if u.open[token] = true; !open {
+		delete(u.open, token)
 	}
 }
 
-func (u *uploads) isOpen(id string) bool {
+func (u *uploads) isOpen(token string) bool {
 	u.umu.Lock()
 	defer u.umu.Unlock()
-	return u.open[id]
+	return u.open[token]
 }
 
-func noteName(id string) string { return notes + base64.RawURLEncoding.EncodeToString([]byte(id)) }
+// begins counts an upload to name as being begun until known is called with its id, "" if none was given.
+func (u *uploads) begins(name string) (known func(id string)) {
+	u.umu.Lock()
+	defer u.umu.Unlock()
+	u.beginning[name]++
+	return func(id string) {
+		u.umu.Lock()
+		defer u.umu.Unlock()
+		if u.beginning[name]--; u.beginning[name] == 0 {
+			delete(u.beginning, name)
+		}
+		if id != "" {
+			u.begun[id] = true
+		}
+	}
+}
+
+func (u *uploads) ended(id string) {
+	u.umu.Lock()
+	defer u.umu.Unlock()
+	delete(u.begun, id)
+}
+
+// others returns those of the ids that this process has not begun; ok is false if it is about to know one more.
+func (u *uploads) others(name string, ids []string) (left []string, ok bool) {
+	u.umu.Lock()
+	defer u.umu.Unlock()
+	left = slices.DeleteFunc(ids, func(id string) bool { return u.begun[id] })
+	return left, len(left) == 0 || u.beginning[name] == 0
+}
 
 // beginUpload begins the multipart upload of w.
-func (s *Store) beginUpload(ctx context.Context, w *writer) error {
-	id, err := s.Begin(ctx, w.name, w.o.Attr)
+func (s *Store) beginUpload(ctx context.Context, w *writer) (err error) {
+	w.token = rand.Text()
+	s.setOpen(w.token, true)
+	if err := s.putNote(ctx, w); err != nil {
+		return err
+	}
+	if w.id, err = s.Begin(ctx, w.name, w.o.Attr); err != nil {
+		return err
+	}
+	return s.putNote(ctx, w)
+}
+
+func (s *Store) putNote(ctx context.Context, w *writer) error {
+	b, err := json.Marshal(note{w.name, w.id})
 	if err != nil {
 		return err
 	}
-	w.id = id
-	s.note(id, true)
-	return s.putStaged(ctx, "s3ufs.Create", noteName(id), w.name)
+	return s.putStaged(ctx, "s3ufs.Create", notes+w.token, string(b))
 }
 
 // endUpload forgets the upload of w, which is completed. A note that stays is removed by CleanStaging.
 func (s *Store) endUpload(ctx context.Context, w *writer) {
-	if w.id == "" {
+	if w.token == "" {
 		return
 	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	s.note(w.id, false)
-	_ = s.deleteStaged(ctx, noteName(w.id))
+	_ = s.deleteStaged(ctx, notes+w.token)
+	s.setOpen(w.token, false)
 }
 
 // abortUpload cancels the upload of w. What fails is left to CleanStaging, and reported.
 func (s *Store) abortUpload(w *writer) error {
-	if w.id == "" {
+	if w.token == "" {
 		return nil
 	}
 	ctx, cancel := detached(w.ctx)
 	defer cancel()
-	s.note(w.id, false)
+	defer s.setOpen(w.token, false)
+	if w.id == "" { // an upload may have been begun, or not
+		return nil
+	}
 	if err := s.Cancel(ctx, w.name, w.id); err != nil {
 		return err
 	}
-	return s.deleteStaged(ctx, noteName(w.id))
+	return s.deleteStaged(ctx, notes+w.token)
 }
 
 // detached returns a ctx for clean-up, which must happen although the caller's has ended.
@@ -93,7 +143,7 @@ func detached(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 // CleanStaging implements ufs.Store: it cancels the noted uploads that nobody names and that no writer of this process
-// holds open. One cluster only may write below a prefix.
+// holds open; one without an id is looked for when ufs.Settle has passed. One cluster only may write below a prefix.
 func (s *Store) CleanStaging(ctx context.Context, live func(token string) bool) error {
 	const op = "s3ufs.CleanStaging"
 	pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: &s.o.Bucket, Prefix: s.key(notes)})
@@ -104,11 +154,10 @@ func (s *Store) CleanStaging(ctx context.Context, live func(token string) bool) 
 		}
 		for _, o := range page.Contents {
 			name := strings.TrimPrefix(aws.ToString(o.Key), s.prefix)
-			id, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(name, notes))
-			if err != nil || live(string(id)) || s.isOpen(string(id)) {
+			if token := strings.TrimPrefix(name, notes); live(token) || s.isOpen(token) {
 				continue
 			}
-			if err := s.cleanUpload(ctx, op, name, string(id)); err != nil {
+			if err := s.cleanUpload(ctx, op, name, aws.ToTime(o.LastModified), live); err != nil {
 				return err
 			}
 		}
@@ -116,18 +165,37 @@ func (s *Store) CleanStaging(ctx context.Context, live func(token string) bool) 
 	return nil
 }
 
-func (s *Store) cleanUpload(ctx context.Context, op, note, id string) error {
-	target, err := s.getStaged(ctx, op, note)
+// cleanUpload removes the note, last written at that time, and its upload.
+func (s *Store) cleanUpload(ctx context.Context, op, name string, at time.Time, live func(token string) bool) error {
+	// beginTime is how long after its note an upload can have been begun.
+	const beginTime = time.Minute
+	text, err := s.getStaged(ctx, op, name)
 	if errors.Is(err, errs.NotExist) {
 		return nil // its writer has ended meanwhile
 	}
 	if err != nil {
 		return err
 	}
-	if err := s.Cancel(ctx, target, id); err != nil {
-		return err
+	var n note
+	if err := json.Unmarshal([]byte(text), &n); err != nil {
+		return errs.E(op, name, errs.Corrupt, err)
 	}
-	return s.deleteStaged(ctx, note)
+	ids := []string{n.ID}
+	if n.ID == "" {
+		if time.Since(at) < s.o.settle {
+			return nil
+		}
+		if ids, err = s.Lost(ctx, n.Key, at, at.Add(beginTime)); err != nil {
+			return err
+		}
+		ids = slices.DeleteFunc(ids, live)
+	}
+	for _, id := range ids {
+		if err := s.Cancel(ctx, n.Key, id); err != nil {
+			return err
+		}
+	}
+	return s.deleteStaged(ctx, name)
 }
 
 // Probe implements ufs.Prober. With write it also finds out whether the service honours conditions.

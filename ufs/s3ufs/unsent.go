@@ -2,37 +2,85 @@ package s3ufs
 
 import (
 	"context"
+	"errors"
+	"net/http"
 	"net/http/httptrace"
 	"sync/atomic"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/sluicefs/sluice/ufs"
 )
 
-// unsentError is the failure of an operation none of whose tries got a connection.
+// unsentError is the failure of an operation of which no try was carried out.
 type unsentError struct{ err error }
 
 func (e *unsentError) Error() string   { return e.err.Error() }
 func (e *unsentError) Unwrap() []error { return []error{ufs.ErrUnsent, e.err} }
 
-// noteUnsent marks the failures of the requests that make an object visible, if they were not sent. It stands around the
-// retries. A write's other requests are not marked: they may fail after the one that counts has succeeded.
+// noteUnsent marks the failures of the requests that make an object visible, or begin an upload, if no try got a connection
+// or each was refused. A write's other requests are not marked: they may fail after the one that counts has succeeded.
 func noteUnsent(stack *middleware.Stack) error {
-	return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("Unsent", func(
-		ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler,
-	) (middleware.InitializeOutput, middleware.Metadata, error) {
-		switch middleware.GetOperationName(ctx) {
-		case "PutObject", "CopyObject", "CompleteMultipartUpload":
-		default:
-			return next.HandleInitialize(ctx, in)
+	type key struct{}
+	tries := middleware.FinalizeMiddlewareFunc("UnsentTry", func(
+		ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler,
+	) (middleware.FinalizeOutput, middleware.Metadata, error) {
+		unclear, ok := middleware.GetStackValue(ctx, key{}).(*atomic.Bool)
+		if !ok {
+			return next.HandleFinalize(ctx, in)
 		}
 		var sent atomic.Bool
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
-		out, meta, err := next.HandleInitialize(ctx, in)
-		if err != nil && !sent.Load() {
+		out, meta, err := next.HandleFinalize(ctx, in)
+		if err != nil && sent.Load() && !refused(err) {
+			unclear.Store(true)
+		}
+		return out, meta, err
+	})
+	whole := middleware.InitializeMiddlewareFunc("Unsent", func(
+		ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler,
+	) (middleware.InitializeOutput, middleware.Metadata, error) {
+		switch middleware.GetOperationName(ctx) {
+		case "PutObject", "CopyObject", "CompleteMultipartUpload", "CreateMultipartUpload":
+		default:
+			return next.HandleInitialize(ctx, in)
+		}
+		var unclear atomic.Bool
+		out, meta, err := next.HandleInitialize(middleware.WithStackValue(ctx, key{}, &unclear), in)
+		if err != nil && !unclear.Load() {
 			err = &unsentError{err}
 		}
 		return out, meta, err
-	}), middleware.Before)
+	})
+	return errors.Join(stack.Initialize.Add(whole, middleware.Before), stack.Finalize.Insert(tries, "Retry", middleware.After))
+}
+
+// refused reports whether err is the answer of a service that has not carried the request out, and will not: it was at
+// fault, or there are too many. Any other 5xx leaves that open.
+// Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+func refused(err error) bool {
+	r, ok := errors.AsType[*smithyhttp.ResponseError](err)
+	if !ok {
+		return false
+	}
+	switch status := r.HTTPStatusCode(); status {
+	case http.StatusRequestTimeout:
+		return false
+	case http.StatusServiceUnavailable:
+		return true
+	default:
+		return status/100 == 3 || status/100 == 4
+	}
+}
+
+// ifRefused lets a request be tried again only after tries that were not carried out, for what must not be done twice.
+func ifRefused(o *s3.Options) { o.Retryer = refusedOnly{o.Retryer} }
+
+type refusedOnly struct{ aws.Retryer }
+
+func (r refusedOnly) IsErrorRetryable(err error) bool {
+	return refused(err) && r.Retryer.IsErrorRetryable(err)
 }

@@ -47,7 +47,8 @@ type writer struct {
 	n      int64        // bytes written
 	buf    bytes.Buffer // what is not sent
 	put    *put         // the started PutObject, nil if there is none
-	id     string       // of the multipart upload, "" if there is none
+	token  string       // of the multipart upload's note, "" if there is none
+	id     string       // of the multipart upload, "" if there is none yet
 	parts  []ufs.Part
 	failed error // why sending failed
 	ended  bool
@@ -92,8 +93,8 @@ func (w *writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Token implements ufs.Writer: the id of the multipart upload. A started PutObject leaves nothing behind.
-func (w *writer) Token() string { return w.id }
+// Token implements ufs.Writer. A started PutObject leaves nothing behind.
+func (w *writer) Token() string { return w.token }
 
 // SetAttr implements ufs.Writer. S3 takes attributes before the bytes.
 func (w *writer) SetAttr(a ufs.Attr) error {

@@ -3,7 +3,9 @@ package ufstest
 import (
 	"errors"
 	"io"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/ufs"
@@ -320,6 +322,36 @@ var composeTests = []entry{
 		_, err = c.Complete(f.ctx(), "a", id, []ufs.Part{{Number: 1, ETag: etag, Size: 4}}, ufs.CreateOptions{})
 		f.wantErr("complete", err, errs.NotExist)
 		f.wantGone("a")
+	}},
+	{"only an empty upload to the name and of the time can be lost", composes, func(f fixture) {
+		c, err := ufs.ComposerOf(f.s)
+		if err != nil {
+			f.Fatal(err)
+		}
+		from := time.Now().Add(-time.Minute)
+		begin := func(name string) string {
+			id, err := c.Begin(f.ctx(), name, ufs.Attr{})
+			if err != nil {
+				f.Fatal(err)
+			}
+			return id
+		}
+		empty, used, other := begin("a"), begin("a"), begin("ab")
+		if _, err := c.PutPart(f.ctx(), "a", used, 1, 4, strings.NewReader("data")); err != nil {
+			f.Fatal(err)
+		}
+		if ids, err := c.Lost(f.ctx(), "a", from.Add(-time.Hour), from); err != nil || len(ids) > 0 {
+			f.Errorf("lost before they were begun: got %v, %v", ids, err)
+		}
+		ids, err := c.Lost(f.ctx(), "a", from, time.Now().Add(time.Minute))
+		if err != nil || len(ids) > 0 && !slices.Equal(ids, []string{empty}) {
+			f.Errorf("got %v, %v, want %s alone, or nothing", ids, err, empty)
+		}
+		for id, name := range map[string]string{empty: "a", used: "a", other: "ab"} {
+			if err := c.Cancel(f.ctx(), name, id); err != nil {
+				f.Error(err)
+			}
+		}
 	}},
 	{"a part that is missing or differs is errs.Invalid", composes, func(f fixture) {
 		c, err := ufs.ComposerOf(f.s)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"time"
 
 	"github.com/sluicefs/sluice/ufs"
 )
@@ -39,19 +40,20 @@ const (
 	CopyPart     Op = "CopyPart"
 	Complete     Op = "Complete"
 	Cancel       Op = "Cancel"
+	Lost         Op = "Lost"
 	Probe        Op = "Probe"
 )
 
 // Ops returns every call, for tests that must cover all of them.
 func Ops() []Op {
 	return []Op{Stat, List, Open, Read, Create, Write, Commit, Abort, Remove, RemoveFiles, CleanStaging, Rename, Mkdir,
-		Trash, Copy, Append, SetAttr, Begin, PutPart, CopyPart, Complete, Cancel, Probe}
+		Trash, Copy, Append, SetAttr, Begin, PutPart, CopyPart, Complete, Cancel, Lost, Probe}
 }
 
 // Changes reports whether the call can change the store.
 func (op Op) Changes() bool {
 	switch op {
-	case Stat, List, Open, Read, Probe:
+	case Stat, List, Open, Read, Lost, Probe:
 		return false
 	}
 	return true
@@ -265,5 +267,15 @@ func (b *base) Cancel(ctx context.Context, name, id string) error {
 			return err
 		}
 		return c.Cancel(ctx, name, id)
+	})
+}
+
+func (b *base) Lost(ctx context.Context, name string, from, to time.Time) ([]string, error) {
+	return get(ctx, b, Lost, name, func(ctx context.Context) ([]string, error) {
+		c, err := ufs.ComposerOf(b.inner)
+		if err != nil {
+			return nil, err
+		}
+		return c.Lost(ctx, name, from, to)
 	})
 }
