@@ -163,7 +163,7 @@ func TestFullStore(t *testing.T) {
 	cases := r.refusals(t, "/small", size, first)
 	r.reads(t, "/small", w)
 	r.mustPut(t, "/root-store/beside", content{"/root-store/beside", 1, size})
-	if err := cleanDir(t, disk)(0); err != nil {
+	if err := cleanDir(t, disk)(nil); err != nil {
 		t.Error(err)
 	}
 
@@ -214,7 +214,7 @@ func TestFullData(t *testing.T) {
 	cases := r.refusals(t, "/full", size, first)
 	r.reads(t, "/full", w)
 	r.mustPut(t, "/lake/other-disk", content{"/lake/other-disk", 1, size})
-	if err := cleanDir(t, filepath.Join(s.Data, "root"))(0); err != nil {
+	if err := cleanDir(t, filepath.Join(s.Data, "root"))(nil); err != nil {
 		t.Error(err)
 	}
 	again := func(gen int) {
