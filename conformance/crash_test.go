@@ -715,7 +715,7 @@ func TestCrashS3(t *testing.T) {
 	o.Ports = c.rig.Server
 	n := c.run(4, 200, func() *Server { return Start(t, o) })
 	if strict = true; n > 0 {
-		eventually(t, 2*time.Minute, func() error { return c.places[0].clean(c.places[0].live) })
+		eventually(t, 3*time.Minute, func() error { return c.places[0].clean(c.places[0].live) })
 	}
 	Minimum(t, "crash-s3", n)
 }

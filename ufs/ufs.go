@@ -208,8 +208,9 @@ type Composer interface {
 	Lost(ctx context.Context, name string, from, to time.Time) (ids []string, err error)
 }
 
-// Settle is how long after the last moment at which a lost upload can have been begun it is looked for: a request on its
-// way has arrived by then, and the upload of somebody else, begun at the same time, has got its first part.
+// Settle is how long an upload must have been without a part to be taken for lost: that of somebody else to the same name has
+// got its first part by then. What was begun within 2 Settle of a lost Begin may be its; whatever a store carries out still
+// later stays, for a stranger's upload must not be cancelled: a rule of the bucket that ends incomplete uploads takes it.
 const Settle = 30 * time.Second
 
 // Part is one part of a Composer's upload.

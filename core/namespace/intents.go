@@ -226,6 +226,10 @@ func near(m *mounted) bool { return m != nil && !m.features.Remote }
 
 func everywhere(*mounted) bool { return true }
 
+// cleanInterval is how often the staging of stores that are not near is cleaned: what a store did not let go of, or whose
+// intent was open, comes up again.
+const cleanInterval = 15 * time.Minute
+
 // watchInterval is how often open intents are looked at again.
 const watchInterval = 2 * time.Second
 
@@ -238,13 +242,15 @@ func (n *Namespace) watchIntents(ctx context.Context) {
 	n.cleanStaging(ctx, far)
 	t := time.NewTicker(watchInterval)
 	defer t.Stop()
-	settled := time.After(n.o.Settle)
+	clean := time.NewTimer(4 * n.o.Settle)
+	defer clean.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-settled:
+		case <-clean.C:
 			n.cleanStaging(ctx, far)
+			clean.Reset(cleanInterval)
 		case <-t.C:
 			n.reopen(ctx)
 			n.resolveOpen(ctx, everywhere)

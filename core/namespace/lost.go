@@ -13,22 +13,13 @@ import (
 // A multipart upload is journaled before its store is asked for one, and the store's id of it when that has answered.
 // Between the two, a crash or an answer that got lost leaves an upload that the store may have and nobody can name. Its
 // entry then stays in the journal, unseen by clients, until the store was looked through for uploads of the key that were
-// begun since, hold no part and are nobody else's: those are cancelled. The store is asked once when nothing that was
-// under way can still arrive (Settle), and for certain once more after WatchOpen.
+// begun at that time, hold no part and are nobody else's: those are cancelled. See ufs.Settle for what that leaves open.
 
-// lostUpload is a cut-off upload.
-type lostUpload struct {
-	until time.Time // when it can have been begun at the latest
-	due   time.Time // when its store is looked through next
-	last  bool      // for the last time
-}
-
-// lose leaves the upload id to findLost.
-func (n *Namespace) lose(id string) {
+// lose leaves the upload id, noted in the journal at that time, to findLost.
+func (n *Namespace) lose(id string, at time.Time) {
 	n.resolving.Lock()
 	defer n.resolving.Unlock()
-	now := time.Now()
-	n.lost[id] = lostUpload{until: now, due: now.Add(n.o.Settle)}
+	n.lost[id] = at.Add(3 * n.o.Settle)
 }
 
 // sweepUploads finds the uploads that the end of the last process cut off. It runs before any is created.
@@ -36,7 +27,7 @@ func (n *Namespace) sweepUploads() {
 	n.tree.View(func(v meta.View) {
 		for edge, e := range v.Children(meta.UploadsDir, "") {
 			if e.Class == meta.Directory && e.Extra["store_id"] == "" {
-				n.lose(strings.TrimSuffix(edge, "/"))
+				n.lose(strings.TrimSuffix(edge, "/"), time.Unix(0, e.MTime))
 			}
 		}
 	})
@@ -44,19 +35,18 @@ func (n *Namespace) sweepUploads() {
 
 // findLost looks for the lost uploads that are due.
 func (n *Namespace) findLost(ctx context.Context) {
-	due := map[string]lostUpload{}
+	var due []string
 	n.resolving.Lock()
-	for id, l := range n.lost {
-		if time.Now().After(l.due) {
-			due[id] = l
+	for id, at := range n.lost {
+		if time.Now().After(at) {
+			due = append(due, id)
 		}
 	}
 	n.resolving.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, resolveTime)
 	defer cancel()
-	for id, l := range due {
-		found, err := n.cancelLost(ctx, id, l)
-		gone := err == nil && (found || l.last)
+	for _, id := range due {
+		gone, err := n.cancelLost(ctx, id)
 		if gone {
 			_, err = n.commit(ctx, n.endUpload(id)...)
 		}
@@ -64,19 +54,22 @@ func (n *Namespace) findLost(ctx context.Context) {
 		switch {
 		case gone && err == nil:
 			delete(n.lost, id)
-		case err == nil:
-			n.lost[id] = lostUpload{until: l.until, due: l.until.Add(n.o.WatchOpen), last: true}
-		case errs.KindOf(err) == errs.Busy || ctx.Err() != nil: // soon again
+		case errs.KindOf(err) == errs.Busy: // soon again
 		default:
-			n.o.Logger.Warn("what a multipart upload may have left in its store could not be cleaned up; it is tried again", "upload", id, "err", err)
-			n.lost[id] = lostUpload{until: l.until, due: time.Now().Add(n.o.Settle), last: l.last}
+			n.lost[id] = time.Now().Add(lostRetry)
+			if err != nil {
+				n.o.Logger.Warn("what a multipart upload may have left in its store could not be cleaned up; it is tried again", "upload", id, "err", err)
+			}
 		}
 		n.resolving.Unlock()
 	}
 }
 
-// cancelLost cancels what the store has of the upload; found says that there was something, so that no more can turn up.
-func (n *Namespace) cancelLost(ctx context.Context, id string, l lostUpload) (found bool, err error) {
+// lostRetry is the pause between two looks for a lost upload that failed.
+const lostRetry = time.Minute
+
+// cancelLost cancels what the store has of the upload. gone says that there is nothing, or nothing any more.
+func (n *Namespace) cancelLost(ctx context.Context, id string) (gone bool, err error) {
 	var e *meta.Entry
 	known := false
 	n.tree.View(func(v meta.View) { e, known = v.Get(meta.UploadsDir, id+"/") })
@@ -84,18 +77,20 @@ func (n *Namespace) cancelLost(ctx context.Context, id string, l lostUpload) (fo
 		return true, nil
 	}
 	m := n.mountOf(e.Extra["mount"])
-	if m == nil || m.ReadOnly { // nothing there may be changed any more
+	switch {
+	case m == nil:
 		return true, nil
-	}
-	if m.err != nil {
+	case m.err != nil:
 		return false, m.unavailable()
+	case m.ReadOnly:
+		return false, nil
 	}
 	composer, err := ufs.ComposerOf(m.store)
 	if err != nil {
 		return false, err
 	}
-	key := e.Extra["key"]
-	ids, err := composer.Lost(ctx, key, time.Unix(0, e.MTime).Add(-clockSkew), l.until.Add(clockSkew))
+	key, at := e.Extra["key"], time.Unix(0, e.MTime)
+	ids, err := composer.Lost(ctx, key, at.Add(-2*n.o.Settle), at.Add(2*n.o.Settle))
 	if err != nil {
 		return false, err
 	}
@@ -108,9 +103,8 @@ func (n *Namespace) cancelLost(ctx context.Context, id string, l lostUpload) (fo
 			return false, err
 		}
 		n.o.Logger.Info("cancelled a multipart upload that was cut off while it was begun", "mount", m.Path.String(), "key", key)
-		found = true
 	}
-	return found, nil
+	return true, nil
 }
 
 // stagedNames are the names of staged bytes that an open intent or an upload still needs.

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta"
@@ -524,12 +526,12 @@ func (n *Namespace) Unmount(ctx context.Context, p core.Path) error {
 			}
 		}
 	})
+	x := old.byID[m.ID]
+	delete(staged, "")
+	n.cancelUploads(ctx, x, staged) // first: the journal alone can name them
 	if _, err := n.log.Append(context.WithoutCancel(ctx), batch); err != nil {
 		return err
 	}
-	x := old.byID[m.ID]
-	delete(staged, "")
-	n.cancelUploads(ctx, x, staged)
 	left := maps.Clone(old.byID)
 	delete(left, m.ID)
 	n.mounts.Store(&mountSet{old.table.Without(m.ID), left})
@@ -547,9 +549,16 @@ func (n *Namespace) cancelUploads(ctx context.Context, m *mounted, keys map[stri
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resolveTime)
 	defer cancel()
+	const atOnce = 16
+	var g errgroup.Group
+	g.SetLimit(atOnce)
 	for id, key := range keys {
-		if err := composer.Cancel(ctx, key, id); err != nil {
-			n.o.Logger.Warn("a multipart upload stays in a store that is unmounted", "mount", m.Path.String(), "key", key, "err", err)
-		}
+		g.Go(func() error {
+			if err := composer.Cancel(ctx, key, id); err != nil {
+				n.o.Logger.Warn("a multipart upload stays in a store that is unmounted", "mount", m.Path.String(), "key", key, "err", err)
+			}
+			return nil
+		})
 	}
+	_ = g.Wait() // there are none
 }

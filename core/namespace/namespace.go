@@ -58,7 +58,7 @@ type Options struct {
 	SyncInterval time.Duration // of mounts that do not say; 0: on each access; see DefaultSyncInterval
 	ProbeTimeout time.Duration // of a new mount; 0: 5 s
 	WatchOpen    time.Duration // how long an intent without an answer is watched; 0: 15 min, S3's signature window
-	Settle       time.Duration // how long after it was cut off the start of an upload can take effect; 0: ufs.Settle
+	Settle       time.Duration // how long a cut-off upload must have been without a part to be cancelled; 0: ufs.Settle
 	Host         string        // host:port under which this process serves blocks
 	MaxDerived   int           // rows of store facts kept per mount; 0: 4 million
 	Logger       *slog.Logger
@@ -123,7 +123,7 @@ type Namespace struct {
 
 	resolving sync.Mutex // guards open and lost
 	open      map[string]openIntent
-	lost      map[string]lostUpload // by upload id
+	lost      map[string]time.Time // by upload id: when it is looked for
 }
 
 // mountSet is a snapshot of the table with the open stores.
@@ -150,7 +150,7 @@ func (m *mounted) is(other *mounted) bool { return m != nil && other != nil && m
 func Open(ctx context.Context, o Options) (*Namespace, error) {
 	o = o.withDefaults()
 	n := &Namespace{o: o, tree: meta.NewTree(), locks: newLocks(), appending: map[uint64]bool{}, open: map[string]openIntent{},
-		lost: map[string]lostUpload{}}
+		lost: map[string]time.Time{}}
 	n.union = &meta.Union{Tree: n.tree, Store: n.derivedOf}
 	log, err := meta.OpenLog(ctx, o.KV, meta.LogOptions{Group: "0", Member: o.Member, Logger: o.Logger})
 	if err != nil {

@@ -196,7 +196,7 @@ func (w *world) start(t *testing.T) (ns *namespace.Namespace, stop func()) {
 	}
 	ns, err = namespace.Open(context.Background(), namespace.Options{
 		KV: kv, Cache: cache, Root: root, OpenStore: w.openStore, Member: "test", SyncInterval: 0, Host: "localhost:9870",
-		WatchOpen: watch, Settle: time.Nanosecond,
+		WatchOpen: watch, Settle: 300 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)

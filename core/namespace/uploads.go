@@ -92,20 +92,38 @@ func (n *Namespace) CreateUpload(ctx context.Context, p core.Path, o core.Create
 	}
 	attr := (&writer{entry: file, id: id, rev: rev}).attr()
 	storeID, err := composer.Begin(context.WithoutCancel(ctx), old.key, attr)
+	unclear := unanswered(err) && !errors.Is(err, ufs.ErrUnsent)
 	if err == nil {
-		set.Entry.Extra = maps.Clone(e.Extra)
-		set.Entry.Extra["store_id"] = storeID
-		if _, err = n.commit(ctx, set); err == nil {
+		if err = n.began(ctx, p, set, storeID); err == nil {
 			return name, nil
 		}
-		err = errors.Join(err, composer.Cancel(context.WithoutCancel(ctx), old.key, storeID))
+		cerr := composer.Cancel(context.WithoutCancel(ctx), old.key, storeID)
+		unclear, err = cerr != nil, errors.Join(err, cerr)
 	}
-	if unanswered(err) && !errors.Is(err, ufs.ErrUnsent) {
-		n.lose(name)
+	if unclear {
+		n.lose(name, time.Unix(0, e.MTime))
 		return "", err
 	}
 	_, cerr := n.commit(ctx, n.endUpload(name)...)
 	return "", cmp.Or(err, cerr)
+}
+
+// began journals the store's id of an upload, unless its mount has gone meanwhile and the entry with it.
+func (n *Namespace) began(ctx context.Context, p core.Path, set meta.Op, storeID string) error {
+	unlock, err := n.locks.lock(context.WithoutCancel(ctx), p)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	there := false
+	n.tree.View(func(v meta.View) { _, there = v.Get(set.Dir, set.Edge) })
+	if !there {
+		return errs.New("namespace.CreateUpload", p.String(), errs.Conflict, "the mount changed since the upload was started")
+	}
+	set.Entry.Extra = maps.Clone(set.Entry.Extra)
+	set.Entry.Extra["store_id"] = storeID
+	_, err = n.commit(ctx, set)
+	return err
 }
 
 // newUploadID returns an id that nobody can guess. Ids sort by the time they were made, so that those of one key are listed

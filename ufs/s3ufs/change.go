@@ -211,24 +211,25 @@ func (s *Store) copyLarge(ctx context.Context, op string, src ufs.Info, to strin
 	if attr != nil {
 		a = *attr
 	}
-	id, err := s.Begin(ctx, to, a)
+	up, err := s.beginNoted(ctx, to, a)
 	if err != nil {
 		return ufs.Info{}, err
 	}
 	var parts []ufs.Part
 	for off := int64(0); off < src.Size && err == nil; {
 		p := ufs.Part{Number: len(parts) + 1, Size: min(max(1<<30, partSize(len(parts), src.Size)), src.Size-off)}
-		p.ETag, err = s.CopyPart(ctx, to, id, p.Number, src.Name, src.Version, off, p.Size)
+		p.ETag, err = s.CopyPart(ctx, to, up.id, p.Number, src.Name, src.Version, off, p.Size)
 		parts, off = append(parts, p), off+p.Size
 	}
 	if err == nil {
 		var in ufs.Info
-		if in, err = s.Complete(ctx, to, id, parts, ufs.CreateOptions{}); err == nil {
+		if in, err = s.Complete(ctx, to, up.id, parts, ufs.CreateOptions{}); err == nil {
+			up.end(ctx)
 			return in, nil
 		}
 	}
-	if cerr := s.Cancel(context.WithoutCancel(ctx), to, id); cerr != nil {
-		err = fmt.Errorf("%w; and the upload %s stays: %w", err, id, cerr)
+	if cerr := up.cancel(ctx, nil); cerr != nil {
+		err = fmt.Errorf("%w; and the upload %s stays for now: %w", err, up.id, cerr)
 	}
 	return ufs.Info{}, errs.E(op, to, errs.Other, err)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -29,13 +30,15 @@ func (s *Store) Begin(ctx context.Context, name string, attr ufs.Attr) (string, 
 	out, err := s.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
 		Bucket: &s.o.Bucket, Key: s.key(name), Metadata: f.meta, ContentType: f.contentType, CacheControl: f.cacheControl,
 		ContentDisposition: f.disposition, ContentEncoding: f.encoding, ContentLanguage: f.language, Expires: f.expires,
-	}, ifRefused)
+	}, s.ifRefused)
 	if err != nil {
 		known("")
 		return "", fail(ctx, op, name, err)
 	}
 	id := aws.ToString(out.UploadId)
-	known(id)
+	if known(id); id == "" {
+		return "", errs.New(op, name, errs.Unavailable, "the service's answer holds no upload id")
+	}
 	return id, nil
 }
 
@@ -46,9 +49,9 @@ func (s *Store) Lost(ctx context.Context, name string, from, to time.Time) (ids 
 		return nil, err
 	}
 	from = from.Truncate(time.Second) // S3 drops the fraction
-	pages := s3.NewListMultipartUploadsPaginator(s.client, &s3.ListMultipartUploadsInput{Bucket: &s.o.Bucket, Prefix: s.key(name)})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
+	in := &s3.ListMultipartUploadsInput{Bucket: &s.o.Bucket, Prefix: s.key(name), EncodingType: types.EncodingTypeUrl}
+	for {
+		page, err := s.client.ListMultipartUploads(ctx, in)
 		if err = fail(ctx, op, name, err); errors.Is(err, errs.Unsupported) {
 			return nil, nil
 		} else if err != nil {
@@ -56,10 +59,10 @@ func (s *Store) Lost(ctx context.Context, name string, from, to time.Time) (ids 
 		}
 		for _, u := range page.Uploads {
 			begun := aws.ToTime(u.Initiated)
-			if aws.ToString(u.Key) != *s.key(name) || begun.Before(from) || begun.After(to) {
+			if unescape(u.Key, page.EncodingType) != *s.key(name) || begun.Before(from) || begun.After(to) {
 				continue
 			}
-			parts, err := s.client.ListParts(ctx, &s3.ListPartsInput{Bucket: &s.o.Bucket, Key: u.Key, UploadId: u.UploadId, MaxParts: aws.Int32(1)})
+			parts, err := s.client.ListParts(ctx, &s3.ListPartsInput{Bucket: &s.o.Bucket, Key: s.key(name), UploadId: u.UploadId, MaxParts: aws.Int32(1)})
 			if err = fail(ctx, op, name, err); errors.Is(err, errs.NotExist) {
 				continue // it has ended meanwhile
 			} else if err != nil {
@@ -69,12 +72,31 @@ func (s *Store) Lost(ctx context.Context, name string, from, to time.Time) (ids 
 				ids = append(ids, aws.ToString(u.UploadId))
 			}
 		}
+		if !aws.ToBool(page.IsTruncated) {
+			break
+		}
+		key, id := unescape(page.NextKeyMarker, page.EncodingType), aws.ToString(page.NextUploadIdMarker)
+		if key == "" || key == aws.ToString(in.KeyMarker) && id == aws.ToString(in.UploadIdMarker) {
+			return nil, errs.New(op, name, errs.Unavailable, "the listing of uploads does not advance")
+		}
+		in.KeyMarker, in.UploadIdMarker = &key, &id
 	}
 	ids, ok := s.others(name, ids)
 	if !ok {
 		return nil, errs.New(op, name, errs.Busy, "an upload to it is just being begun")
 	}
 	return ids, nil
+}
+
+// unescape returns a key of a listing as it is.
+func unescape(key *string, encoding types.EncodingType) string {
+	k := aws.ToString(key)
+	if encoding == types.EncodingTypeUrl {
+		if u, err := url.QueryUnescape(k); err == nil {
+			return u
+		}
+	}
+	return k
 }
 
 // PutPart implements ufs.Composer. A reader that can seek is sent again after a failure that may pass.
@@ -162,14 +184,12 @@ func (s *Store) Cancel(ctx context.Context, name, id string) error {
 	if err := s.begin(ctx, op, name, ufs.CheckFile); err != nil {
 		return err
 	}
+	s.ended(id)
 	_, err := s.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{
 		Bucket: &s.o.Bucket, Key: s.key(name), UploadId: &id,
 	})
 	if err = fail(ctx, op, name, err); errors.Is(err, errs.NotExist) {
-		err = nil
-	}
-	if err == nil {
-		s.ended(id)
+		return nil
 	}
 	return err
 }

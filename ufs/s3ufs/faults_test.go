@@ -360,7 +360,7 @@ func TestLost(t *testing.T) {
 	t.Cleanup(server.Close)
 	ctx := t.Context()
 	open := func() *Store {
-		s, err := Open(Options{Bucket: "bkt", Prefix: "p", Endpoint: server.URL, AccessKey: "a", SecretKey: "s", PathStyle: true, settle: time.Nanosecond})
+		s, err := Open(Options{Bucket: "bkt", Prefix: "p", Endpoint: server.URL, AccessKey: "a", SecretKey: "s", PathStyle: true, uploads: newUploads()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -379,6 +379,9 @@ func TestLost(t *testing.T) {
 		return id
 	}
 	from := time.Now()
+	if err := (&noted{s: dead, name: "a", token: "note"}).put(ctx); err != nil { // and it was killed before it got the id of lost
+		t.Fatal(err)
+	}
 	lost, used, other, own := begin(dead, "a"), begin(dead, "a"), begin(dead, "ab"), begin(s, "a")
 	if _, err := dead.PutPart(ctx, "a", used, 1, 1, strings.NewReader("x")); err != nil {
 		t.Fatal(err)
@@ -402,12 +405,14 @@ func TestLost(t *testing.T) {
 	}
 	known("")
 
-	w := &writer{s: dead, name: "a", token: "note"}
-	if err := dead.putNote(ctx, w); err != nil { // and was killed before it got the id: lost is that upload
-		t.Fatal(err)
-	}
-	if err := s.CleanStaging(ctx, func(name string) bool { return name == "other" }); err != nil {
-		t.Fatal(err)
+	for _, late := range []time.Duration{0, time.Hour} {
+		s.o.now = func() time.Time { return time.Now().Add(late) }
+		if err := s.CleanStaging(ctx, func(name string) bool { return name == "other" }); err != nil {
+			t.Fatal(err)
+		}
+		if ids := find(from, time.Now().Add(time.Minute)); (len(ids) == 0) != (late > 0) {
+			t.Errorf("after %v: got %v", late, ids)
+		}
 	}
 	if _, err := s.PutPart(ctx, "a", lost, 1, 1, strings.NewReader("x")); errs.KindOf(err) != errs.NotExist {
 		t.Errorf("the lost upload is there still: %v", err)
@@ -424,7 +429,7 @@ func TestLost(t *testing.T) {
 
 // TestRefused checks that a write of which every try was refused is not taken for one without an answer.
 func TestRefused(t *testing.T) {
-	for status, want := range map[int]bool{503: true, 429: true, 403: true, 500: false, 502: false, 504: false, 408: false} {
+	for status, want := range map[int]bool{429: true, 403: true, 503: false, 500: false, 502: false, 504: false, 408: false} {
 		_, err := ufs.WriteFile(t.Context(), answering(t, status, ""), "a", []byte("x"), ufs.CreateOptions{})
 		if err == nil || errors.Is(err, ufs.ErrUnsent) != want {
 			t.Errorf("%d: unsent is %v, want %v: %v", status, !want, want, err)
@@ -432,7 +437,7 @@ func TestRefused(t *testing.T) {
 	}
 	var n atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.WriteHeader(map[bool]int{true: 500, false: 503}[n.Add(1) == 1])
+		w.WriteHeader(map[bool]int{true: 500, false: 429}[n.Add(1) == 1])
 	}))
 	t.Cleanup(server.Close)
 	if _, err := ufs.WriteFile(t.Context(), at(t, server.URL), "a", []byte("x"), ufs.CreateOptions{}); n.Load() < 2 || errors.Is(err, ufs.ErrUnsent) {

@@ -47,6 +47,8 @@ type Options struct {
 
 	backoff time.Duration // longest pause before a retry; 0: 200 ms
 	settle  time.Duration // 0: ufs.Settle
+	now     func() time.Time
+	uploads *uploads      // nil: those of this process; else the Store acts as another process does
 }
 
 // Limits of the protocol.
@@ -65,7 +67,7 @@ type Store struct {
 	client *s3.Client
 	prefix string // "" or ending in "/"
 	root   string // identity of the store's root, for Features
-	uploads
+	*uploads
 	// Whether conditions on PutObject, and on DeleteObject, are honoured. Probe finds out, or the first write that has one;
 	// until then only AWS itself is trusted to.
 	condPut, condDelete, learned atomic.Bool
@@ -95,11 +97,17 @@ func Open(o Options) (*Store, error) {
 	if o.settle == 0 {
 		o.settle = ufs.Settle
 	}
-	s := &Store{o: o, prefix: o.Prefix, uploads: newUploads()}
+	if o.now == nil {
+		o.now = time.Now
+	}
+	s := &Store{o: o, prefix: o.Prefix}
 	if s.prefix != "" && !strings.HasSuffix(s.prefix, "/") {
 		s.prefix += "/"
 	}
 	s.root = "s3:" + service(o.Endpoint) + "/" + o.Bucket + "/" + s.prefix
+	if s.uploads = o.uploads; s.uploads == nil {
+		s.uploads = uploadsOf(s.root)
+	}
 	so := s3.Options{
 		Region: o.Region, UsePathStyle: o.PathStyle, HTTPClient: o.Client,
 		// The older services do not know the checksums that the SDK adds by default.
@@ -107,7 +115,7 @@ func Open(o Options) (*Store, error) {
 		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
 		Retryer:                    retry.NewStandard(func(r *retry.StandardOptions) { r.MaxAttempts, r.MaxBackoff = 3, o.backoff }),
 	}
-	so.APIOptions = append(so.APIOptions, noteUnsent)
+	so.APIOptions = append(so.APIOptions, s.noteUnsent)
 	if !o.Anonymous {
 		so.APIOptions = append(so.APIOptions, hashed)
 	}

@@ -18,7 +18,7 @@ func (f *fake) open(t *testing.T, prefix string) *Store {
 	t.Helper()
 	s, err := Open(Options{
 		Bucket: f.bucket, Prefix: prefix, Endpoint: f.URL, AccessKey: "access", SecretKey: "secret", PathStyle: true,
-		backoff: time.Millisecond,
+		backoff: time.Millisecond, uploads: newUploads(),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -20,27 +20,36 @@ import (
 	"github.com/sluicefs/sluice/ufs"
 )
 
-// A multipart upload of a writer has a note: an object below .sluice/uploads/, named by the writer's token, that holds the
-// key and, once the service has given one, the upload's id. It is written before the upload is begun, so that after a crash
-// the upload can be found, and proved Sluice's own, whenever that crash came. Uploads without a note are never touched;
-// those that callers begin (Begin) are theirs to cancel, or to find (Lost).
+// A multipart upload of a writer, or of a long copy, has a note: an object below .sluice/uploads/ that holds the key and, once
+// the service has given one, the upload's id. It is written before the upload is begun, so that after a crash the upload can
+// be found, and proved Sluice's own, whenever that crash came. Uploads without a note are never touched; those that callers
+// begin (Begin) are theirs to cancel, or to find (Lost).
 const notes = ufs.Staging + "uploads/"
 
+// note is the text of a note. Keys are any bytes.
 type note struct {
-	Key string `json:"key"`
+	Key []byte `json:"key"`
 	ID  string `json:"id,omitempty"`
 }
 
-// uploads are what this process itself has in progress, which is never taken for left behind.
+// uploads are what this process itself has in progress below one root, which is never taken for left behind.
 type uploads struct {
 	umu       sync.Mutex
-	open      map[string]bool // tokens of writers with a multipart upload
-	begun     map[string]bool // ids of uploads, those of writers among them
+	open      map[string]bool // tokens of noted uploads
+	begun     map[string]bool // ids of all uploads
 	beginning map[string]int  // how many uploads to a name are being begun
 }
 
-func newUploads() uploads {
-	return uploads{open: map[string]bool{}, begun: map[string]bool{}, beginning: map[string]int{}}
+func newUploads() *uploads {
+	return &uploads{open: map[string]bool{}, begun: map[string]bool{}, beginning: map[string]int{}}
+}
+
+// ofRoot holds the uploads of each root: a mount whose options change gets another Store, and both may be busy.
+var ofRoot sync.Map
+
+func uploadsOf(root string) *uploads {
+	u, _ := ofRoot.LoadOrStore(root, newUploads())
+	return u.(*uploads)
 }
 
 func (u *uploads) setOpen(token string, open bool) {
@@ -88,53 +97,60 @@ func (u *uploads) others(name string, ids []string) (left []string, ok bool) {
 	return left, len(left) == 0 || u.beginning[name] == 0
 }
 
-// beginUpload begins the multipart upload of w.
-func (s *Store) beginUpload(ctx context.Context, w *writer) (err error) {
-	w.token = rand.Text()
-	s.setOpen(w.token, true)
-	if err := s.putNote(ctx, w); err != nil {
-		return err
-	}
-	if w.id, err = s.Begin(ctx, w.name, w.o.Attr); err != nil {
-		return err
-	}
-	return s.putNote(ctx, w)
+// noted is a multipart upload that has a note.
+type noted struct {
+	s     *Store
+	name  string
+	token string // names the note
+	id    string // "" until the service has given one
 }
 
-func (s *Store) putNote(ctx context.Context, w *writer) error {
-	b, err := json.Marshal(note{w.name, w.id})
+// beginNoted begins a multipart upload with a note. After an error what may be there is left to CleanStaging.
+func (s *Store) beginNoted(ctx context.Context, name string, attr ufs.Attr) (*noted, error) {
+	u := &noted{s: s, name: name, token: rand.Text()}
+	s.setOpen(u.token, true)
+	err := u.put(ctx)
+	if err == nil {
+		if u.id, err = s.Begin(ctx, name, attr); err == nil {
+			err = u.put(ctx)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, u.cancel(ctx, err))
+	}
+	return u, nil
+}
+
+func (u *noted) put(ctx context.Context) error {
+	b, err := json.Marshal(note{[]byte(u.name), u.id})
 	if err != nil {
 		return err
 	}
-	return s.putStaged(ctx, "s3ufs.Create", notes+w.token, string(b))
+	return u.s.putStaged(ctx, "s3ufs.Create", notes+u.token, string(b))
 }
 
-// endUpload forgets the upload of w, which is completed. A note that stays is removed by CleanStaging.
-func (s *Store) endUpload(ctx context.Context, w *writer) {
-	if w.token == "" {
-		return
-	}
+// end forgets the upload, which is completed. A note that stays is removed by CleanStaging.
+func (u *noted) end(ctx context.Context) {
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	_ = s.deleteStaged(ctx, notes+w.token)
-	s.setOpen(w.token, false)
+	defer u.s.setOpen(u.token, false)
+	_ = u.s.deleteStaged(ctx, notes+u.token)
 }
 
-// abortUpload cancels the upload of w. What fails is left to CleanStaging, and reported.
-func (s *Store) abortUpload(w *writer) error {
-	if w.token == "" {
-		return nil
-	}
-	ctx, cancel := detached(w.ctx)
+// cancel cancels the upload, because of why. What fails is left to CleanStaging, and reported.
+func (u *noted) cancel(ctx context.Context, why error) error {
+	ctx, cancel := detached(ctx)
 	defer cancel()
-	defer s.setOpen(w.token, false)
-	if w.id == "" { // an upload may have been begun, or not
-		return nil
+	defer u.s.setOpen(u.token, false)
+	if u.id == "" && errors.Is(why, errs.Unavailable) && !errors.Is(why, ufs.ErrUnsent) {
+		return nil // there may be an upload, or not
 	}
-	if err := s.Cancel(ctx, w.name, w.id); err != nil {
-		return err
+	if u.id != "" {
+		if err := u.s.Cancel(ctx, u.name, u.id); err != nil {
+			return err
+		}
 	}
-	return s.deleteStaged(ctx, notes+w.token)
+	return u.s.deleteStaged(ctx, notes+u.token)
 }
 
 // detached returns a ctx for clean-up, which must happen although the caller's has ended.
@@ -142,15 +158,16 @@ func detached(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 }
 
-// CleanStaging implements ufs.Store: it cancels the noted uploads that nobody names and that no writer of this process
-// holds open; one without an id is looked for when ufs.Settle has passed. One cluster only may write below a prefix.
+// CleanStaging implements ufs.Store: it cancels the noted uploads that nobody names and that this process has not open. One
+// without an id is looked for (Lost) when it can no longer turn up. One cluster only may write below a prefix.
 func (s *Store) CleanStaging(ctx context.Context, live func(token string) bool) error {
 	const op = "s3ufs.CleanStaging"
+	var all []error
 	pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: &s.o.Bucket, Prefix: s.key(notes)})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return fail(ctx, op, "", err)
+			return errors.Join(append(all, fail(ctx, op, "", err))...)
 		}
 		for _, o := range page.Contents {
 			name := strings.TrimPrefix(aws.ToString(o.Key), s.prefix)
@@ -158,17 +175,18 @@ func (s *Store) CleanStaging(ctx context.Context, live func(token string) bool) 
 				continue
 			}
 			if err := s.cleanUpload(ctx, op, name, aws.ToTime(o.LastModified), live); err != nil {
-				return err
+				all = append(all, err)
+			}
+			if ctx.Err() != nil {
+				return errors.Join(all...)
 			}
 		}
 	}
-	return nil
+	return errors.Join(all...)
 }
 
 // cleanUpload removes the note, last written at that time, and its upload.
 func (s *Store) cleanUpload(ctx context.Context, op, name string, at time.Time, live func(token string) bool) error {
-	// beginTime is how long after its note an upload can have been begun.
-	const beginTime = time.Minute
 	text, err := s.getStaged(ctx, op, name)
 	if errors.Is(err, errs.NotExist) {
 		return nil // its writer has ended meanwhile
@@ -180,18 +198,19 @@ func (s *Store) cleanUpload(ctx context.Context, op, name string, at time.Time, 
 	if err := json.Unmarshal([]byte(text), &n); err != nil {
 		return errs.E(op, name, errs.Corrupt, err)
 	}
-	ids := []string{n.ID}
+	key, ids := string(n.Key), []string{n.ID}
 	if n.ID == "" {
-		if time.Since(at) < s.o.settle {
+		window := 2 * s.o.settle
+		if s.o.now().Sub(at) < window+s.o.settle {
 			return nil
 		}
-		if ids, err = s.Lost(ctx, n.Key, at, at.Add(beginTime)); err != nil {
+		if ids, err = s.Lost(ctx, key, at, at.Add(window)); err != nil {
 			return err
 		}
 		ids = slices.DeleteFunc(ids, live)
 	}
 	for _, id := range ids {
-		if err := s.Cancel(ctx, n.Key, id); err != nil {
+		if err := s.Cancel(ctx, key, id); err != nil {
 			return err
 		}
 	}
@@ -298,7 +317,7 @@ func (s *Store) getStaged(ctx context.Context, op, name string) (string, error) 
 		return "", fail(ctx, op, name, err)
 	}
 	defer out.Body.Close() //nolint:errcheck // only read
-	b, err := io.ReadAll(io.LimitReader(out.Body, 4<<10))
+	b, err := io.ReadAll(io.LimitReader(out.Body, 16<<10))
 	return string(b), fail(ctx, op, name, err)
 }
 

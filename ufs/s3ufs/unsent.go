@@ -23,7 +23,7 @@ func (e *unsentError) Unwrap() []error { return []error{ufs.ErrUnsent, e.err} }
 
 // noteUnsent marks the failures of the requests that make an object visible, or begin an upload, if no try got a connection
 // or each was refused. A write's other requests are not marked: they may fail after the one that counts has succeeded.
-func noteUnsent(stack *middleware.Stack) error {
+func (s *Store) noteUnsent(stack *middleware.Stack) error {
 	type key struct{}
 	tries := middleware.FinalizeMiddlewareFunc("UnsentTry", func(
 		ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler,
@@ -35,7 +35,7 @@ func noteUnsent(stack *middleware.Stack) error {
 		var sent atomic.Bool
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
 		out, meta, err := next.HandleFinalize(ctx, in)
-		if err != nil && sent.Load() && !refused(err) {
+		if err != nil && sent.Load() && !s.refused(err) {
 			unclear.Store(true)
 		}
 		return out, meta, err
@@ -59,9 +59,9 @@ func noteUnsent(stack *middleware.Stack) error {
 }
 
 // refused reports whether err is the answer of a service that has not carried the request out, and will not: it was at
-// fault, or there are too many. Any other 5xx leaves that open.
+// fault, or there are too many. Any other 5xx leaves that open, as does a 503 unless it is AWS's own.
 // Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-func refused(err error) bool {
+func (s *Store) refused(err error) bool {
 	r, ok := errors.AsType[*smithyhttp.ResponseError](err)
 	if !ok {
 		return false
@@ -69,18 +69,21 @@ func refused(err error) bool {
 	switch status := r.HTTPStatusCode(); status {
 	case http.StatusRequestTimeout:
 		return false
-	case http.StatusServiceUnavailable:
-		return true
+	case http.StatusServiceUnavailable: // proxies, and services that lost their quorum, say so of what they may have done
+		return s.o.Endpoint == ""
 	default:
 		return status/100 == 3 || status/100 == 4
 	}
 }
 
 // ifRefused lets a request be tried again only after tries that were not carried out, for what must not be done twice.
-func ifRefused(o *s3.Options) { o.Retryer = refusedOnly{o.Retryer} }
+func (s *Store) ifRefused(o *s3.Options) { o.Retryer = refusedOnly{o.Retryer, s} }
 
-type refusedOnly struct{ aws.Retryer }
+type refusedOnly struct {
+	aws.Retryer
+	s *Store
+}
 
 func (r refusedOnly) IsErrorRetryable(err error) bool {
-	return refused(err) && r.Retryer.IsErrorRetryable(err)
+	return r.s.refused(err) && r.Retryer.IsErrorRetryable(err)
 }

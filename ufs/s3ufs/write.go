@@ -47,8 +47,7 @@ type writer struct {
 	n      int64        // bytes written
 	buf    bytes.Buffer // what is not sent
 	put    *put         // the started PutObject, nil if there is none
-	token  string       // of the multipart upload's note, "" if there is none
-	id     string       // of the multipart upload, "" if there is none yet
+	up     *noted       // the multipart upload, nil if there is none
 	parts  []ufs.Part
 	failed error // why sending failed
 	ended  bool
@@ -94,12 +93,17 @@ func (w *writer) Write(p []byte) (int, error) {
 }
 
 // Token implements ufs.Writer. A started PutObject leaves nothing behind.
-func (w *writer) Token() string { return w.token }
+func (w *writer) Token() string {
+	if w.up == nil {
+		return ""
+	}
+	return w.up.token
+}
 
 // SetAttr implements ufs.Writer. S3 takes attributes before the bytes.
 func (w *writer) SetAttr(a ufs.Attr) error {
 	const op = "s3ufs.SetAttr"
-	if w.put != nil || w.id != "" {
+	if w.put != nil || w.up != nil {
 		return errs.New(op, w.name, errs.Unsupported, "the attributes have been sent ahead of the bytes")
 	}
 	if _, err := encode(op, w.name, a, ""); err != nil {
@@ -140,16 +144,18 @@ func (w *writer) send(op string) error {
 
 // sendPart uploads the next n collected bytes as a part.
 func (w *writer) sendPart(ctx context.Context, op string, n int64) error {
-	if w.id == "" {
-		if err := w.s.beginUpload(ctx, w); err != nil {
+	if w.up == nil {
+		up, err := w.s.beginNoted(ctx, w.name, w.o.Attr)
+		if err != nil {
 			return err
 		}
+		w.up = up
 	}
 	if len(w.parts) == maxParts {
 		return errs.New(op, w.name, errs.TooLarge, fmt.Sprintf("after %d bytes the upload has no parts left", w.n))
 	}
 	p := ufs.Part{Number: len(w.parts) + 1, Size: n}
-	etag, err := w.s.PutPart(ctx, w.name, w.id, p.Number, n, bytes.NewReader(w.buf.Next(int(n))))
+	etag, err := w.s.PutPart(ctx, w.name, w.up.id, p.Number, n, bytes.NewReader(w.buf.Next(int(n))))
 	p.ETag = etag
 	w.parts = append(w.parts, p)
 	return err
@@ -173,16 +179,18 @@ func (w *writer) Commit(ctx context.Context) (ufs.Info, error) {
 		return ufs.Info{}, err
 	}
 	w.ended = true
-	w.s.endUpload(ctx, w)
+	if w.up != nil {
+		w.up.end(ctx)
+	}
 	return in, nil
 }
 
 func (w *writer) commit(ctx context.Context, op string) (ufs.Info, error) {
-	if w.id != "" {
+	if w.up != nil {
 		if err := w.sendPart(ctx, op, int64(w.buf.Len())); err != nil {
 			return ufs.Info{}, err
 		}
-		return w.s.Complete(ctx, w.name, w.id, w.parts, w.o)
+		return w.s.Complete(ctx, w.name, w.up.id, w.parts, w.o)
 	}
 	if err := w.s.precheck(ctx, op, w.name, w.o, w.judge); err != nil {
 		return ufs.Info{}, err
@@ -233,7 +241,10 @@ func (w *writer) Abort() error {
 	if w.put != nil {
 		w.put.abort()
 	}
-	return w.s.abortUpload(w)
+	if w.up != nil {
+		return w.up.cancel(w.ctx, nil)
+	}
+	return nil
 }
 
 func (w *writer) usable(op string, ctx context.Context) error {
