@@ -40,6 +40,7 @@ var arrows = map[string][]string{
 	"core/namespace":    {"core", "core/errs", "core/meta", "core/mount", "core/page", "ufs", "ufs/wrap"},
 	"core/nstest":       {"core", "core/errs", "core/meta", "ufs"},
 	"core/mount":        {"core"},
+	"core/cluster":      {},
 	"core/meta":         {"core", "core/errs"},
 	"core/meta/memkv":   {"core/errs", "core/meta"},
 	"core/meta/kvtest":  {"core/errs", "core/meta"},
@@ -52,7 +53,7 @@ var arrows = map[string][]string{
 	"core/errs": {},
 
 	// The matter: the journal's home, and the stores.
-	"etcd":         {"core/errs", "core/meta"},
+	"etcd":         {"core/cluster", "core/errs", "core/meta"},
 	"ufs":          {"core/errs"},
 	"ufs/ufstest":  {"core/errs", "ufs"},
 	"ufs/wrap":     {"core/errs", "ufs"},
@@ -84,7 +85,7 @@ var owners = map[string]struct {
 	"github.com/dustin/go-humanize":     {[]string{"gateway/config", "gateway/cli"}, "sizes that people write and read"},
 	"github.com/tidwall/btree":          {[]string{"core/meta", "core/meta/memkv", "ufs/memufs"}, "ordered names with cheap snapshots"},
 	"github.com/klauspost/compress":     {[]string{"core/meta"}, "journal records"},
-	"github.com/zeebo/xxh3":             {[]string{"core/page"}, "checksums of pages"},
+	"github.com/zeebo/xxh3":             {[]string{"core/page", "core/cluster"}, "checksums of pages, scores of placement"},
 	"github.com/minio/crc64nvme":        {[]string{"s3api/checksum"}, "one of S3's checksums"},
 	"github.com/google/go-cmp":          {[]string{"ufs/ufstest", "core/meta/kvtest", "core/page/pagetest", "core/nstest"}, "suites"},
 	"golang.org/x/sync":                 {[]string{"core", "ufs", "bench"}, "single flight, semaphores, groups"},
