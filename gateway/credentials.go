@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/sluicefs/sluice/core/namespace"
 	"github.com/sluicefs/sluice/gateway/config"
 )
 
@@ -60,22 +62,28 @@ func rootCredentials(c config.Config) (root config.Root, fresh bool, err error) 
 	return root, true, writeCredentials(c.Data, root)
 }
 
-// writeCredentials keeps root durably: the file appears whole or not at all.
+// writeCredentials keeps root.
 func writeCredentials(dir string, root config.Root) error {
 	b, err := json.MarshalIndent(storedRoot{root.AccessKey, root.SecretKey.Reveal()}, "", "  ")
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, CredentialsFile+".*") // mode 0600
+	return writePrivate(filepath.Join(dir, CredentialsFile), append(b, '\n'))
+}
+
+// writePrivate makes the file name, readable by its owner only, durably: it appears whole or not at all.
+func writePrivate(name string, b []byte) error {
+	dir := filepath.Dir(name)
+	f, err := os.CreateTemp(dir, filepath.Base(name)+".*") // mode 0600
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name())
-	_, err = f.Write(append(b, '\n'))
+	_, err = f.Write(b)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), filepath.Join(dir, CredentialsFile)); err != nil {
+	if err := os.Rename(f.Name(), name); err != nil {
 		return err
 	}
 	d, err := os.Open(dir)
@@ -83,4 +91,42 @@ func writeCredentials(dir string, root config.Root) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// SecretKeyFile is the name of the file, in the data directory, that keeps the generated key of the secrets of mounts.
+const SecretKeyFile = "secret-key"
+
+// secretKey returns the key of the secrets of mounts: the configured one, else the one kept in the data directory, else a
+// fresh one, which it keeps there.
+func secretKey(c config.Config) ([]byte, error) {
+	if c.SecretKeyFile != "" {
+		return readSecretKey(c.SecretKeyFile)
+	}
+	name := filepath.Join(c.Data, SecretKeyFile)
+	key, err := readSecretKey(name)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return key, err
+	}
+	key = make([]byte, namespace.SecretKeySize)
+	rand.Read(key)
+	return key, writePrivate(name, append([]byte(base64.StdEncoding.EncodeToString(key)), '\n'))
+}
+
+func readSecretKey(name string) ([]byte, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s can be read by others (mode %04o); run: chmod 600 %s", name, info.Mode().Perm(), name)
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(b)))
+	if err != nil || len(key) != namespace.SecretKeySize {
+		return nil, fmt.Errorf("%s does not hold %d bytes in base64; make a key with: openssl rand -base64 %[2]d", name, namespace.SecretKeySize)
+	}
+	return key, nil
 }

@@ -260,8 +260,12 @@ func (g *gateway) openNamespace(ctx context.Context) error {
 	if l := g.listener("webhdfs"); l != nil {
 		host = cmp.Or(g.cfg.WebHDFS.Advertise, l.Addr().String())
 	}
+	key, err := secretKey(g.cfg)
+	if err != nil {
+		return errors.Join(fmt.Errorf("secret_key_file: %w", err), root.Close())
+	}
 	g.ns, err = namespace.Open(ctx, namespace.Options{
-		KV: g.etcd.KV(), Cache: g.cache, Root: g.observed("root", root), OpenStore: g.openStore, Reserved: reserved, Member: hostname(),
+		KV: g.etcd.KV(), Cache: g.cache, Root: g.observed("root", root), OpenStore: g.openStore, SecretKey: key, Reserved: reserved, Member: hostname(),
 		Superuser: g.user, Supergroup: supergroup, SyncInterval: time.Duration(g.cfg.SyncInterval), Host: host, Logger: g.log,
 	})
 	if err != nil {

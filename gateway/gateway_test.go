@@ -29,6 +29,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/namespace"
 	"github.com/sluicefs/sluice/gateway/config"
 )
 
@@ -620,5 +621,40 @@ func TestCertificateReload(t *testing.T) {
 	}
 	if err := c.reload(); err == nil || served() != "second" {
 		t.Errorf("after a reload of a broken key it serves %s, %v; want second and an error", served(), err)
+	}
+}
+
+func TestSecretKey(t *testing.T) {
+	c := config.Config{Data: t.TempDir()}
+	made, err := secretKey(c)
+	if err != nil || len(made) != namespace.SecretKeySize {
+		t.Fatalf("got %d bytes, %v", len(made), err)
+	}
+	name := filepath.Join(c.Data, SecretKeyFile)
+	if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("the file: %v, %v", info, err)
+	}
+	if again, err := secretKey(c); err != nil || !bytes.Equal(again, made) {
+		t.Errorf("the second start has another key: %v", err)
+	}
+	if got, err := secretKey(config.Config{Data: t.TempDir(), SecretKeyFile: name}); err != nil || !bytes.Equal(got, made) {
+		t.Errorf("the configured file: %v", err)
+	}
+	if _, err := secretKey(config.Config{Data: t.TempDir(), SecretKeyFile: name + "x"}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	for _, bad := range []string{"", "short", strings.Repeat("A", 40), "!" + strings.Repeat("A", 43)} {
+		if err := os.WriteFile(name, []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := secretKey(c); err == nil || bad != "" && strings.Contains(err.Error(), bad) {
+			t.Errorf("a file with %q: %v", bad, err)
+		}
+	}
+	if err := os.Chmod(name, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := secretKey(c); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("a file that others can read: %v", err)
 	}
 }

@@ -46,9 +46,11 @@ type record struct {
 	Origin       core.MountOrigin  `json:"origin"`
 }
 
-func recordOf(m *mount.Mount) record {
+// keep returns the mount as it is kept.
+func (n *Namespace) keep(m *mount.Mount) ([]byte, error) {
 	s := m.MountSpec
-	return record{m.ID, s.Path.Dir().String(), s.URI, m.Root, s.Options, s.ReadOnly, s.SyncInterval, s.Owner, s.Group, s.Mode, s.WriteType, s.ReadType, s.Origin}
+	return json.Marshal(record{m.ID, s.Path.Dir().String(), s.URI, m.Root, n.sealer.seal(m.ID, s.Options), s.ReadOnly,
+		s.SyncInterval, s.Owner, s.Group, s.Mode, s.WriteType, s.ReadType, s.Origin})
 }
 
 func (r record) spec() (core.MountSpec, error) {
@@ -142,7 +144,12 @@ func (n *Namespace) openMounts(ctx context.Context) error {
 			set = &mountSet{set.table.With(m), with(set.byID, n.mounted(m, n.o.Root, nil))}
 			continue
 		}
-		store, err := n.open1(ctx, spec)
+		var store ufs.Store
+		options, err := n.sealer.open(r.ID, r.Options)
+		if err == nil {
+			m.Options = options
+			store, err = n.open1(ctx, m.MountSpec)
+		}
 		if err != nil {
 			n.o.Logger.Error("a mounted store does not open; its part of the tree is unavailable", "path", spec.Path.String(), "err", err)
 		} else {
@@ -304,7 +311,7 @@ func (n *Namespace) attach(ctx context.Context, s core.MountSpec, store ufs.Stor
 		return core.MountInfo{}, err
 	}
 	m := n.withDefaults(fmt.Sprintf("m%x", id), s, rootOf(store, s))
-	value, err := json.Marshal(recordOf(m))
+	value, err := n.keep(m)
 	if err != nil {
 		return core.MountInfo{}, err
 	}
@@ -389,7 +396,7 @@ func (n *Namespace) updateMount(ctx context.Context, id string, c core.MountChan
 	if fresh != nil && id != rootID {
 		m.Root = rootOf(fresh, s)
 	}
-	value, err := json.Marshal(recordOf(m))
+	value, err := n.keep(m)
 	if err == nil {
 		_, err = n.log.Append(context.WithoutCancel(ctx), meta.Batch{Puts: []meta.KeyValue{{Key: mountPrefix + id, Value: value}}})
 	}
@@ -467,6 +474,9 @@ func (n *Namespace) learn(ctx context.Context) {
 func (n *Namespace) reopen(ctx context.Context) {
 	for id, m := range n.mounts.Load().byID {
 		if m.err == nil {
+			continue
+		}
+		if _, err := n.sealer.open(id, m.Options); err != nil {
 			continue
 		}
 		store, err := n.open1(ctx, m.MountSpec)

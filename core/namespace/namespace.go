@@ -47,6 +47,8 @@ type Options struct {
 	Root  ufs.Store   // the store behind "/" where nothing is mounted; closed by Close
 	// OpenStore opens the store of a mount.
 	OpenStore func(ctx context.Context, m core.MountSpec) (ufs.Store, error)
+	// SecretKey, of SecretKeySize bytes, encrypts the secrets of mounts in KV; nil leaves them as they are.
+	SecretKey []byte
 	// Reserved are the roots, as ufs.Features has them, that no mount may be, hold or lie in.
 	Reserved []string
 
@@ -105,6 +107,7 @@ type Namespace struct {
 	locks *locks
 	loads singleflight.Group
 
+	sealer sealer
 	secret []byte // keys the ids of content
 	space  []byte // of allocated content ids: bytes 1 to 7
 
@@ -152,6 +155,11 @@ func Open(ctx context.Context, o Options) (*Namespace, error) {
 	n := &Namespace{o: o, tree: meta.NewTree(), locks: newLocks(), appending: map[uint64]bool{}, open: map[string]openIntent{},
 		lost: map[string]time.Time{}}
 	n.union = &meta.Union{Tree: n.tree, Store: n.derivedOf}
+	sealer, err := newSealer(o.SecretKey)
+	if err != nil {
+		return nil, err
+	}
+	n.sealer = sealer
 	log, err := meta.OpenLog(ctx, o.KV, meta.LogOptions{Group: "0", Member: o.Member, Logger: o.Logger})
 	if err != nil {
 		return nil, err

@@ -17,6 +17,7 @@ type Config struct {
 	Admin         Admin         `key:"admin"`
 	TLS           TLS           `key:"tls"`
 	Root          Root          `key:"root"`
+	SecretKeyFile string        `key:"secret_key_file" help:"file with the key, 32 bytes in base64, that the secrets of mounts are encrypted with (default: one made in the data directory)"`
 	BucketAliases Aliases       `key:"bucket_aliases" help:"bucket NAME stands for the directory PATH (NAME=PATH, repeatable)"`
 	SyncInterval  Interval      `key:"sync_interval" help:"how old facts about a store may be: 0s checks at each access, -1 never again"`
 	WriteType     string        `key:"write_type" help:"CACHE_THROUGH or THROUGH, of writes that name none"`
