@@ -28,8 +28,9 @@ the database has applied has lost what was acknowledged.
 const dbTimeout = time.Second
 
 // checkLog reports errs.Corrupt for a write-ahead log in the data directory dir that is damaged, or ends too early, and
-// errs.Busy if another program has the database open. A member that never came to life is removed, so that it is made again.
-func checkLog(dir string) error {
+// errs.Busy if another program has the database open. A member that never came to life is removed, so that it is made again;
+// joining is one that others may have sent entries already, which it must not forget.
+func checkLog(dir string, joining bool) error {
 	applied, err := lastApplied(filepath.Join(dir, "member", "snap", "db"))
 	if err != nil {
 		return err
@@ -45,7 +46,7 @@ func checkLog(dir string) error {
 	if err != nil {
 		return damaged(walDir, err)
 	}
-	if committed == 0 && applied == 0 {
+	if committed == 0 && applied == 0 && (!joining || logged == 0) {
 		return discard(dir)
 	}
 	if logged < applied {
@@ -64,7 +65,7 @@ func discard(dir string) error {
 }
 
 func damaged(dir string, err error) error {
-	return errs.E("etcd.Start", dir, errs.Corrupt, fmt.Errorf("%w; restore the data directory from a backup", err))
+	return errs.E("etcd.Start", dir, errs.Corrupt, fmt.Errorf("%w; restore the data directory from a backup, or replace the member if the cluster has others", err))
 }
 
 // lastApplied returns the index of the last entry that the database has applied, 0 if there is none.

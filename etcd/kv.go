@@ -21,7 +21,7 @@ const chunk = 5000
 // kv is a meta.KV over an etcd client.
 type kv struct {
 	client *clientv3.Client
-	space  *space
+	space  *space // nil: the disk is not this machine's
 	done   chan struct{}
 	close  func()
 }
@@ -70,8 +70,10 @@ func (k *kv) Txn(ctx context.Context, t meta.Txn) (ok bool, rev int64, err error
 	if err := k.usable(ctx, op, t.Check()); err != nil {
 		return false, 0, err
 	}
-	if err := k.space.ensure(op); err != nil {
-		return false, 0, err
+	if k.space != nil {
+		if err := k.space.ensure(op); err != nil {
+			return false, 0, err
+		}
 	}
 	compares := make([]clientv3.Cmp, 0, len(t.If))
 	for _, c := range t.If {
@@ -238,6 +240,14 @@ var kinds = []struct {
 	{rpctypes.ErrCompacted, errs.Precondition},
 	{rpctypes.ErrFutureRev, errs.Precondition},
 	{rpctypes.ErrCorrupt, errs.Corrupt},
+	{rpctypes.ErrMemberNotFound, errs.NotExist},
+	{rpctypes.ErrMemberExist, errs.Exist},
+	{rpctypes.ErrPeerURLExist, errs.Exist},
+	{rpctypes.ErrMemberNotEnoughStarted, errs.Precondition},
+	{rpctypes.ErrMemberLearnerNotReady, errs.Busy},
+	{rpctypes.ErrTooManyLearners, errs.Busy},
+	{rpctypes.ErrPermissionDenied, errs.Permission},
+	{rpctypes.ErrAuthFailed, errs.Permission},
 }
 
 // classify gives etcd's error a kind; what is not known better is Unavailable. The context's error passes.

@@ -1,6 +1,7 @@
-// Package etcd is meta.KV on etcd: a single embedded member that lives in a data directory and listens on nothing but unix
-// sockets there. It is the only package that knows etcd. It is not a cluster: one member has no failover, and what makes
-// one writer safe against another is the fence of meta.Log, not this package. Its suite is core/meta/kvtest.
+// Package etcd is meta.KV, cluster.Election and cluster.Registry on etcd. Server is an embedded member that lives in a data
+// directory: alone, and then it listens on nothing but unix sockets there, or one of 3 or 5 that agree. Client is for a cluster
+// that somebody else runs. It is the only package that knows etcd. What makes one writer safe against another is the fence of
+// meta.Log, not this package. Its suite is core/meta/kvtest.
 package etcd
 
 import (
@@ -8,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,12 +20,12 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"golang.org/x/sys/unix"
 
+	"github.com/sluicefs/sluice/core/cluster"
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta"
 )
 
 const (
-	memberName = "sluice"
 	lockFile   = "LOCK"
 	clientSock = "client.sock" // for etcdctl: --endpoints unix://<dir>/client.sock
 	peerSock   = "peer.sock"
@@ -34,62 +33,43 @@ const (
 	// maxSocketPath is the longest path a socket can be bound to. Source: unix(7), sun_path with its closing zero.
 	maxSocketPath = 107
 
-	// A single member waits for nobody's votes and heartbeats: these only delay its start, by at most twice electionMs.
-	tickMs     = 20
-	electionMs = 100
-
-	quota = 8 << 30 // bytes of the database file. Source: etcd's suggested maximum
-
-	// Records are large, so few of them stay in memory and in the log beside the database.
-	snapshotCount   = 2000
-	catchUpEntries  = 500
-	slowApply       = time.Second
-	closeLimit      = 15 * time.Second
-	dirMode         = 0o700
-	lockMode        = 0o600
-	requestOverhead = 256 << 10 // of a transaction around its keys and values
+	closeLimit = 15 * time.Second
+	dirMode    = 0o700
+	lockMode   = 0o600
 )
-
-// ServerOptions are the options of Start.
-type ServerOptions struct {
-	Dir    string       // the data directory; made if it does not exist, and made private (mode 0700); for nothing else
-	Logger *slog.Logger // nil: nothing is logged
-
-	// UnsafeNoFsync acknowledges what a power failure would lose. It is for tests.
-	UnsafeNoFsync bool
-}
 
 // Server is an embedded etcd member.
 type Server struct {
-	etcd *embed.Etcd
-	kv   *kv
-	// space is open as long as the database.
-	space *space
-	lock  *os.File // of the data directory, held until the member is gone
-	dir   *os.File // keeps the directory of the sockets' short paths
+	o        ServerOptions
+	etcd     *embed.Etcd
+	kv       *kv
+	election *raftElection
+	lock     *os.File // of the data directory, held until the member is gone
+	dir      *os.File // keeps the directory of the sockets' short paths
 
-	stopping atomic.Bool
-	close    func() error
+	cancel     context.CancelCauseFunc // ends what runs in the background
+	background sync.WaitGroup
+	stopping   atomic.Bool
+	close      func() error
 }
 
-// Start starts the member of the data directory o.Dir and waits until it answers. A new directory becomes a new, empty
-// store.
+// Start starts the member of the data directory o.Dir and waits until it answers: with several members, until most of them
+// run. A new directory becomes a new, empty store, or a new member of the cluster. Start's context bounds the start only.
 //
-// Errors: errs.Invalid without a directory; errs.Busy if another process uses the directory; errs.Corrupt if what is in it
-// is damaged or incomplete, which nothing repairs; errs.Permission, errs.NoSpace by the file system; ctx's.
+// Errors: errs.Invalid for options that cannot be meant; errs.Busy if another process uses the directory or the address;
+// errs.Corrupt if what is in the directory is damaged or incomplete, which nothing repairs; errs.Permission, errs.NoSpace by
+// the file system; errs.Unavailable if the cluster to join does not answer; ctx's.
 func Start(ctx context.Context, o ServerOptions) (*Server, error) {
-	if o.Dir == "" {
-		return nil, errs.New("etcd.Start", "", errs.Invalid, "a data directory is needed")
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
 	}
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
 		return nil, errs.E("etcd.Start", o.Dir, errs.Other, err)
 	}
-	s := &Server{}
-	if err := s.start(ctx, dir, o); err != nil {
+	s := &Server{o: o}
+	if err := s.start(ctx, dir); err != nil {
 		s.release()
 		return nil, err
 	}
@@ -97,7 +77,7 @@ func Start(ctx context.Context, o ServerOptions) (*Server, error) {
 	return s, nil
 }
 
-func (s *Server) start(ctx context.Context, dir string, o ServerOptions) (err error) {
+func (s *Server) start(ctx context.Context, dir string) (err error) {
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return errs.E("etcd.Start", dir, errs.Other, err)
 	}
@@ -110,7 +90,7 @@ func (s *Server) start(ctx context.Context, dir string, o ServerOptions) (err er
 	if s.lock, err = lock(dir); err != nil {
 		return err
 	}
-	if err := checkLog(dir); err != nil {
+	if err := checkLog(dir, s.o.Existing); err != nil {
 		return err
 	}
 	if s.dir, err = os.Open(dir); err != nil {
@@ -120,8 +100,13 @@ func (s *Server) start(ctx context.Context, dir string, o ServerOptions) (err er
 	if len(filepath.Join(dir, clientSock)) > maxSocketPath {
 		sockets = fmt.Sprintf("/proc/self/fd/%d", s.dir.Fd()) // the same directory by a short name
 	}
-	if s.etcd, err = startEtcd(s.config(dir, sockets, o)); err != nil {
-		return errs.E("etcd.Start", dir, errs.Other, err)
+	c, err := s.o.config(dir, sockets)
+	if err != nil {
+		return err
+	}
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapLogger(s.o.Logger, &s.stopping))
+	if s.etcd, err = startEtcd(c); err != nil {
+		return errs.E("etcd.Start", dir, s.startKind(err), err)
 	}
 	err = s.ready(ctx, dir)
 	// etcd syncs its files, and leaves the names of those it makes at its first start to chance.
@@ -131,15 +116,34 @@ func (s *Server) start(ctx context.Context, dir string, o ServerOptions) (err er
 		}
 	}
 	if err == nil {
-		s.space, err = openSpace(dir)
+		s.kv = newKV(v3client.New(s.etcd.Server), newSpace(dir))
+		err = s.advertise(ctx)
 	}
 	if err != nil {
 		s.stopping.Store(true)
 		s.etcd.Close()
 		return errs.E("etcd.Start", dir, errs.Other, err)
 	}
-	s.kv = newKV(v3client.New(s.etcd.Server), s.space)
+	s.run(context.WithoutCancel(ctx))
 	return nil
+}
+
+// startKind returns the kind of an error of etcd's start.
+func (s *Server) startKind(err error) errs.Kind {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return errs.Busy
+	case s.o.Existing && errs.KindOf(err) == errs.Other: // it asks the other members who they are
+		return errs.Unavailable
+	}
+	return errs.Other
+}
+
+// run starts what goes on as long as the server.
+func (s *Server) run(ctx context.Context) {
+	ctx, s.cancel = context.WithCancelCause(ctx)
+	s.election = newRaftElection(s.etcd.Server, s.o)
+	s.background.Go(func() { s.election.run(ctx) })
 }
 
 // syncDir makes the names in dir durable.
@@ -165,33 +169,6 @@ func (s *Server) ready(ctx context.Context, dir string) error {
 	}
 }
 
-// config returns the member's configuration.
-func (s *Server) config(dir, sockets string, o ServerOptions) *embed.Config {
-	c := embed.NewConfig()
-	c.Name, c.Dir = memberName, dir
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapLogger(o.Logger, &s.stopping))
-	c.ListenPeerUrls = []url.URL{socket(sockets, peerSock)}
-	c.ListenClientUrls = []url.URL{socket(sockets, clientSock)}
-	// A single member is dialled by nobody; the advertised addresses are stored and so do not name the directory, which
-	// may be moved.
-	c.AdvertisePeerUrls = []url.URL{{Scheme: "unix", Host: peerSock}}
-	c.AdvertiseClientUrls = []url.URL{{Scheme: "unix", Host: clientSock}}
-	c.InitialCluster = c.InitialClusterFromName(memberName)
-	c.EnableGRPCGateway = false
-	c.TickMs, c.ElectionMs = tickMs, electionMs
-	c.QuotaBackendBytes = quota
-	c.MaxTxnOps = meta.MaxTxnOps
-	c.MaxRequestBytes = meta.MaxTxnBytes + requestOverhead
-	c.SnapshotCount, c.SnapshotCatchUpEntries = snapshotCount, catchUpEntries
-	c.AutoCompactionMode, c.AutoCompactionRetention = embed.CompactorModePeriodic, "0"
-	c.WarningApplyDuration, c.WarningUnaryRequestDuration = slowApply, slowApply
-	c.UnsafeNoFsync = o.UnsafeNoFsync
-	return c
-}
-
-// socket returns the URL of a socket; etcd takes a unix URL's host for a path.
-func socket(dir, name string) url.URL { return url.URL{Scheme: "unix", Host: filepath.Join(dir, name)} }
-
 // startEtcd is embed.StartEtcd, whose fatal log entries and panics it returns as errs.Corrupt: etcd ends the process for
 // what it finds wrong with its files.
 func startEtcd(c *embed.Config) (e *embed.Etcd, err error) {
@@ -206,18 +183,27 @@ func startEtcd(c *embed.Config) (e *embed.Etcd, err error) {
 // KV returns the member's store. Its Close ends the KV, not the member; the member's Close ends both.
 func (s *Server) KV() meta.KV { return s.kv }
 
-// Close stops the member and waits until its files are closed, for 15 seconds at most. It is idempotent.
+// Election returns the election among the members, which whoever leads the raft group wins: so leadership moves as fast as
+// raft moves it, and a leader can always write. A lease would not: etcd re-arms every lease when its own leader dies.
+func (s *Server) Election() cluster.Election { return s.election }
+
+// Close stops the member, which hands over what it leads if another can take it, and waits until its files are closed, for 15
+// seconds at most. It is idempotent.
 func (s *Server) Close() error { return s.close() }
 
 func (s *Server) stop() error {
 	s.kv.Close()
 	s.stopping.Store(true)
+	s.cancel(cluster.ErrClosed)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		s.background.Wait()
 		s.kv.client.Close()
+		if s.o.clustered() {
+			s.etcd.Server.HardStop() // or etcd would try for long to hand over to members that stop as well
+		}
 		s.etcd.Close()
-		s.space.close()
 	}()
 	timeout := time.NewTimer(closeLimit)
 	defer timeout.Stop()

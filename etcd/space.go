@@ -24,39 +24,46 @@ const (
 	least = 4 << 20
 )
 
-// space watches over the disk of the database.
+// space watches over the disk of the database. It knows the file by its name: etcd replaces it when it defragments it, and
+// when a member that was away is sent a snapshot.
 type space struct {
+	db string
 	mu sync.Mutex
-	db *os.File
 	// unable: the file system cannot take blocks beforehand.
 	unable bool
 }
 
-func openSpace(dir string) (*space, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "member", "snap", "db"), os.O_RDWR, 0)
-	return &space{db: f}, err
-}
+func newSpace(dir string) *space { return &space{db: filepath.Join(dir, "member", "snap", "db")} }
 
 // ensure reports errs.NoSpace if a change could find the disk full.
 func (s *space) ensure(op string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fd := int(s.db.Fd())
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(fd, &fs); err != nil {
-		return errs.E(op, s.db.Name(), errs.Unavailable, err)
+	if err := unix.Statfs(s.db, &fs); err != nil {
+		return errs.E(op, s.db, errs.Unavailable, err)
 	}
 	if int64(fs.Bavail)*int64(fs.Bsize) < least { //nolint:unconvert // the widths differ by architecture
 		return s.full(op)
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return errs.E(op, s.db.Name(), errs.Unavailable, err)
+	if err := unix.Stat(s.db, &st); err != nil {
+		return errs.E(op, s.db, errs.Unavailable, err)
 	}
 	if s.unable || st.Blocks*512 >= st.Size+growth {
 		return nil
 	}
-	switch err := unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, st.Size+2*growth); {
+	return s.take(op, st.Size+2*growth)
+}
+
+// take takes the blocks of the first size bytes of the database.
+func (s *space) take(op string, size int64) error {
+	f, err := os.OpenFile(s.db, os.O_RDWR, 0)
+	if err != nil {
+		return errs.E(op, s.db, errs.Unavailable, err)
+	}
+	defer f.Close()
+	switch err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size); {
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
 		s.unable = true
 	case errors.Is(err, unix.EINTR): // the next change tries again
@@ -68,7 +75,5 @@ func (s *space) ensure(op string) error {
 
 func (s *space) full(op string) error {
 	return errs.New(op, "", errs.NoSpace, fmt.Sprintf("the disk of %s, which holds the journal, is full; free some space on it",
-		filepath.Dir(s.db.Name())))
+		filepath.Dir(s.db)))
 }
-
-func (s *space) close() error { return s.db.Close() }
