@@ -7,8 +7,6 @@ import (
 	"time"
 )
 
-const benchNames = 1_000_000
-
 func benchEntry(i int) Entry {
 	return Entry{Class: Persisted, ID: uint64(i), Rev: uint64(i), Size: 4096, ETag: fmt.Sprintf("%032x", i), Version: fmt.Sprintf("v%015x", i),
 		Extents: []Extent{{ID: uint64(i), Rev: uint64(i), Len: 4096}}, MTime: int64(i), Owner: "sluice", Group: "sluice", Mode: 0o644}
@@ -86,30 +84,7 @@ func BenchmarkDerivedLookup(b *testing.B) {
 	}
 }
 
-func BenchmarkTreeGet(b *testing.B) {
-	t := benchTree(benchNames)
-	t.View(func(v View) {
-		i := 0
-		for b.Loop() {
-			i = (i + 7919) % benchNames
-			if _, ok := v.Get(FirstDir, fmt.Sprintf("image_%08d.jpg", i)); !ok {
-				b.Fatal(i)
-			}
-		}
-	})
-}
-
-// BenchmarkTreeMemory and BenchmarkDerivedMemory report the heap a million names take, and Tree.Bytes's estimate of it.
-func BenchmarkTreeMemory(b *testing.B) {
-	for b.Loop() {
-		before := heap()
-		t := benchTree(benchNames)
-		b.ReportMetric(float64(heap()-before)/benchNames, "B/entry")
-		b.ReportMetric(float64(t.Bytes())/benchNames, "estimated-B/entry")
-		runtime.KeepAlive(t)
-	}
-}
-
+// BenchmarkDerivedMemory reports the heap a million rows take.
 func BenchmarkDerivedMemory(b *testing.B) {
 	for b.Loop() {
 		before := heap()
@@ -117,12 +92,4 @@ func BenchmarkDerivedMemory(b *testing.B) {
 		b.ReportMetric(float64(heap()-before)/benchNames, "B/row")
 		runtime.KeepAlive(d)
 	}
-}
-
-func heap() uint64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
 }

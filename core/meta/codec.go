@@ -238,8 +238,11 @@ func present(e *Entry) uint64 {
 
 // appendEntry appends the encoding of e.
 func appendEntry(b []byte, e *Entry) []byte {
-	bits := present(e)
-	b = append(b, byte(e.Class))
+	return appendFields(append(b, byte(e.Class)), e, present(e))
+}
+
+// appendFields appends present and the fields of e whose bits are set in it.
+func appendFields(b []byte, e *Entry, bits uint64) []byte {
 	b = binary.AppendUvarint(b, bits)
 	for rest := bits; rest != 0; rest &= rest - 1 {
 		switch rest & -rest {
@@ -449,6 +452,11 @@ func (d *decoder) op() Op {
 
 func (d *decoder) entry(e *Entry) {
 	e.Class = Class(d.byte())
+	d.fields(e)
+}
+
+// fields reads what appendFields wrote.
+func (d *decoder) fields(e *Entry) {
 	bits := d.uvarint()
 	if bits >= fEnd {
 		d.fail("an entry with a field that this Sluice does not know; it was written by a later one")

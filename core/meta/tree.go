@@ -14,59 +14,55 @@ import (
 
 // Tree is the overlay in memory: what the journal's records add up to. It is safe for concurrent use; readers share a
 // lock, Apply excludes them for the time of one record.
+//
+// Entries are packed (shape.go) in slabs (slab.go): a million of them are some ten thousand pieces of memory for the garbage
+// collector to look at. An entry that is asked for is made for the caller.
 type Tree struct {
-	born time.Time // origin of row.checked
+	born time.Time // origin of the times in checks
 
 	mu       sync.RWMutex
 	dirs     map[DirID]*directory
+	order    btree.Set[DirID] // of dirs
 	counters map[string]uint64
 	seq      uint64
 	rows     int64
-	bytes    int64
-	dropped  []*directory // out of dirs, rows not yet freed
+	dropped  []*directory // out of dirs, entries not yet freed
+	shapes   shapes
+	layout   layout // how the entries are cut into checkpoint pages
+	edit     editor
+	vals     values
+	packed   []byte
+
+	bytes atomic.Int64
 }
 
-// directory is one directory of the overlay. Its parent is nil for the reserved ones and while no edge leads to it.
-type directory struct {
-	id     DirID
-	parent *directory
-	edge   string
-	rows   btree.Map[string, *row]
-}
-
-// row is one entry in memory. The entry is never changed: another one replaces the row.
-type row struct {
-	Entry
-	checked atomic.Int64 // nanoseconds from Tree.born to when the bytes were last compared with the store; 0: never
-}
-
-// dropStep bounds how many rows of dropped directories are freed beside each applied record, so that dropping a large
+// dropStep bounds how many entries of dropped directories are freed beside each applied record, so that dropping a large
 // tree delays nobody; twice what a record adds keeps the backlog from growing.
 const dropStep = 512
 
 // NewTree returns a tree that holds the reserved directories and nothing else.
 func NewTree() *Tree {
-	t := &Tree{born: time.Now(), dirs: map[DirID]*directory{}, counters: map[string]uint64{}}
+	t := &Tree{born: time.Now(), dirs: map[DirID]*directory{}, counters: map[string]uint64{}, shapes: newShapes(), layout: newLayout()}
 	for _, id := range []DirID{RootDir, UploadsDir, IntentsDir} {
-		t.dirs[id] = &directory{id: id}
+		t.directory(id)
 	}
 	return t
 }
 
 // Apply makes the changes ops, in order, as one step for every reader. seq is the sequence of their record; applying a
-// record again is harmless as long as the records after it are applied again too. The tree keeps the entries' maps and
-// slices: the caller must not change them.
+// record again is harmless as long as the records after it are applied again too. The tree keeps nothing of ops.
 //
 // Setting a directory makes its DirID a child of that edge, wherever it was before. Deleting or replacing a directory's
-// edge leaves its entries in memory, without a path, until DropDir or until another edge is set to its DirID. DropDir
-// takes the directory's own edge away too, if it still leads there.
+// edge leaves its entries in memory, without a path, until DropDir or until another edge is set to its DirID; a directory
+// that has no edge after the last record of a journal is forgotten when the journal is loaded, so a record that moves a
+// directory has both edges. DropDir takes the directory's own edge away too, if it still leads there.
 func (t *Tree) Apply(seq uint64, ops []Op) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i := range ops {
 		switch op := &ops[i]; op.Kind {
 		case Set:
-			t.set(t.directory(op.Dir), op.Edge, op.Entry)
+			t.set(t.directory(op.Dir), op.Edge, &op.Entry)
 		case Del:
 			if d := t.dirs[op.Dir]; d != nil {
 				t.del(d, op.Edge)
@@ -87,39 +83,55 @@ func (t *Tree) directory(id DirID) *directory {
 	if d == nil {
 		d = &directory{id: id}
 		t.dirs[id] = d
+		t.order.Insert(id)
+		t.bytes.Add(dirBytes)
 	}
 	return d
 }
 
-func (t *Tree) set(d *directory, edge string, e Entry) {
-	edge = strings.Clone(edge) // not a piece of the whole record
-	r := &row{Entry: e}
-	old, replaced := d.rows.Set(edge, r)
+func (t *Tree) set(d *directory, edge string, e *Entry) {
+	at, replaced := d.find(edge)
 	if replaced {
-		t.unlink(d, edge, old)
-		t.count(edge, old, -1)
+		t.unlink(d, edge, d.groups[at.group][at.slab].data, at.i)
+	} else {
+		t.rows++
 	}
-	t.count(edge, r, 1)
+	t.packed = t.shapes.pack(t.packed[:0], &t.vals, e)
+	t.bytes.Add(t.edit.set(d, at, replaced, edge, t.packed))
+	t.layout.touch(d.id, edge)
 	if e.Class == Directory {
-		c := t.directory(e.Dir)
-		c.parent, c.edge = d, edge
+		t.link(e.Dir, d, edge)
+	}
+}
+
+// link makes the directory id a child of parent at edge.
+func (t *Tree) link(id DirID, parent *directory, edge string) {
+	c := t.directory(id)
+	if c.parent != parent || c.edge != edge {
+		c.parent, c.edge = parent, strings.Clone(edge) // not a piece of the whole record
 	}
 }
 
 func (t *Tree) del(d *directory, edge string) {
-	if old, ok := d.rows.Delete(edge); ok {
-		t.unlink(d, edge, old)
-		t.count(edge, old, -1)
-	}
-}
-
-// unlink takes the path away from the directory that old was the edge of, unless it has another edge already.
-func (t *Tree) unlink(d *directory, edge string, old *row) {
-	if old.Class != Directory {
+	at, ok := d.find(edge)
+	if !ok {
 		return
 	}
-	if c := t.dirs[old.Dir]; c != nil && c.parent == d && c.edge == edge {
-		c.parent, c.edge = nil, ""
+	t.unlink(d, edge, d.groups[at.group][at.slab].data, at.i)
+	t.bytes.Add(-t.edit.remove(d, at))
+	t.rows--
+	t.layout.touch(d.id, edge)
+}
+
+// unlink takes the path away from the directory that entry i of the slab b was the edge of, unless it has another edge
+// already.
+func (t *Tree) unlink(d *directory, edge string, b []byte, i int) {
+	_, body := slabBody(b)
+	_, packed := slabEntry(b, body, i)
+	if class, id := t.shapes.peek(packed); class == Directory {
+		if c := t.dirs[id]; c != nil && c.parent == d && c.edge == edge {
+			c.parent, c.edge = nil, ""
+		}
 	}
 }
 
@@ -128,50 +140,55 @@ func (t *Tree) drop(id DirID) {
 	if d == nil || id < FirstDir {
 		return
 	}
-	if d.parent != nil {
-		if r, ok := d.parent.rows.Get(d.edge); ok && r.Class == Directory && r.Dir == id {
-			t.del(d.parent, d.edge)
+	if p := d.parent; p != nil {
+		if at, ok := p.find(d.edge); ok {
+			b := p.groups[at.group][at.slab].data
+			_, body := slabBody(b)
+			_, packed := slabEntry(b, body, at.i)
+			if class, dir := t.shapes.peek(packed); class == Directory && dir == id {
+				t.del(p, d.edge)
+			}
 		}
 	}
-	delete(t.dirs, id)
+	t.forget(d)
+}
+
+// forget takes d out of the tree; free does the rest.
+func (t *Tree) forget(d *directory) {
+	delete(t.dirs, d.id)
+	t.order.Delete(d.id)
 	t.dropped = append(t.dropped, d)
 }
 
-// free forgets up to n rows of dropped directories, and drops the directories below them that were not moved elsewhere.
+// free forgets some n entries of dropped directories, and drops the directories below them that were not moved elsewhere.
 func (t *Tree) free(n int) {
-	for ; n > 0 && len(t.dropped) > 0; n-- {
-		d := t.dropped[len(t.dropped)-1]
-		edge, r, ok := d.rows.PopMin()
-		if !ok {
-			t.dropped = t.dropped[:len(t.dropped)-1]
+	for n > 0 && len(t.dropped) > 0 {
+		last := len(t.dropped) - 1
+		d := t.dropped[last]
+		s := d.last()
+		if s == nil {
+			t.dropped[last] = nil
+			t.dropped = t.dropped[:last]
+			t.bytes.Add(-dirBytes)
+			n--
 			continue
 		}
-		t.count(edge, r, -1)
-		if c := t.dirs[r.Dir]; r.Class == Directory && c != nil && c.parent == d {
-			delete(t.dirs, c.id)
-			t.dropped = append(t.dropped, c)
+		g := len(d.groups) - 1
+		d.cut(spot{g, len(d.groups[g]) - 1, 0})
+		t.bytes.Add(-s.bytes())
+		t.rows -= int64(s.len())
+		n -= s.len()
+		_, body := slabBody(s.data)
+		for i := range s.len() {
+			_, packed := slabEntry(s.data, body, i)
+			if class, id := t.shapes.peek(packed); class == Directory {
+				if c := t.dirs[id]; c != nil && c.parent == d {
+					t.forget(c)
+				}
+			}
 		}
+		t.layout.touchRange(d.id, slabEdge(s.data, 0), slabEdge(s.data, s.len()-1))
 	}
-}
-
-func (t *Tree) count(edge string, r *row, sign int64) {
-	t.rows += sign
-	t.bytes += sign * r.bytes(edge)
-}
-
-// rowBytes is what one row takes beside its strings: the row, its place in the directory's B-tree, and in the map of
-// directories on average; measured by BenchmarkTreeMemory.
-const rowBytes = 370
-
-func (r *row) bytes(edge string) int64 {
-	n := rowBytes + len(edge) + len(r.ETag) + len(r.StoreKey) + len(r.Version) + len(r.Checksums) + len(r.HDFSSum) +
-		32*len(r.Extents) + 8*len(r.Parts) + len(r.Base.Store) + len(r.Base.Prefix) + len(r.Owner) + len(r.Group)
-	for _, m := range []map[string]string{r.Headers, r.User, r.Extra} {
-		for k, v := range m {
-			n += len(k) + len(v) + 48
-		}
-	}
-	return int64(n)
 }
 
 // Len returns the number of entries in memory, those of dropped directories included until they are freed.
@@ -185,7 +202,7 @@ func (t *Tree) Len() int {
 func (t *Tree) Bytes() int64 {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.bytes
+	return t.bytes.Load() + t.shapes.bytes()
 }
 
 // MarkChecked notes that the file's bytes were compared with the store at the time at, if the entry's Version still is
@@ -197,14 +214,12 @@ func (t *Tree) MarkChecked(dir DirID, edge, version string, at time.Time) {
 	if d == nil {
 		return
 	}
-	if r, ok := d.rows.Get(edge); ok && r.Version == version {
-		since := max(int64(at.Sub(t.born)), 1)
-		for {
-			old := r.checked.Load()
-			if old >= since || r.checked.CompareAndSwap(old, since) {
-				return
-			}
-		}
+	c, ok := d.lookup(edge)
+	if !ok || t.shapes.entry(c.packed()).Version != version {
+		return
+	}
+	if c.slab().mark(c.at.i, max(int64(at.Sub(t.born)), 1)) {
+		t.bytes.Add(8 * slabMax)
 	}
 }
 
@@ -216,27 +231,34 @@ func (t *Tree) View(fn func(v View)) {
 	fn(View{t})
 }
 
-// View reads a Tree. It is valid only inside Tree.View. The entries it returns may be kept and must not be changed.
+// View reads a Tree. It is valid only inside Tree.View. The entries it returns are the caller's.
 type View struct{ t *Tree }
 
 // Get returns the entry at (dir, edge).
 func (v View) Get(dir DirID, edge string) (*Entry, bool) {
-	if d := v.t.dirs[dir]; d != nil {
-		if r, ok := d.rows.Get(edge); ok {
-			return &r.Entry, true
-		}
+	if c, ok := v.t.dirs[dir].lookup(edge); ok {
+		return v.t.shapes.entry(c.packed()), true
 	}
 	return nil, false
+}
+
+// Lookup returns the class of the entry at (dir, edge), and the directory it leads to if it is one. It costs less than Get.
+func (v View) Lookup(dir DirID, edge string) (class Class, id DirID, ok bool) {
+	if c, found := v.t.dirs[dir].lookup(edge); found {
+		class, id = v.t.shapes.peek(c.packed())
+		return class, id, true
+	}
+	return 0, 0, false
 }
 
 // Children yields the entries of dir with edges not less than from, in byte order.
 func (v View) Children(dir DirID, from string) iter.Seq2[string, *Entry] {
 	return func(yield func(string, *Entry) bool) {
-		d := v.t.dirs[dir]
-		if d == nil {
-			return
+		for c := v.t.dirs[dir].seek(from); c.ok; c.next() {
+			if !yield(c.edge(), v.t.shapes.entry(c.packed())) {
+				return
+			}
 		}
-		d.rows.Ascend(from, func(edge string, r *row) bool { return yield(edge, &r.Entry) })
 	}
 }
 
@@ -258,11 +280,11 @@ func (v View) Dir(id DirID) (parent DirID, edge string, e *Entry, ok bool) {
 	if d == nil || d.parent == nil {
 		return 0, "", nil, false
 	}
-	r, found := d.parent.rows.Get(d.edge)
+	c, found := d.parent.lookup(d.edge)
 	if !found {
 		return 0, "", nil, false
 	}
-	return d.parent.id, d.edge, &r.Entry, true
+	return d.parent.id, d.edge, v.t.shapes.entry(c.packed()), true
 }
 
 // Path returns the absolute path of the directory id, ending in "/". ok is false if it is not reachable from the root.
@@ -287,16 +309,14 @@ func (v View) Path(id DirID) (path string, ok bool) {
 // CheckedAt returns when the bytes of the file at (dir, edge) were last compared with the store, the zero time if not
 // since the entry was set.
 func (v View) CheckedAt(dir DirID, edge string) time.Time {
-	if d := v.t.dirs[dir]; d != nil {
-		if r, ok := d.rows.Get(edge); ok {
-			return v.checked(r)
-		}
+	if c, ok := v.t.dirs[dir].lookup(edge); ok {
+		return v.checked(&c)
 	}
 	return time.Time{}
 }
 
-func (v View) checked(r *row) time.Time {
-	if ns := r.checked.Load(); ns != 0 {
+func (v View) checked(c *cursor) time.Time {
+	if ns := c.slab().checkedAt(c.at.i); ns != 0 {
 		return v.t.born.Add(time.Duration(ns))
 	}
 	return time.Time{}

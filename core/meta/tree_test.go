@@ -188,8 +188,10 @@ func TestTreeDropIsFreedInSteps(t *testing.T) {
 		}
 		tree.Apply(3, nil)
 	}
-	if one := (&row{Entry: Entry{Class: Directory}}).bytes("moved/"); tree.Bytes() != one {
-		t.Errorf("Bytes = %d, want %d", tree.Bytes(), one)
+	alone := NewTree()
+	alone.Apply(1, []Op{{Kind: Set, Dir: RootDir, Edge: "moved/", Entry: Entry{Class: Directory, Dir: 22}}})
+	if got, want := tree.bytes.Load(), alone.bytes.Load(); got != want {
+		t.Errorf("%d bytes after all was freed, want %d", got, want)
 	}
 }
 

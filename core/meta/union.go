@@ -4,8 +4,6 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"github.com/tidwall/btree"
 )
 
 // Union is the cursor over both layers as one ordered namespace: the overlay, and where it lets them through the facts of
@@ -469,8 +467,9 @@ type merge struct {
 	p    *place
 	from string // every edge less than it has been yielded or skipped
 
-	tree   btree.MapIter[string, *row]
-	inTree bool // tree is at an edge
+	tree   cursor
+	inTree bool   // tree is at an edge
+	edge   string // tree's, if it is at one
 
 	lim  limits
 	rows []edge // read ahead from the store's facts
@@ -497,12 +496,9 @@ func (w *walk) open(p *place, from string) *merge {
 	} else {
 		m = &merge{w: w}
 	}
-	m.p, m.from, m.tree, m.inTree = p, from, btree.MapIter[string, *row]{}, false
+	m.p, m.from = p, from
 	m.rows, m.upTo, m.gap = nil, "", false
-	if d := w.v.t.dirs[p.dir]; d != nil {
-		m.tree = d.rows.Iter()
-		m.inTree = m.tree.Seek(from)
-	}
+	m.move(w.v.t.dirs[p.dir].seek(from))
 	if p.d != nil {
 		m.lim = w.limits(p)
 		m.read(from)
@@ -512,14 +508,22 @@ func (w *walk) open(p *place, from string) *merge {
 
 func (w *walk) close(m *merge) { w.free = append(w.free, m) }
 
+// move makes c the place in the overlay.
+func (m *merge) move(c cursor) {
+	m.tree, m.inTree, m.edge = c, c.ok, ""
+	if c.ok {
+		m.edge = c.edge()
+	}
+}
+
 // seek goes on to the first edge that is not less than from.
 func (m *merge) seek(from string) {
 	if from <= m.from {
 		return
 	}
 	m.from = from
-	if m.inTree && m.tree.Key() < from {
-		m.inTree = m.tree.Seek(from)
+	if m.inTree && m.edge < from {
+		m.move(m.tree.d.seek(from))
 	}
 	for len(m.rows) > 0 && m.rows[0].name < from {
 		m.rows = m.rows[1:]
@@ -541,18 +545,18 @@ func (m *merge) next() (c child, ok bool) {
 			m.read(m.upTo)
 		}
 		switch {
-		case len(m.rows) > 0 && (!m.inTree || m.rows[0].name <= m.tree.Key()):
+		case len(m.rows) > 0 && (!m.inTree || m.rows[0].name <= m.edge):
 			r := m.rows[0]
 			m.rows = m.rows[1:]
 			c = child{edge: r.name, row: r.row, at: m.p.d.time(r.at)}
-			if m.inTree && m.tree.Key() == r.name {
+			if m.inTree && m.edge == r.name {
 				m.overlay(&c)
 			}
-		case m.inTree && (len(m.rows) > 0 || !m.gap || m.tree.Key() < m.upTo):
-			c = child{edge: m.tree.Key()}
+		case m.inTree && (len(m.rows) > 0 || !m.gap || m.edge < m.upTo):
+			c = child{edge: m.edge}
 			m.overlay(&c)
-		case m.inTree && m.tree.Key() == m.upTo && hides(&m.tree.Value().Entry):
-			c = child{edge: m.tree.Key()}
+		case m.inTree && m.edge == m.upTo && hides(m.w.v.t.shapes.entry(m.tree.packed())):
+			c = child{edge: m.edge}
 			m.overlay(&c)
 			m.read(c.edge + "\x00")
 		case m.gap:
@@ -570,15 +574,16 @@ func (m *merge) next() (c child, ok bool) {
 
 // overlay adds the overlay's entry to c and moves on.
 func (m *merge) overlay(c *child) {
-	r := m.tree.Value()
-	c.entry = &r.Entry
+	c.entry = m.w.v.t.shapes.entry(m.tree.packed())
 	if hides(c.entry) {
 		c.row, c.at = nil, time.Time{}
 	}
-	if r.Class == Persisted {
-		c.at = m.w.v.checked(r)
+	if c.entry.Class == Persisted {
+		c.at = m.w.v.checked(&m.tree)
 	}
-	m.inTree = m.tree.Next()
+	next := m.tree
+	next.next()
+	m.move(next)
 }
 
 // hides reports whether the overlay's entry e leaves nothing to be seen of what its parent's store has at its edge.

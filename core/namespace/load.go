@@ -3,6 +3,7 @@ package namespace
 import (
 	"context"
 	"encoding/json"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -209,7 +210,7 @@ func (n *Namespace) reconcile(ctx context.Context, p core.Path, locked bool) err
 			return nil
 		}
 		defer unlock()
-		if pl = n.walk(p); pl.entry != e {
+		if pl = n.walk(p); !reflect.DeepEqual(pl.entry, e) {
 			return nil
 		}
 	}

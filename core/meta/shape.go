@@ -1,0 +1,422 @@
+package meta
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"strconv"
+	"strings"
+)
+
+/*
+How an entry is packed. What many entries have in common is their shape: the class, owner, group, mode, which values they
+have at all, and how their ETag and version are written. The rest is a few numbers and 16 bytes of an MD5. An entry in
+memory is the number of its shape, followed by the values that the shape says it has, in the order of the columns:
+
+	column   holds                                  as
+	dir      Entry.Dir                              number
+	id       Entry.ID                               number
+	rev      Entry.Rev - Entry.ID                   number
+	size     Entry.Size                             number
+	mtime    Entry.MTime - epoch                    number
+	etag     the 32 hexadecimal digits of the ETag  16 bytes
+	parts    n of an ETag "<32 digits>-n"           number
+	inode    the second number of a local version   number
+	ctime    the fifth one - Entry.MTime            number
+	rest     the other fields, as appendFields      length:uvarint bytes
+
+A version may also be "ETag|seconds", as that of an S3 store; then ctime holds the seconds less those of Entry.MTime. A number
+is a zigzag varint. The same columns, stored one after the other over many entries, are a checkpoint page (page.go).
+A version is local if it is "device.inode.size.mtime.ctime" in hexadecimal, with the entry's own size and mtime.
+*/
+
+// column is one kind of value of an entry.
+type column uint8
+
+// The columns, in their order.
+const (
+	colDir column = iota
+	colID
+	colRev
+	colSize
+	colMTime
+	colETag
+	colParts
+	colInode
+	colCTime
+	colRest
+	columns
+)
+
+// epoch makes times short: nanoseconds of 2026-01-01 UTC. It is part of the stored format of a page.
+const epoch = 1767225600 * 1e9
+
+// The flags of a shape.
+const (
+	flagExplicit = 1 << iota
+	flagMarker
+	flagMount
+	flagWhole // Extents is one extent that is the whole file: {ID, Rev, 0, Size}
+	flagATime // ATime is MTime
+	flagsEnd
+)
+
+// The forms of a shape's ETag and version. Other text is in the rest.
+const (
+	textNone   = iota // empty, or in the rest
+	etagMD5           // 32 hexadecimal digits
+	etagParts         // 32 hexadecimal digits, "-", a number
+	textSame          // a version that is the ETag
+	textLocal         // a version of a local file
+	textStamp         // a version "ETag|seconds"
+	textFormed        // the number of forms
+)
+
+// shape is what entries have in common.
+type shape struct {
+	class         Class
+	flags         uint8
+	etag, version uint8  // forms
+	has           uint16 // one bit per column
+	mode          uint32
+	replication   int32
+	blockSize     int64
+	device        uint64 // of a local version
+	owner, group  string
+}
+
+// values are what an entry has beside its shape.
+type values struct {
+	num  [columns]int64
+	etag [16]byte
+	rest []byte
+}
+
+// put notes the number n of a column, unless it is zero.
+func (s *shape) put(v *values, c column, n int64) {
+	if n != 0 {
+		s.has |= 1 << c
+		v.num[c] = n
+	}
+}
+
+// split takes e apart.
+func (v *values) split(e *Entry) shape {
+	s := shape{class: e.Class, mode: e.Mode, replication: e.Replication, blockSize: e.BlockSize, owner: e.Owner, group: e.Group}
+	rest := present(e) & (fBase | fStoreKey | fHeaders | fUser | fChecksums | fParts | fHDFSSum | fExtra)
+	for _, f := range []struct {
+		is   bool
+		flag uint8
+	}{{e.Explicit, flagExplicit}, {e.Marker, flagMarker}, {e.Mount, flagMount}} {
+		if f.is {
+			s.flags |= f.flag
+		}
+	}
+	s.put(v, colDir, int64(e.Dir))
+	s.put(v, colID, int64(e.ID))
+	s.put(v, colRev, int64(e.Rev-e.ID))
+	s.put(v, colSize, e.Size)
+	if e.MTime != 0 {
+		s.has |= 1 << colMTime
+		v.num[colMTime] = e.MTime - epoch
+	}
+	switch {
+	case len(e.Extents) == 1 && e.Extents[0] == (Extent{e.ID, e.Rev, 0, e.Size}):
+		s.flags |= flagWhole
+	case len(e.Extents) > 0:
+		rest |= fExtents
+	}
+	switch e.ATime {
+	case 0:
+	case e.MTime:
+		s.flags |= flagATime
+	default:
+		rest |= fATime
+	}
+	if !s.splitETag(v, e.ETag) {
+		rest |= fETag
+	}
+	if !s.splitVersion(v, e) {
+		rest |= fVersion
+	}
+	if rest != 0 {
+		s.has |= 1 << colRest
+		v.rest = appendFields(v.rest[:0], e, rest)
+	}
+	return s
+}
+
+func (s *shape) splitETag(v *values, etag string) bool {
+	if etag == "" {
+		return true
+	}
+	if len(etag) < 32 || !lowerHex(etag[:32]) {
+		return false
+	}
+	if len(etag) > 32 {
+		n, err := strconv.ParseUint(etag[33:], 10, 32)
+		if etag[32] != '-' || err != nil || n == 0 || etag[33:] != strconv.FormatUint(n, 10) {
+			return false
+		}
+		s.etag = etagParts
+		s.put(v, colParts, int64(n))
+	} else {
+		s.etag = etagMD5
+	}
+	s.has |= 1 << colETag
+	for i := range v.etag {
+		v.etag[i] = nibble(etag[2*i])<<4 | nibble(etag[2*i+1])
+	}
+	return true
+}
+
+func lowerHex(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+func nibble(c byte) byte {
+	if c >= 'a' {
+		return c - 'a' + 10
+	}
+	return c - '0'
+}
+
+func (s *shape) splitVersion(v *values, e *Entry) bool {
+	switch {
+	case e.Version == "":
+		return true
+	case e.Version == e.ETag:
+		s.version = textSame
+		return true
+	}
+	if stamp, ok := strings.CutPrefix(e.Version, e.ETag+"|"); ok && e.ETag != "" {
+		n, err := strconv.ParseInt(stamp, 10, 64)
+		if err != nil || strconv.FormatInt(n, 10) != stamp {
+			return false
+		}
+		s.version = textStamp
+		s.put(v, colCTime, n-e.MTime/1e9)
+		return true
+	}
+	return s.splitLocal(v, e)
+}
+
+func (s *shape) splitLocal(v *values, e *Entry) bool {
+	var n [5]uint64
+	text := e.Version
+	for i := range n {
+		digits := 0
+		for ; digits < len(text) && text[digits] != '.'; digits++ {
+			n[i] = n[i]<<4 | uint64(nibble(text[digits]))
+		}
+		canonical := digits > 0 && digits <= 16 && lowerHex(text[:digits]) && (text[0] != '0' || digits == 1)
+		if more := digits < len(text); !canonical || more != (i < 4) {
+			return false
+		} else if more {
+			digits++
+		}
+		text = text[digits:]
+	}
+	if n[2] != uint64(e.Size) || n[3] != uint64(e.MTime) {
+		return false
+	}
+	s.version, s.device = textLocal, n[0]
+	s.put(v, colInode, int64(n[1]))
+	s.put(v, colCTime, int64(n[4])-e.MTime)
+	return true
+}
+
+// pack appends the values that s has, with their columns one after the other.
+func (v *values) pack(b []byte, s *shape) []byte {
+	for c := range columns {
+		if s.has&(1<<c) == 0 {
+			continue
+		}
+		switch c {
+		case colETag:
+			b = append(b, v.etag[:]...)
+		case colRest:
+			b = binary.AppendUvarint(b, uint64(len(v.rest)))
+			b = append(b, v.rest...)
+		default:
+			b = binary.AppendVarint(b, v.num[c])
+		}
+	}
+	return b
+}
+
+// unpack reads what pack wrote. The values keep parts of b.
+func (v *values) unpack(b []byte, s *shape) {
+	for c := range columns {
+		if s.has&(1<<c) == 0 {
+			v.num[c] = 0
+			continue
+		}
+		switch c {
+		case colETag:
+			b = b[copy(v.etag[:], b):]
+		case colRest:
+			n, size := binary.Uvarint(b)
+			v.rest = b[size : size+int(n)]
+			b = b[size+int(n):]
+		default:
+			n, size := binary.Varint(b)
+			v.num[c], b = n, b[size:]
+		}
+	}
+}
+
+// box is an entry with room for its only extent.
+type box struct {
+	Entry
+	whole [1]Extent
+}
+
+// join puts an entry together again. Its text is new: it keeps nothing of v.
+func (v *values) join(s *shape) *Entry {
+	x := &box{}
+	e := &x.Entry
+	e.Class, e.Mode, e.Replication, e.BlockSize, e.Owner, e.Group = s.class, s.mode, s.replication, s.blockSize, s.owner, s.group
+	e.Explicit, e.Marker, e.Mount = s.flags&flagExplicit != 0, s.flags&flagMarker != 0, s.flags&flagMount != 0
+	e.Dir, e.ID, e.Size = DirID(v.num[colDir]), uint64(v.num[colID]), v.num[colSize]
+	e.Rev = e.ID + uint64(v.num[colRev])
+	if s.has&(1<<colMTime) != 0 {
+		e.MTime = v.num[colMTime] + epoch
+	}
+	if s.flags&flagATime != 0 {
+		e.ATime = e.MTime
+	}
+	if s.flags&flagWhole != 0 {
+		x.whole[0] = Extent{e.ID, e.Rev, 0, e.Size}
+		e.Extents = x.whole[:]
+	}
+	if s.has&(1<<colRest) != 0 {
+		d := decoder{b: v.rest}
+		d.fields(e) // what is packed has been checked
+	}
+	if s.etag != textNone || s.version != textNone {
+		v.joinText(s, e)
+	}
+	return e
+}
+
+// joinText writes the ETag and the version into one piece of memory.
+func (v *values) joinText(s *shape, e *Entry) {
+	var array [160]byte
+	b := array[:0]
+	if s.etag != textNone {
+		b = hex.AppendEncode(b, v.etag[:])
+		if s.etag == etagParts {
+			b = strconv.AppendInt(append(b, '-'), v.num[colParts], 10)
+		}
+	}
+	n := len(b)
+	if s.version == textLocal {
+		for i, x := range [...]uint64{s.device, uint64(v.num[colInode]), uint64(e.Size), uint64(e.MTime), uint64(v.num[colCTime] + e.MTime)} {
+			if i > 0 {
+				b = append(b, '.')
+			}
+			b = strconv.AppendUint(b, x, 16)
+		}
+	}
+	text := string(b)
+	if s.etag != textNone {
+		e.ETag = text[:n]
+	}
+	switch s.version {
+	case textLocal:
+		e.Version = text[n:]
+	case textSame:
+		e.Version = e.ETag
+	case textStamp:
+		e.Version = e.ETag + "|" + strconv.FormatInt(v.num[colCTime]+e.MTime/1e9, 10)
+	}
+}
+
+// shapes are the shapes of a tree's entries. They are numbered from 1 on and are never forgotten; an entry whose shape there
+// is no number for is kept whole, as number 0.
+type shapes struct {
+	number map[shape]uint32
+	list   []*shape
+	text   int64 // bytes of their owners and groups
+}
+
+const (
+	// maxShapes bounds the memory of shapes: owners, groups and modes are what clients say.
+	maxShapes = 1 << 16
+	// shapeBytes is what a shape takes in memory, in the list and in the map.
+	shapeBytes = 240
+)
+
+func newShapes() shapes {
+	return shapes{number: map[shape]uint32{}, list: []*shape{{}}}
+}
+
+func (x *shapes) bytes() int64 { return int64(len(x.list))*shapeBytes + x.text }
+
+// numberOf returns the number of s, 0 if it can have none.
+func (x *shapes) numberOf(s *shape) uint32 {
+	n, ok := x.number[*s]
+	if ok || len(x.list) >= maxShapes {
+		return n
+	}
+	kept := *s
+	kept.owner, kept.group = strings.Clone(s.owner), strings.Clone(s.group)
+	n = uint32(len(x.list))
+	x.list = append(x.list, &kept)
+	x.number[kept] = n
+	x.text += int64(len(kept.owner) + len(kept.group))
+	return n
+}
+
+// pack appends e. v is for its use.
+func (x *shapes) pack(b []byte, v *values, e *Entry) []byte {
+	s := v.split(e)
+	n := x.numberOf(&s)
+	b = binary.AppendUvarint(b, uint64(n))
+	if n == 0 {
+		return appendEntry(b, e)
+	}
+	return v.pack(b, &s)
+}
+
+// of returns the shape of a packed entry, nil if it is kept whole, and its values.
+func (x *shapes) of(packed []byte) (*shape, []byte) {
+	n, size := binary.Uvarint(packed)
+	if n == 0 {
+		return nil, packed[size:]
+	}
+	return x.list[n], packed[size:]
+}
+
+// entry unpacks an entry.
+func (x *shapes) entry(packed []byte) *Entry {
+	s, b := x.of(packed)
+	if s == nil {
+		e := &Entry{}
+		d := decoder{b: b}
+		d.entry(e)
+		return e
+	}
+	var v values
+	v.unpack(b, s)
+	return v.join(s)
+}
+
+// peek returns the class of a packed entry and the directory it leads to.
+func (x *shapes) peek(packed []byte) (Class, DirID) {
+	s, b := x.of(packed)
+	if s == nil {
+		e := x.entry(packed)
+		return e.Class, e.Dir
+	}
+	if s.has&(1<<colDir) == 0 {
+		return s.class, 0
+	}
+	dir, _ := binary.Varint(b)
+	return s.class, DirID(dir)
+}
