@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"context"
+	"reflect"
 	"strings"
 	"time"
 
@@ -154,7 +155,7 @@ func (n *Namespace) lookupSince(ctx context.Context, path core.Path, has holding
 		}
 		oldest := since(pl.mount, now)
 		nd, need, err := n.decide(ctx, pl, oldest)
-		if need == revalidate && i > 0 && seen != nil && pl.entry == seen {
+		if need == revalidate && i > 0 && seen != nil && reflect.DeepEqual(pl.entry, seen) {
 			need = noLoad // a change under way holds the name: the overlay's word stands
 		}
 		if err != nil || need == noLoad {
