@@ -26,3 +26,9 @@ func (s *Server) eachPeer(do func(types.ID)) {
 		}
 	}
 }
+
+// DecodeMember and DecodeNode decode stored values.
+var (
+	DecodeMember = decodeMember
+	DecodeNode   = decodeNode
+)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"sync"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -22,8 +23,10 @@ const chunk = 5000
 type kv struct {
 	client *clientv3.Client
 	space  *space // nil: the disk is not this machine's
-	done   chan struct{}
-	close  func()
+	// limit is how long a request may take; 0: as long as its context, for a store that always answers in time.
+	limit time.Duration
+	done  chan struct{}
+	close func()
 }
 
 func newKV(c *clientv3.Client, s *space) *kv {
@@ -37,7 +40,9 @@ func (k *kv) Get(ctx context.Context, key string) (meta.KeyValue, error) {
 	if err := k.usable(ctx, op, meta.CheckKey(op, key)); err != nil {
 		return meta.KeyValue{}, err
 	}
-	r, err := k.client.Get(ctx, key)
+	request, cancel := k.bounded(ctx)
+	defer cancel()
+	r, err := k.client.Get(request, key)
 	if err != nil {
 		return meta.KeyValue{}, classify(ctx, op, key, err)
 	}
@@ -53,7 +58,9 @@ func (k *kv) Scan(ctx context.Context, from, to string, limit int) (meta.Page, e
 	if err := k.usable(ctx, op, meta.CheckScan(op, from, to, limit)); err != nil {
 		return meta.Page{}, err
 	}
-	r, err := k.client.Get(ctx, from, clientv3.WithRange(to), clientv3.WithLimit(int64(limit)))
+	request, cancel := k.bounded(ctx)
+	defer cancel()
+	r, err := k.client.Get(request, from, clientv3.WithRange(to), clientv3.WithLimit(int64(limit)))
 	if err != nil {
 		return meta.Page{}, classify(ctx, op, from, err)
 	}
@@ -87,7 +94,9 @@ func (k *kv) Txn(ctx context.Context, t meta.Txn) (ok bool, rev int64, err error
 	for _, key := range t.Deletes {
 		changes = append(changes, clientv3.OpDelete(key))
 	}
-	r, err := k.client.Txn(ctx).If(compares...).Then(changes...).Commit()
+	request, cancel := k.bounded(ctx)
+	defer cancel()
+	r, err := k.client.Txn(request).If(compares...).Then(changes...).Commit()
 	if err != nil {
 		return false, 0, classify(ctx, op, "", err)
 	}
@@ -108,28 +117,33 @@ func compare(c meta.Compare) clientv3.Cmp {
 // DeleteRange implements meta.KV.
 func (k *kv) DeleteRange(ctx context.Context, from, to string) (deleted int64, err error) {
 	const op = "etcd.DeleteRange"
-	for {
+	for more := true; more; {
 		if err := k.usable(ctx, op, meta.CheckRange(op, from, to)); err != nil {
 			return deleted, err
 		}
-		page, err := k.client.Get(ctx, from, clientv3.WithRange(to), clientv3.WithLimit(chunk), clientv3.WithKeysOnly())
-		if err != nil {
+		var n int64
+		if n, from, more, err = k.deleteChunk(ctx, from, to); err != nil {
 			return deleted, classify(ctx, op, from, err)
 		}
-		if len(page.Kvs) == 0 {
-			return deleted, nil
-		}
-		next := string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
-		r, err := k.client.Delete(ctx, from, clientv3.WithRange(next))
-		if err != nil {
-			return deleted, classify(ctx, op, from, err)
-		}
-		deleted += r.Deleted
-		if !page.More {
-			return deleted, nil
-		}
-		from = next
+		deleted += n
 	}
+	return deleted, nil
+}
+
+// deleteChunk deletes the first keys k with from <= k < to and returns how many, where the rest starts, and whether there is one.
+func (k *kv) deleteChunk(ctx context.Context, from, to string) (n int64, next string, more bool, err error) {
+	ctx, cancel := k.bounded(ctx)
+	defer cancel()
+	page, err := k.client.Get(ctx, from, clientv3.WithRange(to), clientv3.WithLimit(chunk), clientv3.WithKeysOnly())
+	if err != nil || len(page.Kvs) == 0 {
+		return 0, from, false, err
+	}
+	next = string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
+	r, err := k.client.Delete(ctx, from, clientv3.WithRange(next))
+	if err != nil {
+		return 0, from, false, err
+	}
+	return r.Deleted, next, page.More, nil
 }
 
 // Watch implements meta.KV.
@@ -141,14 +155,14 @@ func (k *kv) Watch(ctx context.Context, from, to string, rev int64) iter.Seq2[me
 			return
 		}
 		if rev == 0 {
-			r, err := k.client.Get(ctx, from, clientv3.WithKeysOnly())
+			now, err := k.revision(ctx, from)
 			if err != nil {
 				yield(meta.Event{}, classify(ctx, op, from, err))
 				return
 			}
-			rev = r.Header.Revision + 1
+			rev = now + 1
 		}
-		watching, cancel := context.WithCancel(ctx)
+		watching, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 		defer cancel()
 		changes := k.client.Watch(watching, from, clientv3.WithRange(to), clientv3.WithRev(rev))
 		for {
@@ -166,6 +180,17 @@ func (k *kv) Watch(ctx context.Context, from, to string, rev int64) iter.Seq2[me
 			}
 		}
 	}
+}
+
+// revision returns the store's revision, by a read of key.
+func (k *kv) revision(ctx context.Context, key string) (int64, error) {
+	ctx, cancel := k.bounded(ctx)
+	defer cancel()
+	r, err := k.client.Get(ctx, key, clientv3.WithKeysOnly())
+	if err != nil {
+		return 0, err
+	}
+	return r.Header.Revision, nil
 }
 
 // deliver yields what a watch answered and reports whether more may follow.
@@ -196,7 +221,9 @@ func (k *kv) Compact(ctx context.Context, rev int64) error {
 	if err := k.usable(ctx, op, nil); err != nil {
 		return err
 	}
-	_, err := k.client.Compact(ctx, rev)
+	request, cancel := k.bounded(ctx)
+	defer cancel()
+	_, err := k.client.Compact(request, rev)
 	if err == nil || errors.Is(err, rpctypes.ErrCompacted) {
 		return nil
 	}
@@ -207,6 +234,14 @@ func (k *kv) Compact(ctx context.Context, rev int64) error {
 func (k *kv) Close() error {
 	k.close()
 	return nil
+}
+
+// bounded returns ctx with the limit of a request.
+func (k *kv) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if k.limit == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, k.limit)
 }
 
 // usable returns err, or why no call can be answered.

@@ -187,6 +187,12 @@ func (s *Server) KV() meta.KV { return s.kv }
 // raft moves it, and a leader can always write. A lease would not: etcd re-arms every lease when its own leader dies.
 func (s *Server) Election() cluster.Election { return s.election }
 
+// Registry returns the list of the live processes. A node is gone ttl after it was last heard of; 0: 10 s, not less than 2. The
+// list outlives the death of a member; then every lease counts anew.
+func (s *Server) Registry(ttl time.Duration) cluster.Registry {
+	return newRegistry(s.kv.client, s.o.Logger, ttl)
+}
+
 // Close stops the member, which hands over what it leads if another can take it, and waits until its files are closed, for 15
 // seconds at most. It is idempotent.
 func (s *Server) Close() error { return s.close() }
