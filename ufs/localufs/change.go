@@ -27,13 +27,13 @@ func (s *Store) Remove(ctx context.Context, name, version string) error {
 		return missing(op, name, err)
 	}
 	defer p.close()
-	if err := s.removeAt(op, p, name, version); err != nil {
+	if err := s.removeAt(ctx, op, p, name, version); err != nil {
 		return err
 	}
 	return s.synced(op, name, p.dir, "parent of a removed name")
 }
 
-func (s *Store) removeAt(op string, p place, name, version string) error {
+func (s *Store) removeAt(ctx context.Context, op string, p place, name, version string) error {
 	defer s.lock(name)()
 	in, err := s.entry(op, p, name)
 	switch {
@@ -41,6 +41,11 @@ func (s *Store) removeAt(op string, p place, name, version string) error {
 		return err
 	case version != "" && in.version != version:
 		return errs.New(op, name, errs.Precondition, "the name is another version")
+	}
+	if err := ufs.Guard(ctx); err != nil {
+		return err
+	}
+	switch {
 	case ufs.IsDir(name):
 		return classify(op, name, unix.Unlinkat(p.dir, p.base, in.rmdir))
 	case version == "":
@@ -201,7 +206,7 @@ func (s *Store) Rename(ctx context.Context, from, to string, replace bool) error
 	if ufs.IsDir(to) {
 		defer s.unsettle(to)()
 	}
-	if err := s.renameAt(op, src, dst, from, to, replace); err != nil {
+	if err := s.renameAt(ctx, op, src, dst, from, to, replace); err != nil {
 		return err
 	}
 	if err := s.synced(op, to, dst.dir, "new parent of a renamed name"); err != nil {
@@ -234,7 +239,7 @@ func (s *Store) checkKinds(op, from, to string) error {
 }
 
 // renameAt does the rename. The entry at src has been looked at; a system call judges the rest.
-func (s *Store) renameAt(op string, src, dst place, from, to string, replace bool) error {
+func (s *Store) renameAt(ctx context.Context, op string, src, dst place, from, to string, replace bool) error {
 	defer s.lock(from, to)()
 	var there unix.Stat_t
 	err := unix.Fstatat(dst.dir, dst.base, &there, unix.AT_SYMLINK_NOFOLLOW)
@@ -252,7 +257,12 @@ func (s *Store) renameAt(op string, src, dst place, from, to string, replace boo
 	err = unix.Fstatat(src.dir, src.base, &there, unix.AT_SYMLINK_NOFOLLOW)
 	if err == nil {
 		err = s.keepingBytes(&there,
-			func() error { return rename(src, dst, replace) },
+			func() error {
+				if err := ufs.Guard(ctx); err != nil {
+					return err
+				}
+				return rename(src, dst, replace)
+			},
 			func(st *unix.Stat_t) error { return unix.Fstatat(dst.dir, dst.base, st, unix.AT_SYMLINK_NOFOLLOW) })
 	}
 	switch {
@@ -312,6 +322,9 @@ func (s *Store) Trash(ctx context.Context, dir string) error {
 	}
 	defer closeFD(trash)
 	token := rand.Text()
+	if err := ufs.Guard(ctx); err != nil {
+		return err
+	}
 	if err := unix.Renameat(p.dir, p.base, trash, token); err != nil {
 		return moved(op, dir, err)
 	}

@@ -120,6 +120,9 @@ func classify(op, name string, err error) error {
 	if err == nil {
 		return nil
 	}
+	if errors.Is(err, ufs.ErrUnsent) {
+		return err
+	}
 	if e, ok := errors.AsType[*errs.Error](err); ok {
 		return e
 	}

@@ -133,7 +133,7 @@ func (w *writer) Commit(ctx context.Context) (ufs.Info, error) {
 		err = classify(op, w.name, w.seal())
 	}
 	if err == nil {
-		err = w.publish(op)
+		err = w.publish(ctx, op)
 	}
 	var in ufs.Info
 	if err == nil {
@@ -193,7 +193,7 @@ func (w *writer) seal() error {
 }
 
 // publish gives the staged file its name, durably.
-func (w *writer) publish(op string) error {
+func (w *writer) publish(ctx context.Context, op string) error {
 	const tries = 4 // someone may remove the parent that was just made
 	var err error
 	for range tries {
@@ -201,7 +201,9 @@ func (w *writer) publish(op string) error {
 		if p, err = w.s.makeParent(w.name); err != nil {
 			return outside(op, w.name, err)
 		}
-		err = w.place(op, p)
+		if err = ufs.Guard(ctx); err == nil {
+			err = w.place(op, p)
+		}
 		if err == nil {
 			err = w.s.fsync(p.dir, "parent of a file")
 			p.close()

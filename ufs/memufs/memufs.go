@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/md5" //nolint:gosec // S3's ETag is an MD5
 	"encoding/hex"
+	"errors"
 	"io"
 	"iter"
 	"maps"
@@ -376,7 +377,7 @@ func (s *Store) begin(
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := check(s.feat, op, name); err != nil {
+	if err := errors.Join(check(s.feat, op, name), ufs.Guard(ctx)); err != nil {
 		return err
 	}
 	s.mu.Lock()

@@ -82,6 +82,9 @@ func (w *writer) Commit(ctx context.Context) (ufs.Info, error) {
 		return ufs.Info{}, errs.New(op, w.name, errs.Invalid,
 			fmt.Sprintf("%d bytes were announced, %d written", w.size, len(w.buf)))
 	}
+	if err := ufs.Guard(ctx); err != nil {
+		return ufs.Info{}, err
+	}
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	if err := w.s.checkCond(op, w.name, w.o); err != nil {

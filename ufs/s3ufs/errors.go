@@ -25,7 +25,7 @@ func fail(ctx context.Context, op, name string, err error) error {
 		return cerr
 	}
 	if e, ok := errors.AsType[*errs.Error](err); ok {
-		return e
+		return unsentToo(e, err)
 	}
 	status := 0
 	if r, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {

@@ -48,7 +48,7 @@ type Options struct {
 	backoff time.Duration // longest pause before a retry; 0: 200 ms
 	settle  time.Duration // 0: ufs.Settle
 	now     func() time.Time
-	uploads *uploads      // nil: those of this process; else the Store acts as another process does
+	uploads *uploads // nil: those of this process; else the Store acts as another process does
 }
 
 // Limits of the protocol.

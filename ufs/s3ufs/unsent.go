@@ -32,6 +32,9 @@ func (s *Store) noteUnsent(stack *middleware.Stack) error {
 		if !ok {
 			return next.HandleFinalize(ctx, in)
 		}
+		if err := ufs.Guard(ctx); err != nil {
+			return middleware.FinalizeOutput{}, middleware.Metadata{}, err
+		}
 		var sent atomic.Bool
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
 		out, meta, err := next.HandleFinalize(ctx, in)
@@ -44,13 +47,14 @@ func (s *Store) noteUnsent(stack *middleware.Stack) error {
 		ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler,
 	) (middleware.InitializeOutput, middleware.Metadata, error) {
 		switch middleware.GetOperationName(ctx) {
-		case "PutObject", "CopyObject", "CompleteMultipartUpload", "CreateMultipartUpload":
+		case "PutObject", "CopyObject", "CompleteMultipartUpload", "CreateMultipartUpload", "DeleteObject", "DeleteObjects":
 		default:
 			return next.HandleInitialize(ctx, in)
 		}
 		var unclear atomic.Bool
 		out, meta, err := next.HandleInitialize(middleware.WithStackValue(ctx, key{}, &unclear), in)
-		if err != nil && !unclear.Load() {
+		// Of the names of one DeleteObjects, and of those before it, some may be gone.
+		if err != nil && !unclear.Load() && middleware.GetOperationName(ctx) != "DeleteObjects" {
 			err = &unsentError{err}
 		}
 		return out, meta, err

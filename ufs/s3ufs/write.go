@@ -209,6 +209,9 @@ func (w *writer) commit(ctx context.Context, op string) (ufs.Info, error) {
 // finish completes the started PutObject, or does it whole.
 func (w *writer) finish(ctx context.Context, op string) (etag string, err error) {
 	if w.put != nil {
+		if err := ufs.Guard(ctx); err != nil {
+			return "", err
+		}
 		if err := w.put.write(ctx, op, w.name, w.buf.Bytes(), w.o); err != nil {
 			return "", err
 		}

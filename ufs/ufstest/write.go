@@ -238,6 +238,73 @@ var createTests = []entry{
 			}
 		}
 	}},
+	{"a change that its guard stops is not made, and says so", nil, func(f fixture) {
+		f.put("a", "old")
+		f.put("b", "b")
+		f.put("d/a", "below")
+		stopped := errs.New("test", "", errs.Unavailable, "not any more")
+		ctx := ufs.WithGuard(f.ctx(), func() error { return stopped })
+		x := f.s.Features()
+		commit := func(size int, o ufs.CreateOptions) error {
+			w, err := f.s.Create(f.ctx(), "a", int64(size), o)
+			if err != nil {
+				return err
+			}
+			if _, err := w.Write(make([]byte, size)); err != nil {
+				return err
+			}
+			_, err = w.Commit(ctx)
+			return err
+		}
+		for _, c := range []struct {
+			what string
+			can  bool
+			do   func() error
+		}{
+			{"a small write", true, func() error { return commit(3, ufs.CreateOptions{}) }},
+			{"a large write", true, func() error { return commit(f.large(), ufs.CreateOptions{}) }},
+			{"a replacing write", true, func() error { return commit(3, ufs.CreateOptions{IfVersion: f.stat("a").Version}) }},
+			{"a removal", true, func() error { return f.s.Remove(ctx, "a", "") }},
+			{"a removal of a version", true, func() error { return f.s.Remove(ctx, "a", f.stat("a").Version) }},
+			{"a rename", x.AtomicRename, func() error { return ufs.Rename(ctx, f.s, "a", "c", false) }},
+			{"a replacing rename", x.AtomicRename, func() error { return ufs.Rename(ctx, f.s, "b", "a", true) }},
+			{"a rename of a directory", x.AtomicRename, func() error { return ufs.Rename(ctx, f.s, "d/", "e/", false) }},
+			{"a removal of a tree", x.Trash, func() error { return ufs.Trash(ctx, f.s, "d/") }},
+			{"a copy", x.Copy, func() error {
+				_, err := ufs.Copy(ctx, f.s, "b", "", "a", nil)
+				return err
+			}},
+			{"a completion", x.Compose, func() error {
+				composer, err := ufs.ComposerOf(f.s)
+				if err != nil {
+					return err
+				}
+				id, err := composer.Begin(f.ctx(), "a", ufs.Attr{})
+				if err != nil {
+					return err
+				}
+				defer func() { _ = composer.Cancel(f.ctx(), "a", id) }()
+				etag, err := composer.PutPart(f.ctx(), "a", id, 1, 4, strings.NewReader("data"))
+				if err != nil {
+					return err
+				}
+				_, err = composer.Complete(ctx, "a", id, []ufs.Part{{Number: 1, ETag: etag, Size: 4}}, ufs.CreateOptions{})
+				return err
+			}},
+		} {
+			if !c.can {
+				continue
+			}
+			if err := c.do(); !errors.Is(err, ufs.ErrUnsent) || errs.KindOf(err) != errs.Unavailable {
+				f.Errorf("%s: got %v", c.what, err)
+			}
+		}
+		f.wantData("a", "old")
+		f.wantData("b", "b")
+		f.wantData("d/a", "below")
+		f.wantGone("c")
+		f.wantGone("e/")
+	}},
 	{"a known MD5 is no harm", nil, func(f fixture) {
 		sum := md5.Sum([]byte("data")) //nolint:gosec // S3's ETag is an MD5
 		o := ufs.CreateOptions{MD5: sum[:], Attr: ufs.Attr{ETag: hex.EncodeToString(sum[:])}}

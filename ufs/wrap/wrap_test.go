@@ -25,6 +25,7 @@ var decorators = map[string]func(ufs.Store) ufs.Store{
 	"limit":   func(s ufs.Store) ufs.Store { return wrap.Limit(s, 1, 100) },
 	"observe": func(s ufs.Store) ufs.Store { return wrap.Observe(s, func(wrap.Event) {}) },
 	"fault":   func(s ufs.Store) ufs.Store { return wrap.Fault(s) },
+	"guard":   func(s ufs.Store) ufs.Store { return wrap.Guard(s, func() error { return nil }) },
 	"retry":   func(s ufs.Store) ufs.Store { return wrap.Retry(s, 3, time.Millisecond) },
 }
 
@@ -64,6 +65,18 @@ func TestWrapsEverything(t *testing.T) {
 	}
 	if calls := len(wrap.Ops()) - len([]wrap.Op{wrap.Read, wrap.Write, wrap.Commit, wrap.Abort}) + 2; calls != methods {
 		t.Errorf("the interfaces have %d methods, the calls and Features and Close are %d", methods, calls)
+	}
+}
+
+func TestGuard(t *testing.T) {
+	stopped := errs.New("test", "", errs.Unavailable, "not any more")
+	var asked int
+	s := wrap.Guard(memufs.New(memufs.Options{}), func() error { asked++; return stopped })
+	if _, err := ufs.WriteFile(t.Context(), s, "a", []byte("x"), ufs.CreateOptions{}); !errors.Is(err, stopped) || asked != 1 {
+		t.Errorf("a write: got %v, asked %d times", err, asked)
+	}
+	if _, err := s.Stat(t.Context(), "a"); !errors.Is(err, errs.NotExist) || asked != 1 {
+		t.Errorf("a read: got %v, asked %d times", err, asked)
 	}
 }
 
