@@ -482,6 +482,12 @@ func files(t testing.TB, dir string) map[string]int64 {
 // eventually waits until ok, and fails the test with what ok said last.
 func eventually(t testing.TB, limit time.Duration, ok func() error) {
 	t.Helper()
+	seldom(t, limit, 20*time.Millisecond, ok)
+}
+
+// seldom is eventually with that pause between two tries.
+func seldom(t testing.TB, limit, pause time.Duration, ok func() error) {
+	t.Helper()
 	deadline := time.Now().Add(limit)
 	for {
 		err := ok()
@@ -492,7 +498,7 @@ func eventually(t testing.TB, limit time.Duration, ok func() error) {
 			t.Errorf("after %v: %v", limit, err)
 			return
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(pause)
 	}
 }
 

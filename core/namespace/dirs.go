@@ -362,12 +362,21 @@ func (n *Namespace) pruneParents(ctx context.Context, p core.Path) {
 
 // prune removes dir if it is an implied directory of the overlay that shows nothing.
 func (n *Namespace) prune(ctx context.Context, dir core.Path) bool {
-	unlock, ok := n.locks.tryLock(dir)
-	if !ok {
-		return false // somebody writes below it
+	// Most directories that lose a name keep others: those lock nobody out. Where nothing is left, it is waited for whoever
+	// holds a name in it or above: he may be another that prunes, and has looked before this one's name was gone.
+	pl := n.walk(dir)
+	if pl.entry == nil || pl.entry.Class != meta.Directory {
+		return false
+	}
+	if some, err := n.hasVisible(ctx, &pl); err != nil || some {
+		return false
+	}
+	unlock, err := n.locks.lock(ctx, dir)
+	if err != nil {
+		return false
 	}
 	defer unlock()
-	pl := n.walk(dir)
+	pl = n.walk(dir)
 	e := pl.entry
 	if e == nil || e.Class != meta.Directory || e.Explicit || e.Marker || e.Mount || pl.mount.err != nil {
 		return false
@@ -387,7 +396,7 @@ func (n *Namespace) prune(ctx context.Context, dir core.Path) bool {
 			return false
 		}
 	}
-	_, err := n.commit(ctx, meta.Op{Kind: meta.Del, Dir: pl.parent().id, Edge: pl.edge}, meta.Op{Kind: meta.DropDir, Dir: e.Dir})
+	_, err = n.commit(ctx, meta.Op{Kind: meta.Del, Dir: pl.parent().id, Edge: pl.edge}, meta.Op{Kind: meta.DropDir, Dir: e.Dir})
 	return err == nil
 }
 

@@ -111,6 +111,30 @@ func (f *fixture) race(n int, run func(i int) error, lost ...errs.Kind) (won int
 const contenders = 8
 
 var raceTests = []entry{
+	{name: "pruning removals side by side leave no directory", test: func(f *fixture) {
+		for round := range 30 {
+			var names []string
+			for i := range 16 {
+				names = append(names, fmt.Sprintf("x/%d/%d/a%d", i%4, i%8, i))
+				names = append(names, fmt.Sprintf("x/%d/b%d", i%4, i))
+			}
+			for _, name := range names {
+				f.putWith(name, "x", core.CreateOptions{Size: 1, MakeParents: true})
+			}
+			var wg sync.WaitGroup
+			for _, name := range names {
+				wg.Go(func() {
+					if err := f.removeErr(name, core.RemoveOptions{Prune: true}); err != nil {
+						f.Errorf("remove %s: %v", name, err)
+					}
+				})
+			}
+			wg.Wait()
+			if _, err := f.Stat(f.ctx(), f.path("x/")); errs.KindOf(err) != errs.NotExist {
+				f.Fatalf("round %d: the directory is there still: %v", round, err)
+			}
+		}
+	}},
 	{name: "exactly one CreateNew wins", test: func(f *fixture) {
 		for round := range 3 {
 			name := fmt.Sprintf("d%d/a", round)
