@@ -93,6 +93,7 @@ var owners = map[string]struct {
 	"golang.org/x/sys":                  {[]string{"core/page", "etcd", "ufs/localufs", "gateway", "bench"}, "files, mappings and locks below what os offers"},
 	"github.com/johannesboyne/gofakes3": {nil, "tests only"},
 	"go.uber.org/goleak":                {nil, "tests only"},
+	"github.com/anishathalye/porcupine": {nil, "tests only"},
 	"go.yaml.in/yaml":                   {nil, "tests only; viper reads the file"},
 }
 

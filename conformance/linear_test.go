@@ -1,0 +1,167 @@
+package conformance
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// Histories: clients of both protocols work on the same few names at once, over any endpoint, while something happens to
+// the servers or the network. What they were told must be explained by one order of all operations.
+
+const (
+	linearTrees   = 3   // histories at once in each place
+	linearClients = 4   // of each tree
+	linearLeast   = 100 // operations of a history without a fault that make it count
+	linearCheck   = 60 * time.Second
+)
+
+// linearListings is what listings are held to. The server walks a listing in steps: where it waits for a change under way
+// or asks a store, it goes on from the name it had come to, and a rename meanwhile shows with both names or with none. How
+// many histories need that is logged.
+const linearListings = nameByOne
+
+// linearRun is one server's histories.
+type linearRun struct {
+	*testing.T
+	*cluster
+	places    []string // directories that trees are made in
+	rnd       *rand.Rand
+	runs      int
+	counted   map[string]int // histories by fault
+	ops, open int            // operations, and those of them that are changes without an answer
+	torn      int            // histories that only listings name by name explain
+	checking  time.Duration
+	answers   map[string]int // how often each action had each reply
+}
+
+// TestLinear makes histories and checks them, until enough of them count: those in which the fault came while a change was
+// in flight.
+func TestLinear(t *testing.T) {
+	data, lake := t.TempDir(), t.TempDir()
+	o := Options{Data: data, Tiers: true, Args: append(tierArgs(memoryDir(t), filepath.Join(data, "cache")),
+		"--mount", "/lake=file://"+lake+",sync_interval=0s")}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := &linearRun{T: t, cluster: single(t, o), places: []string{"/linear", "/lake"}, rnd: rand.New(rand.NewPCG(seed, 0)), counted: map[string]int{}, answers: map[string]int{}}
+	newRig(&Server{S3: r.S3[0]}).mkbucket(t, "linear")
+	want, sum, void := wanted(t, 40), 0, 0
+	for i := 0; sum < want && !t.Failed(); i++ {
+		f := linearFaults[i%len(linearFaults)]
+		if err := f.possible(r.cluster); err != nil {
+			t.Logf("without %s: %v", f.name, err)
+			continue
+		}
+		n, all := r.run(f)
+		r.counted[f.name] += n
+		sum += n
+		if void += all - n; void > 10+want/2 {
+			t.Fatalf("%d histories are void and %d count: %v", void, sum, r.counted)
+		}
+	}
+	t.Logf("histories by fault: %v, %d void, %d with torn listings; %d operations, of which %d changes had no answer; checked in %v", r.counted, void, r.torn, r.ops, r.open, r.checking.Round(time.Millisecond))
+	t.Logf("answers: %v", r.answers)
+	Minimum(t, "linear", sum)
+}
+
+// run makes histories at once, in which f happens, and returns how many of all count.
+func (r *linearRun) run(f fault) (counted, all int) {
+	r.runs++
+	c := r.cluster
+	if f.proxied {
+		c = c.proxied(r)
+	}
+	began := time.Now()
+	var histories []*clientHistory
+	for i := range linearTrees * len(r.places) {
+		base := fmt.Sprintf("%s/run%d-tree%d", r.places[i%len(r.places)], r.runs, i)
+		h := newHistory(fmt.Sprintf("run %d, %s, %s", r.runs, f.name, base), base, began)
+		newRig(&Server{S3: c.S3[0]}).mustPut(r, base+"/"+linearKeep, content{base, 0, 1})
+		histories = append(histories, h)
+	}
+	ctx, stop := context.WithCancel(r.Context())
+	defer stop()
+	var clients sync.WaitGroup
+	for _, h := range histories {
+		for i := range linearClients {
+			client := &linearClient{clientHistory: h, id: i, no: i, rig: linearRig(c, i), rnd: rand.New(rand.NewPCG(r.rnd.Uint64(), 0))}
+			clients.Go(func() { client.run(ctx) })
+		}
+	}
+	time.Sleep(300*time.Millisecond + time.Duration(r.rnd.IntN(500))*time.Millisecond)
+	at := int64(time.Since(began))
+	if f.strike != nil {
+		f.strike(r, c, r.rnd)
+	}
+	time.Sleep(700 * time.Millisecond)
+	stop()
+	clients.Wait()
+	for _, h := range histories {
+		h.last(c)
+	}
+	for _, p := range c.proxies {
+		p.Close()
+	}
+	for _, h := range histories {
+		r.check(h)
+		if f.strike == nil && len(h.ops) >= linearLeast || f.strike != nil && struck(h.ops, at) {
+			counted++
+		}
+	}
+	return counted, len(histories)
+}
+
+// last reads everything once more.
+func (h *clientHistory) last(c *cluster) {
+	client := &linearClient{clientHistory: h, id: linearClients, rig: linearRig(c, 0), rnd: rand.New(rand.NewPCG(0, 0))}
+	defer client.rig.http.CloseIdleConnections()
+	client.do(context.Background(), input{Do: list})
+	for d := range linearDirs {
+		client.do(context.Background(), input{Do: listDir, At: spot{Dir: d}})
+		for f := range linearFiles {
+			client.do(context.Background(), input{Do: get, At: spot{d, f}})
+		}
+	}
+	client.do(context.Background(), input{Do: list})
+}
+
+// check fails the test if no order explains the history.
+func (r *linearRun) check(h *clientHistory) {
+	r.Helper()
+	for _, err := range h.strange {
+		r.Errorf("%s: %v", h.name, err)
+	}
+	for _, o := range h.ops {
+		r.answers[string(o.Input.Do)+" "+string(o.Output.Answer)]++
+	}
+	r.ops, r.open = r.ops+len(h.ops), r.open+h.pending
+	began := time.Now()
+	defer func() { r.checking += time.Since(began) }()
+	strict, picture := judge(h.ops, whole, linearCheck)
+	if strict == porcupine.Ok {
+		return
+	}
+	result, info := judge(h.ops, linearListings, linearCheck)
+	if result != porcupine.Ok {
+		text, err := report(h.name, h.ops, linearListings, result, info)
+		if err != nil {
+			r.Error(err)
+		}
+		r.Error(text)
+		return
+	}
+	if r.torn++; r.torn > 1 { // one picture is enough
+		return
+	}
+	text, err := report(h.name, h.ops, whole, strict, picture)
+	if err != nil {
+		r.Error(err)
+	}
+	r.Logf("explained only if a listing sees each name at an instant of its own: %s", text)
+}
