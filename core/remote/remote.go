@@ -1,0 +1,143 @@
+// Package remote carries the interfaces of package core between processes: a Server answers for the namespace of the
+// leading master, a Client implements core.Namespace, Attrs, Uploads, Locator, Mounts and Authenticator for a gateway. It
+// has no meaning of its own: what a call does is the namespace's affair, and the suite of both is core/nstest. It elects no
+// leader and keeps no cache.
+//
+// # Names and bytes
+//
+// All calls but those that move bytes are tagged messages on one bidirectional gRPC stream per client, pipelined, many to a
+// frame, flushed when the sender is idle. A file whose size is known and at most SmallWrite is such a message too: one call
+// creates, writes and commits it, so that what would have failed at Create fails at Commit. Other bytes have a gRPC stream
+// of their own for each reader and writer, on a connection beside that of the names, and HTTP/2's flow control.
+//
+// # Who may call
+//
+// A client speaks for the principals of its calls; a server believes it. So a server answers only peers that have shown a
+// certificate that its tls.Config verifies (and ServerOptions.Authorize accepts). Without TLS it answers only peers on a
+// loopback address, unless ServerOptions.TrustNetwork says that nobody else can reach the port.
+//
+// # Once
+//
+// A change carries {session, sequence}: the session is the Client's, the sequence that of its changes, and with it goes the
+// acknowledged watermark, below which the client will not ask again. A server remembers the answer of a change in its
+// Answers. After a broken connection the client asks again under the same id, and the server answers from memory, waits for
+// the change in progress, or makes it if it never arrived. A writer whose stream broke after Commit was sent asks for the
+// outcome in the same way; if the Commit has not arrived by then it never takes place.
+//
+// MemoryAnswers is lost with its process, and a session that it dropped begins anew; each memory has an epoch, by which the
+// client knows. What is guaranteed across a change of epoch (a new leader, a restart): reads, and changes that may be
+// repeated (SetAttr, CopyPart, CompleteUpload, UpdateMount), are asked again; any other change that was sent and whose
+// answer did not come fails with errs.Unavailable and may or may not have taken place. Answers that are journaled with the
+// change close that gap behind the same interface.
+//
+// # Silence
+//
+// The client sends its clock every Heartbeat, and the server echoes it as long as its lease holds. A stream that has echoed
+// nothing sent in the last Silence, by the client's clock, which counts while the machine is suspended, is given up: calls
+// wait for another, for Patience at most, and then fail with errs.Unavailable. Bodies being read or written go on.
+//
+// A stream that ends cancels its calls on the server and aborts its writers before any Commit of them.
+package remote
+
+import (
+	"time"
+
+	"github.com/sluicefs/sluice/core"
+)
+
+// Tree is what a server offers and a client implements, beside core.Authenticator.
+type Tree interface {
+	core.Namespace
+	core.Attrs
+	core.Uploads
+	core.Locator
+	core.Mounts
+}
+
+// NotLeaderError is what ServerOptions.Lease returns if another master leads. The client goes there and asks again; the
+// call has not been made.
+type NotLeaderError struct {
+	Leader string // the address of the leader's server, host:port; "" if it is not known
+}
+
+// Error names the leader.
+func (e *NotLeaderError) Error() string {
+	if e.Leader == "" {
+		return "this master does not lead, and knows of none that does"
+	}
+	return "this master does not lead; " + e.Leader + " does"
+}
+
+// The default times and sizes.
+const (
+	// Heartbeat is the time between two echoes. It is an eighth of Silence, so that a lost packet does not end a stream.
+	Heartbeat = 250 * time.Millisecond
+	// Silence is how long a stream may echo nothing before it is given up.
+	Silence = 2 * time.Second
+	// Patience is how long a call waits while there is no stream to the leader.
+	Patience = 5 * time.Second
+	// SmallWrite is the greatest size in bytes of a file or part that is sent with its names.
+	SmallWrite = 64 << 10
+)
+
+// A connection on which nothing has come for keepaliveTime is asked for a sign of life, and is dead without one after
+// keepaliveTimeout: a machine that went away without a word holds readers and writers for no longer.
+const (
+	keepaliveTime    = 10 * time.Second
+	keepaliveTimeout = 5 * time.Second
+)
+
+/*
+The messages, version 1. A frame is one gRPC message on Names: messages one after the other, each a length:uvarint and its
+body. A body is a kind:byte and values as in coder.go.
+
+	client to server                                     server to client
+	'H' version session:16 bytes         hello, first    'W' version epoch                welcome, first
+	'C' tag method:byte header values    a call          'A' tag (0 values | 1 fault)     its answer
+	'X' tag                              cancels it      'L' tag leader:string            not made: another leads
+	'P' clock acknowledged               heartbeat       'E' clock                        its echo
+
+	header = flags deadline:uvarint? maxage:varint? request:string? principal:string (sequence acknowledged)?
+
+The flags of a header say which of its optional values are there: deadline is the rest of it in microseconds, maxage seconds,
+sequence and acknowledged belong to changes. 'L' with tag 0 ends the stream.
+
+The messages on Read and Write are one gRPC message each, a kind:byte and values, or bytes as they are:
+
+	Read:  client 'O' header path range                  server 'O' info off n | 'L' leader | 'F' fault
+	                                                            'B' bytes … until the stream ends | 'F' fault
+	Write: client 'N' session:16 bytes header target     server 'O' | 'L' leader | 'F' fault
+	              'B' bytes …                                   'F' fault, at any time, ends the stream
+	              'C' header options                            'A' (0 info | 1 fault)
+	              'X' (abort)                                   'A' (0 | 1 fault)
+	       target = 'f' path createoptions | 'p' path id number size
+*/
+const (
+	version = 1
+
+	kindHello, kindCall, kindCancel, kindPing     byte = 'H', 'C', 'X', 'P'
+	kindWelcome, kindAnswer, kindLeader, kindEcho byte = 'W', 'A', 'L', 'E'
+	kindOpen, kindBytes, kindFault, kindNew       byte = 'O', 'B', 'F', 'N'
+	kindCommit, kindAbort, targetFile, targetPart byte = 'C', 'X', 'f', 'p'
+	outcomeValues, outcomeFault                   byte = 0, 1
+)
+
+const (
+	// chunk is how many bytes one message on Read or Write carries: large enough that the cost of a message is small beside
+	// that of its bytes, small enough that a slow stream holds little.
+	chunk = 256 << 10
+	// maxMessage bounds one message of a frame, and so the arguments and the answer of a call: the 10,000 parts of an
+	// upload, with ETags and checksums, take less than half of it.
+	maxMessage = 4 << 20
+	// maxFrame bounds a gRPC message: a full outbox and one message that finds it not yet full.
+	maxFrame = outboxLimit + maxMessage + 64
+	// outboxLimit is how many bytes wait to be sent on a stream before what adds to them waits.
+	outboxLimit = 4 << 20
+	// pageEntries and pageBytes bound a page of a listing.
+	pageEntries, pageBytes = 1000, 256 << 10
+	// maxCalls bounds the calls of one stream that are in progress at the server.
+	maxCalls = 8192
+	// streamWindow and connWindow are HTTP/2's windows in bytes: what one stream, and all of a connection, may have in
+	// flight. 1 MiB for a stream is 8 Gbit/s at a round trip of 1 ms.
+	streamWindow, connWindow = 1 << 20, 16 << 20
+)

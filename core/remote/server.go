@@ -1,0 +1,174 @@
+package remote
+
+import (
+	"context"
+	"crypto/tls"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+)
+
+// ServerOptions are what a Server answers with.
+type ServerOptions struct {
+	Tree          Tree
+	Authenticator core.Authenticator
+	// Lease returns nil while this master may answer: a *NotLeaderError if another leads, or an error that the calls fail
+	// with. It may wait for a lease to be renewed. It is asked once for each frame, and before each reader and each Commit.
+	// nil: always.
+	Lease func(ctx context.Context) error
+	// Admit refuses the calls of a principal whose access key was revoked. nil: none.
+	Admit func(ctx context.Context, p core.Principal) error
+	// Answers remembers what changes were answered. nil: MemoryAnswers of its own.
+	Answers Answers
+	// Authorize decides which peers with a verified certificate are gateways. nil: all of them.
+	Authorize func(tls.ConnectionState) error
+	// TrustNetwork lets peers without TLS call from other machines, as whom they like: for networks that only gateways and
+	// masters are in.
+	TrustNetwork bool
+}
+
+// Server answers for a Tree. It has no goroutine of its own: those of a stream end with the stream.
+type Server struct {
+	o       ServerOptions
+	buffers mem.BufferPool
+	page    int // entries of a page of a listing
+}
+
+// NewServer returns a server. Errors: errs.Invalid if o has no Tree or no Authenticator.
+func NewServer(o ServerOptions) (*Server, error) {
+	if o.Tree == nil || o.Authenticator == nil {
+		return nil, errs.New("remote.NewServer", "", errs.Invalid, "there is nothing to answer with")
+	}
+	if o.Lease == nil {
+		o.Lease = func(context.Context) error { return nil }
+	}
+	if o.Admit == nil {
+		o.Admit = func(context.Context, core.Principal) error { return nil }
+	}
+	if o.Answers == nil {
+		o.Answers = &MemoryAnswers{}
+	}
+	return &Server{o: o, buffers: newBuffers(), page: pageEntries}, nil
+}
+
+// Register makes r, a *grpc.Server made with GRPCOptions, serve s.
+func (s *Server) Register(r grpc.ServiceRegistrar) {
+	handle := func(serve func(*Server, grpc.ServerStream) error) grpc.StreamHandler {
+		return func(srv any, st grpc.ServerStream) error {
+			if err := s.authorize(st.Context()); err != nil {
+				return err
+			}
+			return serve(s, st)
+		}
+	}
+	r.RegisterService(&grpc.ServiceDesc{
+		ServiceName: serviceName,
+		HandlerType: (*any)(nil),
+		Streams: []grpc.StreamDesc{
+			{StreamName: "Names", Handler: handle((*Server).names), ServerStreams: true, ClientStreams: true},
+			{StreamName: "Read", Handler: handle((*Server).read), ServerStreams: true},
+			{StreamName: "Write", Handler: handle((*Server).write), ServerStreams: true, ClientStreams: true},
+		},
+	}, s)
+}
+
+// authorize refuses a peer that has not shown who it is.
+func (s *Server) authorize(ctx context.Context) error {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return status.Error(codes.Unauthenticated, "the peer is not known")
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok {
+		if s.o.TrustNetwork || loopback(p.Addr) {
+			return nil
+		}
+		return status.Error(codes.Unauthenticated, "without TLS only peers on this machine are answered")
+	}
+	if len(info.State.VerifiedChains) == 0 {
+		return status.Error(codes.Unauthenticated, "the peer has shown no certificate")
+	}
+	if s.o.Authorize == nil {
+		return nil
+	}
+	if err := s.o.Authorize(info.State); err != nil {
+		return status.Error(codes.PermissionDenied, "the certificate is not one of a gateway's: "+err.Error())
+	}
+	return nil
+}
+
+// maxKept bounds the principals that a stream remembers.
+const maxKept = 1024
+
+// principals remembers contexts for the principals that calls of one stream act for. It is for one goroutine.
+type principals struct {
+	ctx  context.Context
+	kept map[string]who
+}
+
+type who struct {
+	ctx       context.Context
+	principal core.Principal
+}
+
+// of returns the context of a coded principal.
+func (ps *principals) of(coded string) (who, error) {
+	if w, ok := ps.kept[coded]; ok {
+		return w, nil
+	}
+	c := reader(coded, true)
+	var w who
+	c.principal(&w.principal)
+	if err := c.finish(); err != nil {
+		return w, err
+	}
+	w.ctx = core.WithPrincipal(ps.ctx, w.principal)
+	if ps.kept == nil || len(ps.kept) >= maxKept {
+		ps.kept = map[string]who{}
+	}
+	ps.kept[string([]byte(coded))] = w
+	return w, nil
+}
+
+// context returns the context of a call: w's, with what the header says.
+func (h *header) context(w who) (context.Context, context.CancelFunc) {
+	ctx := w.ctx
+	if h.request != "" {
+		ctx = core.WithRequestID(ctx, h.request)
+	}
+	if h.age.Set {
+		ctx = core.WithMaxAge(ctx, h.age)
+	}
+	if h.left > 0 {
+		return context.WithTimeout(ctx, time.Duration(min(h.left, int64(maxLeft/time.Microsecond)))*time.Microsecond)
+	}
+	return context.WithCancel(ctx)
+}
+
+// maxLeft bounds the deadlines that travel, so that they can be counted in nanoseconds.
+const maxLeft = 365 * 24 * time.Hour
+
+// admit is what is checked of a call that has a stream of its own.
+func (s *Server) admit(ctx context.Context, h *header) (context.Context, context.CancelFunc, error) {
+	if err := s.o.Lease(ctx); err != nil {
+		return nil, nil, err
+	}
+	ps := principals{ctx: ctx}
+	w, err := ps.of(h.principal)
+	if err == nil {
+		err = s.o.Admit(ctx, w.principal)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	call, cancel := h.context(w)
+	return call, cancel, nil
+}
