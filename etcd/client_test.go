@@ -26,7 +26,7 @@ import (
 )
 
 // external starts an etcd with its own defaults on TCP, as somebody else would run it, and returns its endpoint.
-func external(t testing.TB, files etcd.TLS) string {
+func external(t testing.TB, files etcd.TLS, change ...func(*embed.Config)) string {
 	t.Helper()
 	c := embed.NewConfig()
 	c.Dir, c.LogLevel, c.LogOutputs, c.UnsafeNoFsync = t.TempDir(), "panic", []string{"/dev/null"}, true
@@ -39,6 +39,9 @@ func external(t testing.TB, files etcd.TLS) string {
 	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 	c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	c.InitialCluster = c.InitialClusterFromName(c.Name)
+	for _, f := range change {
+		f(c)
+	}
 	e, err := embed.StartEtcd(c)
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +103,7 @@ func TestConnectRefused(t *testing.T) {
 func TestClientAuth(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
-	endpoint := external(t, ca.issue(t, "server"))
+	endpoint := external(t, ca.issue(t, "server"), func(c *embed.Config) { c.BcryptCost = 4 }) // the least, as it is slow by design
 	files := ca.issue(t, "client")
 	if c, err := etcd.Connect(within(t, time.Second), etcd.ClientOptions{Endpoints: []string{endpoint}, TLS: etcd.TLS{CA: files.CA}}); err == nil {
 		c.Close()

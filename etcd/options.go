@@ -56,6 +56,9 @@ type ServerOptions struct {
 	// defragmented and the alarm is disarmed; 8 GiB, etcd's suggested maximum.
 	Quota int64
 
+	// Backup makes snapshots of this member's state on an interval.
+	Backup BackupOptions
+
 	// UnsafeNoFsync acknowledges what a power failure would lose. It is for tests.
 	UnsafeNoFsync bool
 }
@@ -113,6 +116,10 @@ func (o ServerOptions) withDefaults() (ServerOptions, error) {
 	}
 	if o.Quota <= 0 {
 		o.Quota = defaultQuota
+	}
+	var err error
+	if o.Backup, err = o.Backup.withDefaults(o.Dir); err != nil {
+		return o, err
 	}
 	switch {
 	case !o.clustered():

@@ -44,6 +44,7 @@ type Server struct {
 	etcd     *embed.Etcd
 	kv       *kv
 	election *raftElection
+	backups  *backups
 	lock     *os.File // of the data directory, held until the member is gone
 	dir      *os.File // keeps the directory of the sockets' short paths
 
@@ -90,6 +91,7 @@ func (s *Server) start(ctx context.Context, dir string) (err error) {
 	if s.lock, err = lock(dir); err != nil {
 		return err
 	}
+	warnVolatile(s.o.Logger, dir)
 	if err := checkLog(dir, s.o.Existing); err != nil {
 		return err
 	}
@@ -143,7 +145,9 @@ func (s *Server) startKind(err error) errs.Kind {
 func (s *Server) run(ctx context.Context) {
 	ctx, s.cancel = context.WithCancelCause(ctx)
 	s.election = newRaftElection(s.etcd.Server, s.o)
+	s.backups = &backups{o: s.o.Backup, server: s, log: s.o.Logger}
 	s.background.Go(func() { s.election.run(ctx) })
+	s.background.Go(func() { s.backups.run(ctx) })
 }
 
 // syncDir makes the names in dir durable.

@@ -3,6 +3,7 @@ package etcd
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -73,7 +74,34 @@ func (s *space) take(op string, size int64) error {
 	return nil
 }
 
+// room reports errs.NoSpace unless the disk has room for that many more bytes.
+func (s *space) room(op string, bytes int64) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(s.db, &fs); err != nil {
+		return errs.E(op, s.db, errs.Unavailable, err)
+	}
+	if int64(fs.Bavail)*int64(fs.Bsize) < bytes+least { //nolint:unconvert // the widths differ by architecture
+		return s.full(op)
+	}
+	return nil
+}
+
 func (s *space) full(op string) error {
 	return errs.New(op, "", errs.NoSpace, fmt.Sprintf("the disk of %s, which holds the journal, is full; free some space on it",
 		filepath.Dir(s.db)))
+}
+
+// volatile names the file systems on which a data directory does not outlive the machine or the container.
+var volatile = map[int64]string{unix.TMPFS_MAGIC: "tmpfs", unix.RAMFS_MAGIC: "ramfs", unix.OVERLAYFS_SUPER_MAGIC: "overlay"}
+
+// warnVolatile warns if what is acknowledged on the file system of dir is lost with the machine or the container.
+func warnVolatile(log *slog.Logger, dir string) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		log.Warn("the file system of the journal is not known", "dir", dir, "error", err)
+		return
+	}
+	if name, ok := volatile[int64(fs.Type)]; ok { //nolint:unconvert // the widths differ by architecture
+		log.Warn("the journal does not outlive the machine or the container: its directory is on a volatile file system", "dir", dir, "filesystem", name)
+	}
 }
