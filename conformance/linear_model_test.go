@@ -3,6 +3,7 @@ package conformance
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -122,6 +123,9 @@ func (s tree) step(in input, out output) (bool, tree) {
 	here := &s[in.At.Dir][in.At.File]
 	switch in.Do {
 	case put:
+		if out.Answer == missing { // its directory was dropped as it was made
+			return true, s
+		}
 		*here = in.Put
 		return out.Answer == done || out.Answer == unknown, s
 	case create, replace:
@@ -162,8 +166,8 @@ func (s tree) stepIf(in input, out output) (bool, tree) {
 		return in.Do == create && !holds, s
 	case changed:
 		return in.Do == replace && !holds, s
-	case missing:
-		return in.Do == replace && *here == 0, s
+	case missing: // of create: its directory was dropped as it was made
+		return in.Do == create || *here == 0, s
 	case done, unknown:
 		if holds {
 			*here = in.Put
@@ -303,7 +307,7 @@ func checkable(history []operation, l listings) []porcupine.Operation {
 			p.ClientId, p.Return = next, last+1
 			next++
 			ops = append(ops, p)
-		case l == nameByOne && o.Output.Answer == done && (o.Input.Do == list || o.Input.Do == listDir):
+		case l == nameByOne && o.lists():
 			for _, one := range o.names() {
 				p.Input = one
 				ops = append(ops, p)
@@ -370,30 +374,63 @@ func until(history []operation, at int64) []operation {
 	return known
 }
 
-// report writes an unexplained history to a directory of its own, which stays: as JSON, reduced, and as a picture.
-func report(name string, history []operation, l listings, result porcupine.CheckResult, info porcupine.LinearizationInfo) (text string, err error) {
+// linearCheck is how long one check may take.
+const linearCheck = 20 * time.Second
+
+// explain returns an error, with where to find the pictures, unless one order of all operations explains the history.
+//
+// Listings are held to less. The server walks a listing in steps: where it waits for a change under way or asks a store,
+// it goes on from the name it had come to, and a rename meanwhile shows with both names or with neither. So a listing that
+// no instant explains is let pass, and returned, if the shortest beginning of the history that it makes illegal is
+// explained by an instant for each of its names.
+func explain(name string, history []operation) (torn []operation, err error) {
+	rest := history
+	for {
+		result, info := judge(rest, whole, linearCheck)
+		switch result {
+		case porcupine.Ok:
+			return torn, nil
+		case porcupine.Unknown:
+			return torn, report(name, history, nil, result, info)
+		}
+		small := reduce(rest, whole, linearCheck)
+		less := slices.DeleteFunc(slices.Clone(rest), func(o operation) bool {
+			if !o.lists() || !slices.Contains(small, o) {
+				return false
+			}
+			torn = append(torn, o)
+			return true
+		})
+		if loose, _ := judge(small, nameByOne, linearCheck); loose != porcupine.Ok || len(less) == len(rest) {
+			return torn, report(name, history, small, result, info)
+		}
+		rest = less
+	}
+}
+
+// lists reports whether the operation is an answered listing.
+func (o operation) lists() bool {
+	return o.Output.Answer == done && (o.Input.Do == list || o.Input.Do == listDir)
+}
+
+// report writes an unexplained history to a directory of its own, which stays: as JSON and as a picture, and so the
+// operations of small that cannot be explained together, if any. It returns the error that says so.
+func report(name string, history, small []operation, result porcupine.CheckResult, info porcupine.LinearizationInfo) error {
 	dir, err := os.MkdirTemp("", "sluice-linear-")
 	if err != nil {
-		return "", err
+		return err
 	}
 	slices.SortFunc(history, func(a, b operation) int { return cmp.Compare(a.Call, b.Call) })
-	if err := writeHistory(filepath.Join(dir, "history.json"), history); err != nil {
-		return "", err
+	if err := writeHistory(filepath.Join(dir, "history"), history, info); err != nil {
+		return err
 	}
-	if err := porcupine.VisualizePath(linearModel(), info, filepath.Join(dir, "history.html")); err != nil {
-		return "", err
+	text := fmt.Sprintf("%s: %s: %d operations, in %s", name, result, len(history), dir)
+	if len(small) == 0 {
+		return errors.New(text)
 	}
-	text = fmt.Sprintf("%s: %s: %d operations, in %s", name, result, len(history), dir)
-	if result != porcupine.Illegal {
-		return text, nil
-	}
-	small := reduce(history, l, 20*time.Second)
-	if err := writeHistory(filepath.Join(dir, "reduced.json"), small); err != nil {
-		return "", err
-	}
-	_, info = judge(small, l, 20*time.Second)
-	if err := porcupine.VisualizePath(linearModel(), info, filepath.Join(dir, "reduced.html")); err != nil {
-		return "", err
+	_, info = judge(small, whole, linearCheck)
+	if err := writeHistory(filepath.Join(dir, "reduced"), small, info); err != nil {
+		return err
 	}
 	const most = 40
 	if len(small) > most {
@@ -403,7 +440,7 @@ func report(name string, history []operation, l listings, result porcupine.Check
 	for _, o := range small {
 		text += "\n  " + o.String()
 	}
-	return text, nil
+	return errors.New(text)
 }
 
 func (o operation) String() string {
@@ -415,12 +452,16 @@ func (o operation) String() string {
 	return fmt.Sprintf("%s to %s ms, client %d, %s: %s", at(o.Call), to, o.Client, o.Input.By, describe(o.Input, o.Output))
 }
 
-func writeHistory(file string, history []operation) error {
+// writeHistory writes a history to file.json, and the picture of its check to file.html.
+func writeHistory(file string, history []operation, info porcupine.LinearizationInfo) error {
 	b, err := json.MarshalIndent(history, "", " ")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(file, b, 0o644)
+	if err := os.WriteFile(file+".json", b, 0o644); err != nil {
+		return err
+	}
+	return porcupine.VisualizePath(linearModel(), info, file+".html")
 }
 
 // struck reports whether a change was in flight in a history when its fault came: sent before, and answered after or never.

@@ -134,6 +134,7 @@ func TestLinearModel(t *testing.T) {
 		{"a directory's rename without answer has happened whole", one().then(puts(ay, 2), ok).at(10, 20, movesDir(0, 1), silence).then(input{Do: list}, lists(ax, 1, ay, 2)).then(input{Do: list}, lists(bx, 1, by, 2)), legal, legal},
 		{"a conditional write without answer came too late", one().at(10, 20, replaces(ax, 1, 2), silence).then(puts(ax, 3), ok).then(gets(ax), reads(3)).then(gets(ax), reads(2)), illegal, illegal},
 		{"a read without answer says nothing", one().at(10, 20, gets(ax), silence).then(gets(ax), reads(1)), legal, legal},
+		{"a write without a directory has no effect", one().then(puts(by, 2), output{Answer: missing}).then(gets(by), reads(2)), illegal, illegal},
 		{"a refusal has no effect", one().then(puts(ax, 2), output{Answer: refused}).then(gets(ax), reads(2)), illegal, illegal},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -155,11 +156,11 @@ func TestLinearReport(t *testing.T) {
 		h.then(puts(ax, v), ok).then(gets(ax), reads(v)).then(input{Do: list}, lists(ax, int(v)))
 	}
 	h.then(puts(bx, 50), ok).then(gets(ax), reads(3)).then(puts(ax, 51), ok)
-	result, info := judge(h.ops, whole, time.Minute)
-	text, err := report("by hand", h.ops, whole, result, info)
-	if err != nil {
-		t.Fatal(err)
+	torn, err := explain("by hand", h.ops)
+	if err == nil || len(torn) > 0 {
+		t.Fatalf("got %v and torn listings %v, want an error and none", err, torn)
 	}
+	text := err.Error()
 	if !strings.Contains(text, "get a/x → 3") || strings.Contains(text, "→ 49") || strings.Contains(text, "= 51") {
 		t.Errorf("the reduced history is not what is wrong: %s", text)
 	}
@@ -167,6 +168,27 @@ func TestLinearReport(t *testing.T) {
 	for _, name := range []string{"history.json", "history.html", "reduced.json", "reduced.html"} {
 		if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || len(b) == 0 {
 			t.Errorf("%s: %d bytes, %v", name, len(b), err)
+		}
+	}
+}
+
+// TestLinearTorn lets a listing pass that saw a rename under way by half, and nothing that is worse.
+func TestLinearTorn(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	begin := func() *hand {
+		return (&hand{}).then(puts(ax, 1), ok).at(10, 50, moves(ax, by), ok).at(20, 30, input{Do: list}, lists(ax, 1, by, 1))
+	}
+	torn, err := explain("by hand", begin().then(input{Do: list}, lists(by, 1)).ops)
+	if err != nil || len(torn) != 1 || torn[0].Call != 20 {
+		t.Errorf("got torn listings %v, %v; want the one beside the rename", torn, err)
+	}
+	for name, h := range map[string]*hand{
+		"a stale read after a torn listing":    begin().then(gets(ax), reads(1)),
+		"a torn listing after the rename":      begin().then(input{Do: list}, lists(ax, 1, by, 1)),
+		"a torn listing of what was not moved": begin().at(22, 30, input{Do: list}, lists(ax, 1, bx, 1)),
+	} {
+		if _, err := explain("by hand", h.ops); err == nil {
+			t.Errorf("%s: explained", name)
 		}
 	}
 }
