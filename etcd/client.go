@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -95,7 +97,45 @@ func Connect(ctx context.Context, o ClientOptions) (*Client, error) {
 		c.Close()
 		return nil, errs.E(op, strings.Join(o.Endpoints, ","), errs.KindOf(err), err)
 	}
+	c.warnOld(ctx)
 	return c, nil
+}
+
+// release is a version of etcd: major, minor, patch.
+type release [3]int
+
+// safe are the first releases of etcd's series without known holes, the oldest series first. Source: CVE-2026-73499,
+// CVE-2026-73500.
+var safe = []release{{3, 6, 14}, {3, 7, 1}}
+
+// warnOld warns of members that run an etcd with known holes. Whether a member tells its version is its operator's choice.
+func (c *Client) warnOld(ctx context.Context) {
+	ctx, cancel := c.kv.bounded(ctx)
+	defer cancel()
+	for _, endpoint := range c.client.Endpoints() {
+		r, err := c.client.Status(ctx, endpoint)
+		switch {
+		case err != nil:
+			c.log.Info("a member of etcd does not tell its state", "endpoint", endpoint, "error", err)
+		case outdated(r.Version):
+			c.log.Warn("this version of etcd has known holes; update it", "endpoint", endpoint, "version", r.Version, "safe", safe)
+		}
+	}
+}
+
+// outdated reports whether a version is older than the first safe one of its series, or of an older series than all of them.
+func outdated(version string) bool {
+	var v release
+	if _, err := fmt.Sscanf(version, "%d.%d.%d", &v[0], &v[1], &v[2]); err != nil {
+		return true
+	}
+	first := safe[0]
+	for _, s := range safe {
+		if s[0] == v[0] && s[1] == v[1] {
+			first = s
+		}
+	}
+	return slices.Compare(v[:], first[:]) < 0
 }
 
 // config returns the client's configuration.

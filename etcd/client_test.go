@@ -99,6 +99,17 @@ func TestConnectRefused(t *testing.T) {
 	}
 }
 
+func TestOutdated(t *testing.T) {
+	for version, want := range map[string]bool{
+		"3.4.23": true, "3.5.30": true, "3.6.13": true, "3.6.14": false, "3.6.20": false, "3.7.0": true, "3.7.1": false, "3.7.3": false,
+		"3.8.0": false, "4.0.0": false, "3.7.0-rc.1": true, "": true, "unknown": true,
+	} {
+		if got := etcd.Outdated(version); got != want {
+			t.Errorf("%q: got %v, want %v", version, got, want)
+		}
+	}
+}
+
 // TestClientAuth shows certificates and a password to a cluster that asks for both.
 func TestClientAuth(t *testing.T) {
 	t.Parallel()

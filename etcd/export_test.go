@@ -27,8 +27,9 @@ func (s *Server) eachPeer(do func(types.ID)) {
 	}
 }
 
-// DecodeMember and DecodeNode decode stored values.
+// What is tested by itself: decoders of stored values, and the judgement of versions.
 var (
 	DecodeMember = decodeMember
 	DecodeNode   = decodeNode
+	Outdated     = outdated
 )

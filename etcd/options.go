@@ -187,6 +187,15 @@ func (o ServerOptions) checkCluster(op string) error {
 	return nil
 }
 
+// warnOpen warns if members are heard from other machines without TLS.
+func (o ServerOptions) warnOpen() {
+	host, _, _ := net.SplitHostPort(o.InternalListen) // checked before
+	ip, _ := netip.ParseAddr(host)
+	if o.clustered() && !o.TLS.enabled() && host != "localhost" && !ip.IsLoopback() {
+		o.Logger.Warn("whoever reaches this address can read and change every name: members talk without TLS", "address", o.InternalListen)
+	}
+}
+
 // checkVoters refuses a number of voters that tolerates no more failures than one less would.
 func checkVoters(op string, n int) error {
 	if n != 1 && n != 3 && n != 5 {

@@ -92,6 +92,7 @@ func (s *Server) start(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	warnVolatile(s.o.Logger, dir)
+	s.o.warnOpen()
 	if err := checkLog(dir, s.o.Existing); err != nil {
 		return err
 	}
