@@ -16,9 +16,9 @@ import (
 // the servers or the network. What they were told must be explained by one order of all operations.
 
 const (
-	linearTrees   = 3   // histories at once in each place
-	linearClients = 4   // of each tree
-	linearLeast   = 100 // operations of a history without a fault that make it count
+	linearTrees   = 3  // histories at once in each place
+	linearClients = 4  // of each tree
+	linearLeast   = 60 // operations of a history without a fault that make it count
 )
 
 // linearRun is one server's histories.
@@ -92,6 +92,8 @@ func (r *linearRun) run(f fault) (counted, all int) {
 	at := int64(time.Since(began))
 	if f.strike != nil {
 		f.strike(r, c, r.rnd)
+	} else {
+		time.Sleep(time.Second)
 	}
 	time.Sleep(700 * time.Millisecond)
 	stop()
