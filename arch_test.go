@@ -92,7 +92,7 @@ var owners = map[string]struct {
 	"github.com/google/go-cmp":          {[]string{"ufs/ufstest", "core/meta/kvtest", "core/page/pagetest", "core/nstest"}, "suites"},
 	"golang.org/x/sync":                 {[]string{"core", "ufs", "bench"}, "single flight, semaphores, groups"},
 	"golang.org/x/time":                 {[]string{"ufs/wrap"}, "rates"},
-	"golang.org/x/sys":                  {[]string{"core/page", "core/remote", "etcd", "ufs/localufs", "gateway", "bench"}, "files, mappings, locks and clocks below what os offers"},
+	"golang.org/x/sys":                  {[]string{"core/meta", "core/page", "core/remote", "etcd", "ufs/localufs", "gateway", "bench"}, "files, mappings, locks and clocks below what os offers"},
 	"github.com/johannesboyne/gofakes3": {nil, "tests only"},
 	"go.uber.org/goleak":                {nil, "tests only"},
 	"github.com/anishathalye/porcupine": {nil, "tests only"},

@@ -203,7 +203,7 @@ func TestCrash(t *testing.T) {
 	dir := t.TempDir()
 	s := start(t, dir, etcd.ServerOptions{})
 	l, applied := openLog(t, s.KV())
-	runLog(t, l, applied.apply)
+	runLog(t, l)
 	var wg sync.WaitGroup
 	for c := range 16 {
 		wg.Go(func() {
@@ -347,22 +347,21 @@ func (n *names) apply(_ uint64, ops []meta.Op) {
 
 func openLog(t testing.TB, kv meta.KV) (*meta.Log, *names) {
 	t.Helper()
-	l, err := meta.OpenLog(t.Context(), kv, meta.LogOptions{Group: "root", Member: "test"})
+	n := &names{}
+	l, err := meta.OpenLog(kv, meta.LogOptions{Group: "root", Member: "test", Applied: n.apply, CheckpointEvery: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &names{}
-	err = l.Replay(t.Context(), func(seq uint64, ops []meta.Op) error { n.apply(seq, ops); return nil })
-	if err != nil {
+	if err := l.Claim(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return l, n
 }
 
-func runLog(t testing.TB, l *meta.Log, apply func(uint64, []meta.Op)) {
+func runLog(t testing.TB, l *meta.Log) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- l.Run(ctx, apply) }()
+	go func() { done <- l.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		<-done
@@ -374,7 +373,7 @@ func TestReplayAfterRestart(t *testing.T) {
 	dir := t.TempDir()
 	s := start(t, dir, etcd.ServerOptions{})
 	l, applied := openLog(t, s.KV())
-	runLog(t, l, applied.apply)
+	runLog(t, l)
 	var noise []byte
 	for i := 0; len(noise) < meta.MaxRecord-1000; i++ {
 		noise = fmt.Appendf(noise, "%x", i*7919)
@@ -421,7 +420,7 @@ func BenchmarkAppend(b *testing.B) {
 	for _, callers := range []int{1, 64, 256} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
 			l, _ := openLog(b, start(b, b.TempDir(), etcd.ServerOptions{}).KV())
-			runLog(b, l, func(uint64, []meta.Op) {})
+			runLog(b, l)
 			kvtest.BenchmarkLog(b, l, callers)
 		})
 	}

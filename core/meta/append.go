@@ -137,26 +137,63 @@ func (l *Log) enqueue(ctx context.Context, c *call) error {
 	return nil
 }
 
-// Run commits what Append is given, one record after the other, and calls apply for each once it is durable, in order,
-// before Append returns. apply must not keep ops. Run comes once, after Replay, and returns when ctx ends, with its error, or
-// when nothing can be committed any more: errs.Unavailable if another member has claimed the journal. What waits then fails.
+// Run commits what Append is given, one record after the other, and applies each to the tree once it is durable, in order,
+// before Append returns. Beside that it keeps the read lease and makes checkpoints. It begins when ServeAfter has passed.
+// Run comes once, after Claim, and returns when ctx ends, with its error, or when nothing can be committed any more:
+// errs.Unavailable if another member has claimed the journal. What waits then fails.
 //
 // A record in flight when ctx ends is awaited, for 10 seconds at most.
-func (l *Log) Run(ctx context.Context, apply func(seq uint64, ops []Op)) error {
-	if !l.state.CompareAndSwap(logReplayed, logRunning) {
-		return errs.New("meta.Log.Run", l.o.Group, errs.Invalid, "the journal is not replayed, or runs already")
+func (l *Log) Run(ctx context.Context) error {
+	_, done, err := l.begin("Run", lifeClaimed)
+	if err != nil {
+		return err
+	}
+	done(lifeRunning)
+	defer done(lifeEnded)
+	beside, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	lost := make(chan error, 2)
+	for _, run := range []func(context.Context) error{l.renew, l.checkpoints} {
+		wg.Go(func() {
+			if err := run(beside); err != nil {
+				lost <- err
+			}
+		})
+	}
+	err = l.writeAll(ctx, lost)
+	why := err
+	if ctx.Err() != nil {
+		why = errs.New("meta.Log.Append", l.o.Group, errs.Unavailable, "the journal is closed")
+	}
+	l.stop(why)
+	l.lease.end(why)
+	return err
+}
+
+// writeAll writes what is queued until ctx ends or leadership is lost.
+func (l *Log) writeAll(ctx context.Context, lost <-chan error) error {
+	for wait := l.ServeAfter(); wait > 0; wait = l.ServeAfter() {
+		select {
+		case <-time.After(wait):
+		case err := <-lost:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	var p proposal
 	for {
 		select {
 		case <-l.wake:
+		case err := <-lost:
+			return err
 		case <-ctx.Done():
-			l.stop(errs.New("meta.Log.Append", l.o.Group, errs.Unavailable, "the journal is closed"))
 			return ctx.Err()
 		}
 		for ctx.Err() == nil && l.take(&p) {
-			if err := l.write(ctx, &p, apply); err != nil {
-				l.stop(err)
+			if err := l.write(ctx, &p); err != nil {
 				return err
 			}
 		}
@@ -248,13 +285,16 @@ func (p *proposal) change(c *call) {
 }
 
 // write commits and applies p. An error ends Run; a proposal that was merely refused has failed its calls instead.
-func (l *Log) write(ctx context.Context, p *proposal, apply func(uint64, []Op)) error {
+func (l *Log) write(ctx context.Context, p *proposal) error {
 	l.prepare(p)
 	start := time.Now()
 	refused, err := l.commit(ctx, p)
 	l.commitTime.Add(int64(time.Since(start)))
 	if err == nil && refused == nil {
-		p.apply(apply)
+		p.apply(func(seq uint64, ops []Op) {
+			l.tree.Apply(seq, ops)
+			l.o.Applied(seq, ops)
+		})
 		l.seq.Store(p.h.seq)
 		l.count(p)
 	}
@@ -275,9 +315,9 @@ func (l *Log) write(ctx context.Context, p *proposal, apply func(uint64, []Op)) 
 // prepare makes p's record and transaction out of its calls.
 func (l *Log) prepare(p *proposal) {
 	seq := l.seq.Load() + 1
-	p.raw, p.h = p.raw[:0], header{seq: seq, term: l.term, time: time.Now().UnixNano()}
+	p.raw, p.h = p.raw[:0], header{seq: seq, term: l.Term(), time: time.Now().UnixNano()}
 	t := &p.txn
-	t.If = append(t.If[:0], ModRevIs(l.leaderKey(), l.term), KeyAbsent(l.recordKey(seq)))
+	t.If = append(t.If[:0], ModRevIs(l.leaderKey(), l.Term()), KeyAbsent(l.recordKey(seq)))
 	if seq > 1 {
 		t.If = append(t.If, KeyExists(l.recordKey(seq-1)))
 	}
@@ -311,6 +351,7 @@ func (l *Log) count(p *proposal) {
 	l.batches.Add(uint64(len(p.calls)))
 	l.ops.Add(uint64(p.h.ops))
 	l.bytes.Add(uint64(len(p.record)))
+	l.tail.add(len(p.record), p.h.ops)
 }
 
 // commit has p's transaction done once. It returns refused if the KV will never do it, and err if this Log can write no
@@ -349,7 +390,11 @@ func (l *Log) commit(ctx context.Context, p *proposal) (refused, err error) {
 func (l *Log) propose(ctx context.Context, t Txn) (bool, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), proposeLimit)
 	defer cancel()
+	sent := l.o.Clock()
 	ok, _, err := l.kv.Txn(ctx, t)
+	if ok && err == nil {
+		l.extend(sent)
+	}
 	return ok, err
 }
 
@@ -370,7 +415,7 @@ func (l *Log) settle(ctx context.Context, p *proposal, judged bool) (known bool,
 	switch {
 	case err != nil:
 		return false, nil
-	case leader.ModRev != l.term:
+	case leader.ModRev != l.Term():
 		return l.deposed(ctx, p)
 	case judged:
 		return true, errs.New("meta.Log.Append", l.recordKey(p.h.seq), errs.Corrupt,
@@ -388,6 +433,5 @@ func (l *Log) deposed(ctx context.Context, p *proposal) (known bool, err error) 
 	if len(page.KVs) > 0 && bytes.Equal(page.KVs[0].Value, p.record) {
 		return true, nil
 	}
-	return true, errs.New("meta.Log.Append", l.o.Group, errs.Unavailable,
-		"leadership lost: another member has claimed the journal; try again there")
+	return true, l.depose()
 }

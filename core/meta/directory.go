@@ -175,6 +175,16 @@ func (d *directory) insert(at spot, s *slab) {
 	}
 }
 
+// push adds a slab at the end.
+func (d *directory) push(s *slab) {
+	n := len(d.groups)
+	if n == 0 || len(d.groups[n-1]) == groupMax {
+		d.groups = append(d.groups, nil)
+		n++
+	}
+	d.groups[n-1] = append(d.groups[n-1], s)
+}
+
 // remove takes the entry at at away and returns by how much the directory shrinks in bytes.
 func (x *editor) remove(d *directory, at spot) (shrunk int64) {
 	g := d.groups[at.group]

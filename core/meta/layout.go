@@ -1,10 +1,12 @@
 package meta
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/tidwall/btree"
@@ -35,12 +37,18 @@ var end = point{dir: math.MaxUint64}
 
 func (p point) less(q point) bool { return p.dir < q.dir || p.dir == q.dir && p.edge < q.edge }
 
+func (p point) compare(q point) int {
+	return cmp.Or(cmp.Compare(p.dir, q.dir), strings.Compare(p.edge, q.edge))
+}
+
 // leaf is one page of a layout.
 type leaf struct {
 	low, high point
-	key       string // under which it is stored, "" if it is not
-	rev       int64  // at which it was stored
+	rev       int64 // at which it was stored, 0 if it is not
+	n         int   // entries when it was stored
 	dirty     bool
+	busy      bool // being replaced
+	gone      bool // another page covers its places
 }
 
 func newLayout() layout {
@@ -78,6 +86,93 @@ func (l *layout) touchRange(dir DirID, from, to string) {
 	for s := l.find(point{dir, from}); ; s = l.find(s.high) {
 		l.soil(s)
 		if (point{dir, to}).less(s.high) {
+			return
+		}
+	}
+}
+
+// before returns the page before s, nil if it is the first.
+func (l *layout) before(s *leaf) (before *leaf) {
+	l.pages.Descend(s, func(x *leaf) bool {
+		before = x
+		return x == s
+	})
+	if before == s {
+		return nil
+	}
+	return before
+}
+
+// unsaved returns the dirty pages, in order.
+func (l *layout) unsaved() []*leaf {
+	all := make([]*leaf, 0, l.dirty)
+	l.pages.Scan(func(s *leaf) bool {
+		if s.dirty {
+			all = append(all, s)
+		}
+		return true
+	})
+	return all
+}
+
+// replace puts the pages by, which cover the same places, in the place of old. What was touched in old meanwhile is dirty.
+func (l *layout) replace(old, by []*leaf) {
+	dirty := false
+	for _, s := range old {
+		if s.dirty {
+			dirty = true
+			l.dirty--
+		}
+		s.gone, s.busy = true, false
+		l.pages.Delete(s)
+	}
+	for _, s := range by {
+		if dirty {
+			l.soil(s)
+		}
+		l.pages.Set(s)
+	}
+	l.last = nil
+}
+
+// rebuild makes the layout that of stored pages, which may be in any order, overlap and leave gaps. What was dirty is dirty
+// again, and so is every page that does not cover exactly what its stored state does.
+func (l *layout) rebuild(stored []*leaf) {
+	was := l.unsaved()
+	slices.SortFunc(stored, func(a, b *leaf) int { return a.low.compare(b.low) })
+	*l = newLayout()
+	l.pages.Clear()
+	if len(stored) == 0 || stored[0].low != (point{}) {
+		l.pages.Set(&leaf{})
+	}
+	for _, s := range stored {
+		l.pages.Set(s)
+	}
+	var before *leaf
+	fit := func(s *leaf, high point) {
+		if s.high != high || s.rev == 0 {
+			s.high = high
+			l.soil(s)
+		}
+	}
+	l.pages.Scan(func(s *leaf) bool {
+		if before != nil {
+			fit(before, s.low)
+		}
+		before = s
+		return true
+	})
+	fit(before, end)
+	for _, s := range was {
+		l.soilFrom(s.low, s.high)
+	}
+}
+
+// soilFrom makes the pages dirty that cover places from from on up to, not including, to.
+func (l *layout) soilFrom(from, to point) {
+	for s := l.find(from); ; s = l.find(s.high) {
+		l.soil(s)
+		if !s.high.less(to) {
 			return
 		}
 	}

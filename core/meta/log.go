@@ -2,11 +2,9 @@ package meta
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,11 +18,13 @@ The keys of a journal. Everything is in one KV:
 
 	g/<group>/leader          who writes the journal, as JSON; its ModRev is the term, the fence of every write
 	g/<group>/j/<seq>         record seq (codec.go), 16 hexadecimal digits, from 1 on, without gaps
+	g/<group>/ck              the checkpoint: which records the pages hold, as JSON (checkpoint.go)
+	g/<group>/p/<dir>/<low>   a page of the checkpoint (page.go), the directory in 8 bytes (layout.go)
 	sys/…                     configuration (mounts …), one small value each, written under the same fence
 
 A record at seq is put by one transaction: if the leader key still has the term's revision, and the record before it is
 there, and nothing is at seq. So a deposed writer can add nothing, a record that is proposed twice because its first answer
-was lost lands once, and the journal has no gap.
+was lost lands once, and the journal has no gap. Records that a checkpoint holds are deleted from the front, the last never.
 */
 
 // configPrefix starts every configuration key.
@@ -40,28 +40,60 @@ const (
 type LogOptions struct {
 	Group         string // the journal's name; a non-empty name without "/"
 	Member        string // who claims it, for people
+	Address       string // where the member is reached, for the others
 	Logger        *slog.Logger
+	Tree          *Tree // what the journal is applied to; a new one
 	MaxBatchBytes int   // encoded operations that one record gathers from several batches; 256 KiB, at most 1 MiB - 1 KiB
 	MaxBatchOps   int   // operations that one record gathers from several batches; 4096, at most MaxRecordOps
 	MaxQueueBytes int64 // memory of the batches that wait; beyond it Append fails; 64 MiB
+
+	// Applied, if not nil, is called for each record after the tree has it, in order, by the goroutine that applies it. What
+	// a checkpoint holds it is not called for. It must not keep ops.
+	Applied func(seq uint64, ops []Op)
+
+	// ReadLease is how long this member may answer from memory after it has made sure that it is the leader; 0: for ever,
+	// because it is the only voter.
+	ReadLease time.Duration
+	// Clock counts the time that leases are measured by, the time that the machine sleeps included; CLOCK_BOOTTIME.
+	Clock func() time.Duration
+
+	CheckpointEvery time.Duration // the least time between checkpoints; 5 s; negative: none is made
+	CheckpointRate  int           // bytes per second that a checkpoint writes, if the journal is not long; 8 MiB
+	MaxTailBytes    int64         // of records that no checkpoint holds; beyond it checkpoints do not wait; 512 MiB
+	MaxTailOps      int64         // operations in such records; 5 million
 }
 
 func (o LogOptions) withDefaults() LogOptions {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.MaxBatchBytes <= 0 {
-		o.MaxBatchBytes = 256 << 10
+	if o.Tree == nil {
+		o.Tree = NewTree()
 	}
-	if o.MaxBatchOps <= 0 {
-		o.MaxBatchOps = 4096
+	if o.Applied == nil {
+		o.Applied = func(uint64, []Op) {}
 	}
-	if o.MaxQueueBytes <= 0 {
-		o.MaxQueueBytes = 64 << 20
+	if o.Clock == nil {
+		o.Clock = bootTime
+	}
+	defaults(&o.MaxBatchBytes, 256<<10)
+	defaults(&o.MaxBatchOps, 4096)
+	defaults(&o.MaxQueueBytes, 64<<20)
+	defaults(&o.CheckpointRate, 8<<20)
+	defaults(&o.MaxTailBytes, 512<<20)
+	defaults(&o.MaxTailOps, 5_000_000)
+	if o.CheckpointEvery == 0 {
+		o.CheckpointEvery = 5 * time.Second
 	}
 	o.MaxBatchBytes = min(o.MaxBatchBytes, MaxRecord-1<<10)
 	o.MaxBatchOps = min(o.MaxBatchOps, MaxRecordOps)
 	return o
+}
+
+func defaults[T int | int64](to *T, value T) {
+	if *to <= 0 {
+		*to = value
+	}
 }
 
 // Batch is one atomic change: after a crash all of it is there or none.
@@ -74,7 +106,7 @@ type Batch struct {
 // LogStats are numbers of a Log since it was opened.
 type LogStats struct {
 	Seq         uint64        // last record applied
-	Term        int64         // this Log's reign
+	Term        int64         // this Log's reign, 0 if it has claimed none
 	Records     uint64        // committed
 	Batches     uint64        // committed
 	Ops         uint64        // committed
@@ -82,175 +114,103 @@ type LogStats struct {
 	Retries     uint64        // proposals whose outcome was unknown
 	CommitTime  time.Duration // spent waiting for commits, in sum
 	QueuedBytes int64         // memory of the batches that wait
+	TailBytes   int64         // of the records that no checkpoint holds
+	TailOps     int64         // in those records
+	Checkpoints uint64        // made
+	PageBytes   uint64        // written by them
+	Lapses      uint64        // times that a reader found the read lease lapsed
 }
 
-// Log is the journal of one group: the only way to change what is authoritative. Records are numbered from 1 (seq).
+// Log is the journal of one group: the only way to change what is authoritative. Records are numbered from 1 (seq). What
+// they add up to is in its Tree.
 //
-// The life of a Log: OpenLog claims the journal, Replay reads it, Run writes what Append is given until its context ends or
-// another member claims the journal. A Log whose Run has returned is of no more use: open another and replay.
+// The life of a Log: Load reads the newest checkpoint and the records after it; Follow, as long as another member leads,
+// applies what that one writes; Claim makes this member the leader; Run writes what Append is given until its context ends
+// or another member claims the journal. Each waits for the one before. A Log whose Run has returned is of no more use: open
+// another and load.
 type Log struct {
 	kv     KV
 	o      LogOptions
 	prefix string // of the group's keys
-	term   int64
+	tree   *Tree
 
-	state atomic.Int32 // what has been done with the Log
-	seq   atomic.Uint64
-	wake  chan struct{} // holds a token if the queue may not be empty
+	lifeMu sync.Mutex
+	life   life
+
+	seq  atomic.Uint64
+	term atomic.Int64
+	// lastTerm is the term of the last record applied, lastRev a revision at which all records up to it had been read. They
+	// belong to who changes the state of life.
+	lastTerm int64
+	lastRev  int64
+	wake     chan struct{} // holds a token if the queue may not be empty
 
 	mu      sync.Mutex
 	queue   []*call
 	queued  int64 // memory of the queue
 	stopped error // why nothing can be queued any more
 
-	records, batches, ops, bytes, retries atomic.Uint64
-	commitTime                            atomic.Int64
+	lease lease
+	tail  tail
+
+	records, batches, ops, bytes, retries, passes, pageBytes atomic.Uint64
+	commitTime                                               atomic.Int64
 }
 
-// The states of a Log.
+// life is what has been done with a Log.
+type life int
+
 const (
-	logOpened int32 = iota
-	logReplaying
-	logReplayed
-	logRunning
+	lifeOpened life = iota
+	lifeLoaded
+	lifeClaimed
+	lifeRunning
+	lifeEnded
+	lifeChanging // Load, Follow or Claim is at work
 )
 
-// OpenLog claims the journal o.Group: from then on no other member can write to it. A member that held it finds out with its
-// next write. It does no more than that; Replay and Run follow.
-//
-// The claim is unconditional: that only one process wants the journal at a time is for the caller to see to (one embedded
-// server, one data directory). Errors: errs.Invalid; errs.Conflict if another member claims it at the same moment.
-func OpenLog(ctx context.Context, kv KV, o LogOptions) (*Log, error) {
-	if o.Group == "" || strings.Contains(o.Group, "/") {
-		return nil, errs.New("meta.OpenLog", o.Group, errs.Invalid, "a group's name is not empty and has no slash")
+// begin lets a method of the life of a Log start if the Log is in one of the states from. The method calls done with the
+// state it leaves it in.
+func (l *Log) begin(op string, from ...life) (was life, done func(life), err error) {
+	l.lifeMu.Lock()
+	defer l.lifeMu.Unlock()
+	if !slices.Contains(from, l.life) {
+		return l.life, nil, errs.New("meta.Log."+op, l.o.Group, errs.Invalid, "the journal is not in the state for it; it is to be loaded, then claimed, then run, once")
 	}
-	l := &Log{kv: kv, o: o.withDefaults(), prefix: "g/" + o.Group + "/", wake: make(chan struct{}, 1)}
-	claim, err := json.Marshal(map[string]string{"member": o.Member, "claim": rand.Text(), "time": time.Now().UTC().Format(time.RFC3339)})
-	if err != nil {
-		return nil, errs.E("meta.OpenLog", o.Member, errs.Invalid, err)
+	was, l.life = l.life, lifeChanging
+	return was, func(now life) {
+		l.lifeMu.Lock()
+		defer l.lifeMu.Unlock()
+		l.life = now
+	}, nil
+}
+
+// OpenLog returns the journal o.Group of kv. It reads and claims nothing. Errors: errs.Invalid.
+func OpenLog(kv KV, o LogOptions) (*Log, error) {
+	if o.Group == "" || strings.Contains(o.Group, "/") || len(o.Group) > maxGroup {
+		return nil, errs.New("meta.OpenLog", o.Group, errs.Invalid, fmt.Sprintf("a group's name has 1 to %d bytes and no slash", maxGroup))
 	}
-	if l.term, err = l.claim(ctx, claim); err != nil {
-		return nil, err
-	}
-	l.o.Logger.Info("journal claimed", "group", o.Group, "member", o.Member, "term", l.term)
+	o = o.withDefaults()
+	l := &Log{kv: kv, o: o, prefix: "g/" + o.Group + "/", tree: o.Tree, wake: make(chan struct{}, 1)}
+	l.lease.init()
 	return l, nil
 }
 
-// claim puts the leader key and returns its revision. A claim whose answer was lost is looked up; proposed again under the
-// same condition it cannot be put twice.
-func (l *Log) claim(ctx context.Context, claim []byte) (int64, error) {
-	const op = "meta.OpenLog"
-	seen, err := l.leader(ctx)
-	if err != nil {
-		return 0, err
-	}
-	for range claimTries {
-		ok, rev, err := l.kv.Txn(ctx, Txn{
-			If:   []Compare{ModRevIs(l.leaderKey(), seen.ModRev)},
-			Puts: []KeyValue{{Key: l.leaderKey(), Value: claim}},
-		})
-		if ok && err == nil {
-			return rev, nil
-		}
-		if err != nil && !unknown(err) {
-			return 0, err
-		}
-		now, readErr := l.leader(ctx)
-		switch {
-		case readErr != nil:
-			return 0, readErr
-		case string(now.Value) == string(claim):
-			return now.ModRev, nil
-		case now.ModRev != seen.ModRev:
-			return 0, errs.New(op, l.o.Group, errs.Conflict, "another member claimed the journal at the same moment")
-		}
-	}
-	return 0, errs.New(op, l.o.Group, errs.Unavailable, "the metadata store does not confirm the claim of the journal")
-}
+// maxGroup leaves room for the rest of a page's key.
+const maxGroup = 200
 
-// leader returns the leader key, the zero value if there is none.
-func (l *Log) leader(ctx context.Context) (KeyValue, error) {
-	kv, err := l.kv.Get(ctx, l.leaderKey())
-	if errors.Is(err, errs.NotExist) {
-		return KeyValue{}, nil
-	}
-	return kv, err
-}
+// Tree returns what the journal's records add up to.
+func (l *Log) Tree() *Tree { return l.tree }
 
 func (l *Log) leaderKey() string { return l.prefix + "leader" }
 
+func (l *Log) checkpointKey() string { return l.prefix + "ck" }
+
+func (l *Log) pagePrefix() string { return l.prefix + "p/" }
+
+func (l *Log) recordPrefix() string { return l.prefix + "j/" }
+
 func (l *Log) recordKey(seq uint64) string { return fmt.Sprintf("%sj/%016x", l.prefix, seq) }
-
-// Replay reads the whole journal and calls apply for every record in order; apply may keep ops. It comes once, before Run.
-//
-// Errors: apply's; errs.Corrupt for a record that is damaged, missing or out of order: nothing after it is applied.
-func (l *Log) Replay(ctx context.Context, apply func(seq uint64, ops []Op) error) error {
-	if !l.state.CompareAndSwap(logOpened, logReplaying) {
-		return errs.New("meta.Log.Replay", l.o.Group, errs.Invalid, "the journal was replayed before")
-	}
-	term := int64(0)
-	for {
-		first := l.seq.Load() + 1
-		page, err := l.kv.Scan(ctx, l.recordKey(first), l.recordKey(first+replayWindow), replayWindow)
-		if err != nil {
-			return err
-		}
-		if len(page.KVs) == 0 {
-			break
-		}
-		for _, kv := range page.KVs {
-			h, ops, err := l.read(kv, l.seq.Load()+1, term)
-			if err != nil {
-				return err
-			}
-			if err := apply(h.seq, ops); err != nil {
-				return err
-			}
-			term = h.term
-			l.seq.Store(h.seq)
-		}
-	}
-	if err := l.checkEnd(ctx); err != nil {
-		return err
-	}
-	l.state.Store(logReplayed)
-	return nil
-}
-
-// read decodes the record kv, which must be record seq, of the given or a later term.
-func (l *Log) read(kv KeyValue, seq uint64, term int64) (header, []Op, error) {
-	corrupt := func(why string, args ...any) error {
-		return errs.New("meta.Log.Replay", kv.Key, errs.Corrupt, fmt.Sprintf(why, args...)+"; restore the metadata from a backup")
-	}
-	if kv.Key != l.recordKey(seq) {
-		return header{}, nil, corrupt("record %d is missing from the journal", seq)
-	}
-	h, ops, err := decodeRecord(kv.Value)
-	switch {
-	case err != nil:
-		return header{}, nil, corrupt("%v", err)
-	case h.seq != seq:
-		return header{}, nil, corrupt("the record is number %d by its own account", h.seq)
-	case h.term < term:
-		return header{}, nil, corrupt("the record's term is %d, after one of term %d", h.term, term)
-	case h.term >= l.term:
-		return header{}, nil, corrupt("the record's term is %d, but the journal was claimed at %d", h.term, l.term)
-	}
-	return h, ops, nil
-}
-
-// checkEnd reports errs.Corrupt if there are records beyond the last one read.
-func (l *Log) checkEnd(ctx context.Context) error {
-	next := l.recordKey(l.seq.Load() + 1)
-	page, err := l.kv.Scan(ctx, next, PrefixEnd(l.prefix+"j/"), 1)
-	if err != nil {
-		return err
-	}
-	if len(page.KVs) > 0 {
-		_, _, err = l.read(page.KVs[0], l.seq.Load()+1, 0)
-	}
-	return err
-}
 
 // ListConfig returns the configuration keys that start with prefix, in order. prefix starts with "sys/".
 func (l *Log) ListConfig(ctx context.Context, prefix string) ([]KeyValue, error) {
@@ -282,19 +242,50 @@ func checkConfigKey(op, key string) error {
 // Seq returns the number of the last record that was applied, 0 if there is none.
 func (l *Log) Seq() uint64 { return l.seq.Load() }
 
-// Term returns the revision of this Log's claim. Terms grow with every claim.
-func (l *Log) Term() int64 { return l.term }
+// Term returns the revision of this Log's claim, 0 before it. Terms grow with every claim of any member.
+func (l *Log) Term() int64 { return l.term.Load() }
 
 // Stats returns the Log's numbers.
 func (l *Log) Stats() LogStats {
 	l.mu.Lock()
 	queued := l.queued
 	l.mu.Unlock()
+	t := l.tail.mark()
 	return LogStats{
-		Seq: l.Seq(), Term: l.term,
+		Seq: l.Seq(), Term: l.Term(),
 		Records: l.records.Load(), Batches: l.batches.Load(), Ops: l.ops.Load(), Bytes: l.bytes.Load(),
 		Retries: l.retries.Load(), CommitTime: time.Duration(l.commitTime.Load()), QueuedBytes: queued,
+		TailBytes: t.bytes, TailOps: t.ops, Checkpoints: l.passes.Load(), PageBytes: l.pageBytes.Load(), Lapses: l.lease.lapses.Load(),
 	}
+}
+
+// tail counts what no checkpoint holds.
+type tail struct {
+	mu         sync.Mutex
+	bytes, ops int64
+}
+
+// mark is an amount of a tail.
+type mark struct{ bytes, ops int64 }
+
+func (t *tail) add(bytes, ops int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.bytes += int64(bytes)
+	t.ops += int64(ops)
+}
+
+func (t *tail) mark() mark {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return mark{t.bytes, t.ops}
+}
+
+func (t *tail) forget(m mark) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.bytes = max(t.bytes-m.bytes, 0)
+	t.ops = max(t.ops-m.ops, 0)
 }
 
 // unknown reports whether a Txn that failed with err may have been done, or be done later.

@@ -45,7 +45,7 @@ type names struct {
 }
 
 func (n *names) apply(seq uint64, ops []Op) {
-	if seq != n.seq+1 {
+	if n.seq != 0 && seq != n.seq+1 {
 		panic(fmt.Sprintf("record %d applied after %d", seq, n.seq))
 	}
 	n.seq = seq
@@ -54,31 +54,29 @@ func (n *names) apply(seq uint64, ops []Op) {
 	}
 }
 
-func (n *names) replay(seq uint64, ops []Op) error {
-	n.apply(seq, ops)
-	return nil
-}
-
-// open opens and replays the journal "g" of kv.
+// open loads and claims the journal "g" of kv.
 func open(t testing.TB, kv KV, o LogOptions) (*Log, *names) {
 	t.Helper()
-	o.Group = "g"
-	l, err := OpenLog(t.Context(), kv, o)
+	n := &names{}
+	o.Group, o.Applied = "g", n.apply
+	if o.CheckpointEvery == 0 {
+		o.CheckpointEvery = -1
+	}
+	l, err := OpenLog(kv, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &names{}
-	if err := l.Replay(t.Context(), n.replay); err != nil {
+	if err := l.Claim(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return l, n
 }
 
 // run runs l until stop is called, which returns Run's error.
-func run(t testing.TB, l *Log, apply func(uint64, []Op)) (stop func() error) {
+func run(t testing.TB, l *Log) (stop func() error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- l.Run(ctx, apply) }()
+	go func() { done <- l.Run(ctx) }()
 	stop = sync.OnceValue(func() error {
 		cancel()
 		return <-done
@@ -137,7 +135,7 @@ func checkAcked(t *testing.T, got []string, acked [][]string) {
 func TestAppendAndReplay(t *testing.T) {
 	kv := memkv.New()
 	l, applied := open(t, kv, LogOptions{MaxBatchOps: 7})
-	stop := run(t, l, applied.apply)
+	stop := run(t, l)
 	acked, failed := appendMany(t, l, 16, 50)
 	if len(failed) > 0 {
 		t.Fatal(failed[0])
@@ -193,7 +191,7 @@ func TestFaults(t *testing.T) {
 			n := 0
 			kv.txn = func(_ Txn, do func() (bool, int64, error)) (bool, int64, error) { n++; return c.txn(n, do) }
 			l, applied := open(t, kv, LogOptions{})
-			stop := run(t, l, applied.apply)
+			stop := run(t, l)
 			acked, failed := appendMany(t, l, 8, 10)
 			if len(failed) > 0 {
 				t.Fatal(failed[0])
@@ -221,8 +219,8 @@ func TestLateProposal(t *testing.T) {
 		}
 		return do()
 	}
-	l, applied := open(t, kv, LogOptions{})
-	run(t, l, applied.apply)
+	l, _ := open(t, kv, LogOptions{})
+	run(t, l)
 	for _, value := range []string{"old", "new"} {
 		b := set(value)
 		b.Puts = []KeyValue{{Key: "sys/k", Value: []byte(value)}}
@@ -252,7 +250,11 @@ func TestDeposed(t *testing.T) {
 				if lost {
 					do()
 				}
-				if _, err := OpenLog(context.Background(), kv.KV, LogOptions{Group: "g", Member: "other"}); err != nil {
+				other, err := OpenLog(kv.KV, LogOptions{Group: "g", Member: "other"})
+				if err == nil {
+					err = other.Claim(t.Context())
+				}
+				if err != nil {
 					t.Error(err)
 				}
 				if lost {
@@ -261,7 +263,7 @@ func TestDeposed(t *testing.T) {
 				return do()
 			}
 			done := make(chan error, 1)
-			go func() { done <- l.Run(t.Context(), applied.apply) }()
+			go func() { done <- l.Run(t.Context()) }()
 			acked, failed := appendMany(t, l, 8, 100)
 			if len(failed) != 8 {
 				t.Fatalf("%d of 8 callers failed", len(failed))
@@ -283,8 +285,8 @@ func TestDeposed(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	kv := &faulty{KV: memkv.New()}
-	l, applied := open(t, kv, LogOptions{})
-	run(t, l, applied.apply)
+	l, _ := open(t, kv, LogOptions{})
+	run(t, l)
 	noise := make([]byte, 0, MaxRecord)
 	for i := 0; len(noise) < MaxRecord; i++ {
 		noise = fmt.Appendf(noise, "%d", i)
@@ -335,7 +337,7 @@ func TestRefusals(t *testing.T) {
 
 // TestConfigOfManyBatches queues changes of the same keys before Run starts, so that they must be kept apart.
 func TestConfigOfManyBatches(t *testing.T) {
-	l, applied := open(t, memkv.New(), LogOptions{})
+	l, _ := open(t, memkv.New(), LogOptions{})
 	var wg sync.WaitGroup
 	for i := range 300 {
 		wg.Go(func() {
@@ -348,7 +350,7 @@ func TestConfigOfManyBatches(t *testing.T) {
 			}
 		})
 	}
-	run(t, l, applied.apply)
+	run(t, l)
 	wg.Wait()
 	got, err := l.ListConfig(t.Context(), "sys/")
 	if err != nil || len(got) != 300 {
@@ -366,8 +368,8 @@ func TestQueueIsBounded(t *testing.T) {
 		<-hold
 		return do()
 	}}
-	l, applied := open(t, kv, LogOptions{MaxQueueBytes: 1})
-	run(t, l, applied.apply)
+	l, _ := open(t, kv, LogOptions{MaxQueueBytes: 1})
+	run(t, l)
 	results := make(chan error, 3)
 	add := func() { _, err := l.Append(t.Context(), set("a")); results <- err }
 	go add()
@@ -394,7 +396,7 @@ func TestStopWhileUnknown(t *testing.T) {
 	}}
 	l, applied := open(t, kv, LogOptions{})
 	done := make(chan error, 1)
-	go func() { done <- l.Run(ctx, applied.apply) }()
+	go func() { done <- l.Run(ctx) }()
 	if _, err := l.Append(t.Context(), set("a")); !errors.Is(err, errs.Unavailable) {
 		t.Errorf("Append: got %v, want Unavailable", err)
 	}
@@ -450,8 +452,8 @@ func TestReplayRefuses(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			kv := memkv.New()
-			l, applied := open(t, kv, LogOptions{})
-			stop := run(t, l, applied.apply)
+			l, _ := open(t, kv, LogOptions{})
+			stop := run(t, l)
 			for i := range 80 {
 				if _, err := l.Append(t.Context(), set(fmt.Sprint(i))); err != nil {
 					t.Fatal(err)
@@ -461,46 +463,53 @@ func TestReplayRefuses(t *testing.T) {
 			if ok, _, err := kv.Txn(t.Context(), c.damage(t, kv)); !ok || err != nil {
 				t.Fatal(ok, err)
 			}
-			again, err := OpenLog(t.Context(), kv, LogOptions{Group: "g"})
+			again, err := OpenLog(kv, LogOptions{Group: "g"})
 			if err != nil {
 				t.Fatal(err)
 			}
-			n := &names{}
-			err = again.Replay(t.Context(), n.replay)
+			err = again.Load(t.Context())
 			if !errors.Is(err, errs.Corrupt) {
 				t.Fatalf("got %v, want Corrupt", err)
 			}
 			t.Log(err)
-			if err := again.Run(t.Context(), n.apply); !errors.Is(err, errs.Invalid) {
-				t.Errorf("Run after a failed Replay: got %v, want Invalid", err)
+			if err := again.Run(t.Context()); !errors.Is(err, errs.Invalid) {
+				t.Errorf("Run after a failed Load: got %v, want Invalid", err)
 			}
 		})
 	}
 }
 
 func TestOpenLog(t *testing.T) {
-	for _, group := range []string{"", "a/b"} {
-		if _, err := OpenLog(t.Context(), memkv.New(), LogOptions{Group: group}); !errors.Is(err, errs.Invalid) {
+	for _, group := range []string{"", "a/b", strings.Repeat("g", 201)} {
+		if _, err := OpenLog(memkv.New(), LogOptions{Group: group}); !errors.Is(err, errs.Invalid) {
 			t.Errorf("group %q: got %v, want Invalid", group, err)
 		}
 	}
-	lossy := &lossyClaim{KV: memkv.New()}
-	l, err := OpenLog(t.Context(), lossy, LogOptions{Group: "g"})
-	if err != nil || l.Term() != 2 {
-		t.Errorf("a claim whose answer was lost: %v", err)
+	l, _ := open(t, &lossyClaim{KV: memkv.New()}, LogOptions{})
+	if l.Term() != 2 {
+		t.Errorf("a claim whose answer was lost: term %d, want 2", l.Term())
 	}
-	l, err = OpenLog(t.Context(), memkv.New(), LogOptions{Group: "g"})
+	l, err := OpenLog(memkv.New(), LogOptions{Group: "g"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Run(t.Context(), nil); !errors.Is(err, errs.Invalid) {
-		t.Errorf("Run before Replay: got %v, want Invalid", err)
+	if err := l.Run(t.Context()); !errors.Is(err, errs.Invalid) {
+		t.Errorf("Run before Claim: got %v, want Invalid", err)
 	}
-	stop := errors.New("stop")
-	other, applied := open(t, memkv.New(), LogOptions{})
-	run(t, other, applied.apply)
-	if err := other.Replay(t.Context(), func(uint64, []Op) error { return stop }); !errors.Is(err, errs.Invalid) {
-		t.Errorf("Replay twice: got %v, want Invalid", err)
+	if err := l.Follow(t.Context()); !errors.Is(err, errs.Invalid) {
+		t.Errorf("Follow before Load: got %v, want Invalid", err)
+	}
+	if _, err := l.Leader(t.Context()); !errors.Is(err, errs.NotExist) {
+		t.Errorf("Leader before any claim: got %v, want NotExist", err)
+	}
+	other, _ := open(t, memkv.New(), LogOptions{})
+	stop := run(t, other)
+	if err := other.Load(t.Context()); !errors.Is(err, errs.Invalid) {
+		t.Errorf("Load while it runs: got %v, want Invalid", err)
+	}
+	stop()
+	if err := other.Claim(t.Context()); !errors.Is(err, errs.Invalid) {
+		t.Errorf("Claim after Run: got %v, want Invalid", err)
 	}
 }
 
@@ -523,7 +532,7 @@ func BenchmarkAppend(b *testing.B) {
 	for _, callers := range []int{1, 64, 256} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
 			l, _ := open(b, memkv.New(), LogOptions{})
-			run(b, l, func(uint64, []Op) {})
+			run(b, l)
 			kvtest.BenchmarkLog(b, l, callers)
 		})
 	}
@@ -541,7 +550,7 @@ func TestOutage(t *testing.T) {
 			return do()
 		}}
 		l, applied := open(t, kv, LogOptions{})
-		stop := run(t, l, applied.apply)
+		stop := run(t, l)
 		proposed := make(chan error, 1)
 		go func() { _, err := l.Append(t.Context(), set("proposed")); proposed <- err }()
 		synctest.Wait()

@@ -98,7 +98,7 @@ func TestPackIsTight(t *testing.T) {
 // TestDirectoryModel changes one directory at random, names in order and long ones among them, and compares it with a map.
 func TestDirectoryModel(t *testing.T) {
 	r := seed(t)
-	for range 20 {
+	for range 8 {
 		tree, model := NewTree(), map[string]Entry{}
 		serial := 0
 		name := func() string {
@@ -183,7 +183,7 @@ func TestChecksSurviveNeighbours(t *testing.T) {
 
 // TestTreeBytes holds the estimate to what the heap says.
 func TestTreeBytes(t *testing.T) {
-	const n = 50_000
+	const n = 30_000
 	for _, perDir := range []int{1, 100, n} {
 		r := rand.New(rand.NewPCG(1, uint64(perDir)))
 		before := heap()

@@ -77,6 +77,27 @@ func (t *Tree) Apply(seq uint64, ops []Op) {
 	t.free(dropStep + 2*len(ops))
 }
 
+// become makes t hold what other holds, which must not be used any more. Checks of entries are lost.
+func (t *Tree) become(other *Tree) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.born, t.dirs, t.order, t.counters, t.seq, t.rows = other.born, other.dirs, other.order, other.counters, other.seq, other.rows
+	t.dropped, t.shapes, t.layout = other.dropped, other.shapes, other.layout
+	t.bytes.Store(other.bytes.Load())
+}
+
+// sweep forgets the directories that no edge leads to. A checkpoint may hold what is below a directory whose removal it
+// holds too, because pages are stored one after the other.
+func (t *Tree) sweep() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id, d := range t.dirs {
+		if d.parent == nil && id >= FirstDir {
+			t.forget(d)
+		}
+	}
+}
+
 // directory returns the directory id, made if a record names it before its edge is set.
 func (t *Tree) directory(id DirID) *directory {
 	d := t.dirs[id]

@@ -148,7 +148,7 @@ type mounted struct {
 // is reports whether two states of the mount table name the same mount.
 func (m *mounted) is(other *mounted) bool { return m != nil && other != nil && m.ID == other.ID }
 
-// Open replays the journal of o.KV, opens the mounts it names, and returns the namespace as the last acknowledged change
+// Open claims and loads the journal of o.KV, opens the mounts it names, and returns the namespace as the last acknowledged change
 // left it. Intents that a crash left open are resolved by Run, before it accepts changes.
 func Open(ctx context.Context, o Options) (*Namespace, error) {
 	o = o.withDefaults()
@@ -160,12 +160,12 @@ func Open(ctx context.Context, o Options) (*Namespace, error) {
 		return nil, err
 	}
 	n.sealer = sealer
-	log, err := meta.OpenLog(ctx, o.KV, meta.LogOptions{Group: "0", Member: o.Member, Logger: o.Logger})
+	log, err := meta.OpenLog(o.KV, meta.LogOptions{Group: "0", Member: o.Member, Logger: o.Logger, Tree: n.tree})
 	if err != nil {
 		return nil, err
 	}
 	n.log = log
-	if err := log.Replay(ctx, func(seq uint64, ops []meta.Op) error { n.tree.Apply(seq, ops); return nil }); err != nil {
+	if err := log.Claim(ctx); err != nil {
 		return nil, err
 	}
 	n.tree.View(func(v meta.View) {
@@ -189,7 +189,7 @@ func (n *Namespace) Run(ctx context.Context, ready func()) error {
 	defer wg.Wait()
 	result := make(chan error, 1)
 	wg.Go(func() {
-		err := n.log.Run(ctx, n.tree.Apply)
+		err := n.log.Run(ctx)
 		cancel(err)
 		result <- err
 	})
