@@ -336,7 +336,11 @@ func (c *Client) do(ctx context.Context, o *op, result func(c *coder)) error {
 		case err != nil:
 			return err
 		case r.err == nil:
-			return o.read(r.c, result)
+			err := o.read(r.c, result)
+			if err != nil && ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+				return context.Cause(ctx) // which of the two it was is the caller's to say
+			}
+			return err
 		case r.err == errBroken:
 			// The first epoch counts: if it is gone, so is what it may have remembered.
 			if !o.sent {
