@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -49,8 +51,10 @@ type Client struct {
 	session Session
 	buffers mem.BufferPool
 	stop    context.CancelFunc
+	over    <-chan struct{} // closed by stop
 	running sync.WaitGroup
 	ops     sync.Pool // of *op
+	recent  atomic.Pointer[codedPrincipal]
 
 	mu      sync.Mutex
 	link    *link         // nil while there is none
@@ -79,7 +83,7 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c := &Client{
-		o: o.withDefaults(), buffers: newBuffers(), stop: stop, changed: make(chan struct{}), conns: map[string]*connection{},
+		o: o.withDefaults(), buffers: newBuffers(), stop: stop, over: ctx.Done(), changed: make(chan struct{}), conns: map[string]*connection{},
 		below: 1, ended: map[uint64]bool{}, why: errors.New("no master has answered yet"),
 	}
 	c.ops.New = func() any { return &op{reply: make(chan reply, 1)} }
@@ -188,7 +192,7 @@ func (c *Client) run(ctx context.Context) {
 		}
 		delay = min(2*delay, maxDelay)
 	}
-	c.publish(nil, errs.New("remote", "", errs.Unavailable, "the client is closed"))
+	c.publish(nil, nil)
 }
 
 // publish makes l the link that calls use; nil takes it away, because of err.
@@ -212,6 +216,11 @@ func (c *Client) leader(ctx context.Context, until *time.Time) (*link, error) {
 		}
 		if until.IsZero() {
 			*until = time.Now().Add(c.o.Patience)
+		}
+		select {
+		case <-c.over:
+			return nil, errs.New("remote", "", errs.Unavailable, "the client is closed")
+		default:
 		}
 		if timer == nil {
 			timer = time.NewTimer(time.Until(*until))
@@ -289,13 +298,33 @@ var (
 	errBroken = errors.New("the connection broke before the answer came")
 )
 
+// codedPrincipal is a principal and how it is coded.
+type codedPrincipal struct {
+	principal core.Principal
+	coded     string
+}
+
+// principalOf returns the principal that ctx acts for, coded. The last one is kept: many calls act for the same.
+func (c *Client) principalOf(ctx context.Context) string {
+	p := core.PrincipalOf(ctx)
+	if last := c.recent.Load(); last != nil && last.principal.User == p.User && last.principal.AccessKey == p.AccessKey &&
+		last.principal.Super == p.Super && slices.Equal(last.principal.Groups, p.Groups) {
+		return last.coded
+	}
+	kept := p
+	kept.Groups = slices.Clone(p.Groups) // the caller's may change
+	last := &codedPrincipal{kept, encodePrincipal(p)}
+	c.recent.Store(last)
+	return last.coded
+}
+
 // call makes a call whose arguments args writes and whose values result reads.
 func (c *Client) call(ctx context.Context, m method, args, result func(c *coder)) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	o := c.ops.Get().(*op)
-	o.method, o.sent, o.head = m, false, header{principal: encodePrincipal(core.PrincipalOf(ctx))}
+	o.method, o.sent, o.head = m, false, header{principal: c.principalOf(ctx)}
 	o.args.b = o.args.b[:0]
 	if args != nil {
 		args(&o.args)
@@ -306,7 +335,7 @@ func (c *Client) call(ctx context.Context, m method, args, result func(c *coder)
 	}
 	err := c.do(ctx, o, result)
 	if cap(o.args.b)+cap(o.out.b) <= 256<<10 {
-		o.out.s, o.head = "", header{}
+		o.out.s, o.out.own, o.out.err, o.head = "", false, nil, header{}
 		c.ops.Put(o)
 	}
 	return err
@@ -374,26 +403,24 @@ func (e *unknownError) Error() string {
 	return "the answer did not come, and the change may have taken place: " + e.cause.Error()
 }
 
-// read reads the outcome: the call's error, or its values with result.
-func (o *op) read(c coder, result func(c *coder)) error {
+// read reads the outcome at which in stands: the call's error, or its values with result.
+func (o *op) read(in coder, result func(c *coder)) error {
+	c := &o.out
+	c.reading, c.own, c.s, c.err = true, in.own, in.s, in.err
 	var how byte
 	c.byte(&how)
 	switch how {
 	case outcomeFault:
-		var err error
-		c.fault(&err)
-		if c.finish() == nil {
+		if err := c.readFault(0); c.finish() == nil {
 			return err
 		}
 	case outcomeValues:
-		o.out = coder{b: o.out.b, reading: true, s: c.s, err: c.err}
 		if result != nil {
-			result(&o.out)
+			result(c)
 		}
-		if o.out.finish() == nil {
+		if c.finish() == nil {
 			return nil
 		}
-		c = o.out
 	default:
 		c.fail("an outcome of an unknown form")
 	}

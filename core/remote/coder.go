@@ -236,6 +236,9 @@ func optional[T any](c *coder, p **T, value func(c *coder, v *T)) {
 func (c *coder) strmap(p *map[string]string) {
 	n := c.count(len(*p))
 	if !c.reading {
+		if n == 0 {
+			return
+		}
 		for _, k := range slices.Sorted(maps.Keys(*p)) {
 			v := (*p)[k]
 			c.raw(&k)

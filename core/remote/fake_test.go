@@ -43,7 +43,9 @@ func (f *fake) Create(ctx context.Context, p core.Path, o core.CreateOptions) (c
 	return f.create(ctx, p, o)
 }
 
-func named(_ context.Context, p core.Path) (core.Info, error) { return core.Info{Path: p, Name: p.Name()}, nil }
+func named(_ context.Context, p core.Path) (core.Info, error) {
+	return core.Info{Path: p, Name: p.Name()}, nil
+}
 
 // fakeWriter keeps what is written, and how it ended.
 type fakeWriter struct {

@@ -123,7 +123,7 @@ func (r *remoteReader) begin(ctx context.Context, l *link, rg core.Range) (_ *re
 	if r.st, err = l.conn.bytes.NewStream(ctx, desc, readMethod); err != nil {
 		return nil, err
 	}
-	h := header{principal: encodePrincipal(core.PrincipalOf(r.ctx))}
+	h := header{principal: l.c.principalOf(r.ctx)}
 	h.set(r.ctx)
 	ask := coder{b: []byte{kindOpen}}
 	ask.header(&h)

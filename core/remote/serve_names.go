@@ -46,7 +46,7 @@ type task struct {
 }
 
 // maxIdle is how many workers of a stream wait for the next call: their stacks have grown to what a call needs.
-const maxIdle = 128
+const maxIdle = 256
 
 // names serves a stream of names until it ends, and then waits for its calls, which it cancels.
 func (s *Server) names(st grpc.ServerStream) error {

@@ -150,21 +150,49 @@ func messages(frame string, own bool, f func(kind byte, c coder) error) error {
 
 // outbox collects messages for a stream. What is added while a frame is being sent goes into the next one.
 type outbox struct {
-	wake chan struct{}
+	wake   chan struct{}
+	frames frames
 
 	mu     sync.Mutex
-	buf    []byte
+	buf    *[]byte       // the next frame
 	room   chan struct{} // closed when the box is emptied; nil if nobody waits
 	closed error
 }
 
-func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1)} }
+func newOutbox() *outbox {
+	o := &outbox{wake: make(chan struct{}, 1)}
+	o.buf = o.frames.Get(0)
+	return o
+}
+
+// frames is a pool of frames. gRPC reads a frame after SendMsg has returned, and gives it back when it is sent.
+type frames struct{ pool sync.Pool }
+
+// The capacity of a frame, in bytes: what it begins with, and beyond what it is not kept.
+const minFrame, maxKeptFrame = 16 << 10, 256 << 10
+
+// Get implements mem.BufferPool.
+func (f *frames) Get(length int) *[]byte {
+	if b, ok := f.pool.Get().(*[]byte); ok && cap(*b) >= length {
+		*b = (*b)[:length]
+		return b
+	}
+	b := make([]byte, length, max(length, minFrame))
+	return &b
+}
+
+// Put implements mem.BufferPool.
+func (f *frames) Put(b *[]byte) {
+	if cap(*b) <= maxKeptFrame {
+		f.pool.Put(b)
+	}
+}
 
 // post adds a message made of body. While the box is full it waits, unless urgent. It fails if the box is closed, with the
 // reason, or ctx ends first.
 func (o *outbox) post(ctx context.Context, body []byte, urgent bool) error {
 	o.mu.Lock()
-	for o.closed == nil && !urgent && len(o.buf) >= outboxLimit {
+	for o.closed == nil && !urgent && len(*o.buf) >= outboxLimit {
 		if o.room == nil {
 			o.room = make(chan struct{})
 		}
@@ -181,9 +209,9 @@ func (o *outbox) post(ctx context.Context, body []byte, urgent bool) error {
 		o.mu.Unlock()
 		return o.closed
 	}
-	first := len(o.buf) == 0
-	o.buf = binary.AppendUvarint(o.buf, uint64(len(body)))
-	o.buf = append(o.buf, body...)
+	first := len(*o.buf) == 0
+	*o.buf = binary.AppendUvarint(*o.buf, uint64(len(body)))
+	*o.buf = append(*o.buf, body...)
 	o.mu.Unlock()
 	if first {
 		select {
@@ -194,12 +222,15 @@ func (o *outbox) post(ctx context.Context, body []byte, urgent bool) error {
 	return nil
 }
 
-// take empties the box and returns what was in it.
-func (o *outbox) take() []byte {
+// take empties the box and returns what was in it, nil if that was nothing.
+func (o *outbox) take() *[]byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if len(*o.buf) == 0 {
+		return nil
+	}
 	b := o.buf
-	o.buf = make([]byte, 0, min(cap(b), 64<<10)) // as much as the last frame took
+	o.buf = o.frames.Get(0)
 	if o.room != nil {
 		close(o.room)
 		o.room = nil
@@ -229,9 +260,8 @@ func (o *outbox) run(ctx context.Context, st rawStream) error {
 			return context.Cause(ctx)
 		}
 		runtime.Gosched() // those that are about to add to the frame get their turn: a fuller frame costs no more
-		// gRPC may read a frame after SendMsg has returned, so that its buffer is not used again.
-		if b := o.take(); len(b) > 0 {
-			if err := st.SendMsg(plain(b)); err != nil {
+		if b := o.take(); b != nil {
+			if err := st.SendMsg(&message{mem.BufferSlice{mem.NewBuffer(b, &o.frames)}}); err != nil {
 				return err
 			}
 		}

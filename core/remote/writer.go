@@ -129,7 +129,7 @@ func (w *streamWriter) begin(ctx context.Context, l *link, t target) (_ *refusal
 	if w.st, err = l.conn.bytes.NewStream(ctx, desc, writeMethod); err != nil {
 		return nil, err
 	}
-	h := header{principal: encodePrincipal(core.PrincipalOf(w.ctx))}
+	h := header{principal: w.c.principalOf(w.ctx)}
 	h.set(w.ctx)
 	ask := coder{b: []byte{kindNew}}
 	session := string(w.c.session[:])
@@ -237,7 +237,7 @@ func (w *streamWriter) Commit(ctx context.Context, o core.CommitOptions) (i core
 	if ctx.Err() != nil {
 		return i, context.Cause(ctx)
 	}
-	h := header{principal: encodePrincipal(core.PrincipalOf(ctx))}
+	h := header{principal: w.c.principalOf(ctx)}
 	h.set(ctx)
 	h.sequence, h.below = w.c.begin()
 	defer w.c.end(h.sequence)
@@ -268,7 +268,7 @@ func (w *streamWriter) outcome(ctx context.Context, sequence uint64, cause error
 	}
 	o := &op{
 		method: methodOutcome, sent: true, epoch: w.epoch, reply: make(chan reply, 1),
-		head: header{principal: encodePrincipal(core.PrincipalOf(ctx)), sequence: sequence, below: w.c.acknowledged()},
+		head: header{principal: w.c.principalOf(ctx), sequence: sequence, below: w.c.acknowledged()},
 	}
 	err = w.c.do(ctx, o, func(in *coder) { in.info(&i) })
 	if errors.Is(err, context.DeadlineExceeded) {
