@@ -122,9 +122,7 @@ func TestQuota(t *testing.T) {
 	}
 }
 
-func TestStatus(t *testing.T) {
-	t.Parallel()
-	m := startAll(t, options(t, 3))
+func testClusterStatus(t *testing.T, m members) {
 	lead, _ := m.leader(t)
 	put(t, lead.KV(), "k", "v")
 	own := status(t, lead)

@@ -130,17 +130,23 @@ func ended(t testing.TB, r *cluster.Reign) {
 	}
 }
 
-// TestClusterKV runs the suite against the leader and a follower of three members.
-func TestClusterKV(t *testing.T) {
+// TestCluster is what three members do while all of them live.
+func TestCluster(t *testing.T) {
 	t.Parallel()
 	m := startAll(t, options(t, 3))
+	t.Run("Status", func(t *testing.T) { testClusterStatus(t, m) })
+	t.Run("Observe", func(t *testing.T) { testObserve(t, m) })
+	t.Run("Handover", func(t *testing.T) { testHandover(t, m) })
+	t.Run("KV", func(t *testing.T) { testClusterKV(t, m) }) // the last, as it closes the stores
+}
+
+// testClusterKV runs the suite against the leader and the followers.
+func testClusterKV(t *testing.T, m members) {
 	lead, _ := m.leader(t)
-	for _, s := range m {
-		name := "follower"
+	for i, s := range m {
+		name := fmt.Sprint("m", i)
 		if s == lead {
-			name = "leader"
-		} else if s == m[2] && lead != m[0] && lead != m[1] {
-			continue
+			name += ", leader"
 		}
 		t.Run(name, func(t *testing.T) {
 			kvtest.Run(t, func(t *testing.T) meta.KV {
@@ -229,10 +235,8 @@ func TestPartition(t *testing.T) {
 	}
 }
 
-// TestHandover moves leadership as planned: to a named member, and to any.
-func TestHandover(t *testing.T) {
-	t.Parallel()
-	m := startAll(t, options(t, 3))
+// testHandover moves leadership as planned: to a named member, and to any.
+func testHandover(t *testing.T, m members) {
 	lead, reign := m.leader(t)
 	for i := range 4 {
 		var to string
@@ -269,10 +273,8 @@ func TestHandover(t *testing.T) {
 	}
 }
 
-// TestObserve sees one leader after the other from a member that never leads.
-func TestObserve(t *testing.T) {
-	t.Parallel()
-	m := startAll(t, options(t, 3))
+// testObserve sees one leader after the other from a member that never leads.
+func testObserve(t *testing.T, m members) {
 	lead, _ := m.leader(t)
 	i := slices.IndexFunc(m, func(s *etcd.Server) bool { return s != lead })
 	seen := make(chan cluster.Member)
