@@ -146,6 +146,26 @@ func testClusterStatus(t *testing.T, m members) {
 	}
 }
 
+// TestStatusOfDead tells of a member that does not answer, beside those that do, and does not defragment around it.
+func TestStatusOfDead(t *testing.T) {
+	t.Parallel()
+	alive, dead := external(t, etcd.TLS{}), "http://"+freeAddrs(t, 1)[0]
+	c := connect(t, etcd.ClientOptions{Endpoints: []string{alive, dead}})
+	all, err := c.Status(within(t, 10*time.Second))
+	if err != nil || len(all) != 2 {
+		t.Fatal(all, err)
+	}
+	if got := all[0]; got.Endpoint != alive || got.MemberID == "" || len(got.Errors) > 0 {
+		t.Errorf("the one that lives: %+v", got)
+	}
+	if got := all[1]; got.Endpoint != dead || got.MemberID != "" || len(got.Errors) != 1 {
+		t.Errorf("the one that does not: %+v", got)
+	}
+	if err := c.Defrag(within(t, 10*time.Second)); !errors.Is(err, errs.Unavailable) {
+		t.Errorf("Defrag: got %v, want Unavailable", err)
+	}
+}
+
 // save writes a snapshot of s to a file.
 func save(t testing.TB, s store) string {
 	t.Helper()

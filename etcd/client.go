@@ -110,7 +110,7 @@ var safe = []release{{3, 6, 14}, {3, 7, 1}}
 
 // warnOld warns of members that run an etcd with known holes. Whether a member tells its version is its operator's choice.
 func (c *Client) warnOld(ctx context.Context) {
-	ctx, cancel := c.kv.bounded(ctx)
+	ctx, cancel := context.WithTimeout(ctx, statusLimit)
 	defer cancel()
 	for _, endpoint := range c.client.Endpoints() {
 		r, err := c.client.Status(ctx, endpoint)

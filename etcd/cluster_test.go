@@ -198,6 +198,22 @@ func TestFailover(t *testing.T) {
 	}
 }
 
+// TestFive goes on without two of five members, the leader among them.
+func TestFive(t *testing.T) {
+	t.Parallel()
+	m := startAll(t, options(t, 5))
+	lead, _ := m.leader(t)
+	put(t, lead.KV(), "k", "v")
+	other := m[slices.IndexFunc(m, func(s *etcd.Server) bool { return s != lead })]
+	other.Kill()
+	lead.Kill()
+	next, _ := m.leader(t, lead, other)
+	if got, err := next.KV().Get(within(t, 10*time.Second), "k"); err != nil || string(got.Value) != "v" {
+		t.Errorf("got %q, %v", got.Value, err)
+	}
+	put(t, next.KV(), "k", "w")
+}
+
 // TestPartition cuts the leader off: its reign ends by itself, its writes fail, and they fail after it is back.
 func TestPartition(t *testing.T) {
 	t.Parallel()
@@ -429,8 +445,14 @@ func TestGrow(t *testing.T) {
 		}
 		m = append(m, startAll(t, all[i:i+1])...)
 	}
+	if !m[0].OnlyVoter() || m[1].OnlyVoter() {
+		t.Error("beside learners the first member votes alone")
+	}
 	if err := m[0].Change(within(t, 15*time.Second), etcd.Change{Promote: []string{"m1", "m2"}}); err != nil {
 		t.Fatal(err)
+	}
+	if m[0].OnlyVoter() {
+		t.Error("one of three voters takes itself for the only one")
 	}
 	m[0].Kill()
 	next, _ := m.leader(t, m[0])

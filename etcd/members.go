@@ -66,6 +66,21 @@ func (s *Server) members(ctx context.Context, op string) ([]*membership.Member, 
 	return all, nil
 }
 
+// OnlyVoter reports whether this member alone votes, by the last configuration it has applied. Nobody else can lead then.
+func (s *Server) OnlyVoter() bool {
+	only := false
+	for _, m := range s.etcd.Server.Cluster().Members() {
+		if m.IsLearner {
+			continue
+		}
+		if m.ID != s.etcd.Server.MemberID() {
+			return false
+		}
+		only = true
+	}
+	return only
+}
+
 // AddLearner tells the cluster of a new member, which others will dial at the URL peer. It may then be started with the
 // members in Join and with Existing. Errors: errs.Exist if there is a member at peer; errs.Busy while there are as many learners
 // as may be; errs.Invalid; errs.Unavailable, in the first 5 seconds of a member too, in which it does not trust its connections.

@@ -189,7 +189,9 @@ func startEtcd(c *embed.Config) (e *embed.Etcd, err error) {
 func (s *Server) KV() meta.KV { return s.kv }
 
 // Election returns the election among the members, which whoever leads the raft group wins: so leadership moves as fast as
-// raft moves it, and a leader can always write. A lease would not: etcd re-arms every lease when its own leader dies.
+// raft moves it, and a leader can always write. A lease would not: etcd re-arms every lease when its own leader dies. A leader
+// that is cut off knows after at most two election timeouts, one later than another may lead: until then it can write nothing,
+// and what it may still answer is for the read lease to say.
 func (s *Server) Election() cluster.Election { return s.election }
 
 // Registry returns the list of the live processes. A node is gone ttl after it was last heard of; 0: 10 s, not less than 2. The

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -56,8 +57,11 @@ func (s *Server) Status(ctx context.Context) (Status, error) {
 	return status, nil
 }
 
-// Status returns the state of every member that was named as an endpoint. Errors: errs.Unavailable if one does not answer;
-// errs.Permission; ctx's.
+// statusLimit is how long a member is given to tell its state.
+const statusLimit = 2 * time.Second
+
+// Status returns the state of every member that was named as an endpoint; of one that does not answer, only the endpoint and
+// what went wrong. Errors: errs.Unavailable if the cluster does not answer; errs.Permission; ctx's.
 func (c *Client) Status(ctx context.Context) ([]Status, error) {
 	const op = "etcd.Status"
 	if err := c.kv.usable(ctx, op, nil); err != nil {
@@ -69,15 +73,22 @@ func (c *Client) Status(ctx context.Context) ([]Status, error) {
 	if err != nil {
 		return nil, classify(ctx, op, "", err)
 	}
-	var all []Status
-	for _, endpoint := range c.client.Endpoints() {
-		r, err := c.client.Status(request, endpoint)
-		if err != nil {
-			return nil, classify(ctx, op, endpoint, err)
-		}
-		all = append(all, statusOf(endpoint, r, alarms.Alarms))
+	endpoints := c.client.Endpoints()
+	all := make([]Status, len(endpoints))
+	var asked sync.WaitGroup
+	for i, endpoint := range endpoints {
+		asked.Go(func() {
+			ctx, cancel := context.WithTimeout(request, statusLimit)
+			defer cancel()
+			if r, err := c.client.Status(ctx, endpoint); err != nil {
+				all[i] = Status{Endpoint: endpoint, Errors: []string{"it does not answer: " + err.Error()}}
+			} else {
+				all[i] = statusOf(endpoint, r, alarms.Alarms)
+			}
+		})
 	}
-	return all, nil
+	asked.Wait()
+	return all, ctx.Err()
 }
 
 func statusOf(endpoint string, r *clientv3.StatusResponse, alarms []*pb.AlarmMember) Status {
@@ -128,6 +139,11 @@ func (c *Client) Defrag(ctx context.Context) error {
 	all, err := c.Status(ctx)
 	if err != nil {
 		return err
+	}
+	for _, s := range all {
+		if s.MemberID == "" {
+			return errs.New("etcd.Defrag", s.Endpoint, errs.Unavailable, "the member does not answer; its database can not be defragmented")
+		}
 	}
 	for _, leader := range []bool{false, true} {
 		for _, s := range all {
