@@ -40,6 +40,72 @@ var values = []value{
 	valueOf("Summary", (*coder).summary), valueOf("Principal", (*coder).principal), valueOf("MountSpec", (*coder).mountSpec),
 	valueOf("MountChange", (*coder).mountChange), valueOf("MountInfo", (*coder).mountInfo), valueOf("Range", (*coder).byteRange),
 	valueOf("PartError", (*coder).partError),
+	valueOf("list", func(c *coder, v *struct {
+		Dir core.Path
+		O   core.ListOptions
+	}) {
+		c.listArgs(&v.Dir, &v.O)
+	}),
+	valueOf("compose", func(c *coder, v *struct {
+		Dst   core.Path
+		Parts []core.Path
+	}) {
+		c.composeArgs(&v.Dst, &v.Parts)
+	}),
+	valueOf("copy", func(c *coder, v *struct {
+		Src, Dst core.Path
+		O        core.CopyOptions
+	}) {
+		c.copyArgs(&v.Src, &v.Dst, &v.O)
+	}),
+	valueOf("rename", func(c *coder, v *struct {
+		Src, Dst core.Path
+		O        core.RenameOptions
+	}) {
+		c.renameArgs(&v.Src, &v.Dst, &v.O)
+	}),
+	valueOf("copy part", func(c *coder, v *struct {
+		P, Src core.Path
+		ID     string
+		Number int
+		R      core.Range
+	}) {
+		c.copyPartArgs(&v.P, &v.ID, &v.Number, &v.Src, &v.R)
+	}),
+	valueOf("complete", func(c *coder, v *struct {
+		P     core.Path
+		ID    string
+		Parts []core.Part
+		O     core.CompleteOptions
+	}) {
+		c.completeArgs(&v.P, &v.ID, &v.Parts, &v.O)
+	}),
+	valueOf("list uploads", func(c *coder, v *struct {
+		Dir             core.Path
+		Prefix, Key, ID string
+	}) {
+		c.listUploadsArgs(&v.Dir, &v.Prefix, &v.Key, &v.ID)
+	}),
+	valueOf("put", func(c *coder, v *struct {
+		Path   core.Path
+		O      core.CreateOptions
+		Commit core.CommitOptions
+		Data   string
+	}) {
+		t := target{path: v.Path, file: v.O}
+		c.putArgs(&t, &v.Commit, &v.Data)
+		v.Path, v.O = t.path, t.file
+	}),
+	valueOf("put part", func(c *coder, v *struct {
+		Path   core.Path
+		ID     string
+		Number int
+		Size   int64
+	}) {
+		t := target{path: v.Path, part: true, id: v.ID, number: v.Number, size: v.Size}
+		c.target(&t)
+		v.Path, v.ID, v.Number, v.Size = t.path, t.id, t.number, t.size
+	}),
 }
 
 // fill sets every field of v to something that is not zero and differs from its neighbours.

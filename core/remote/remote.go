@@ -130,8 +130,9 @@ const (
 	// upload, with ETags and checksums, take less than half of it.
 	maxMessage = 4 << 20
 	// maxFrame bounds a gRPC message: a full outbox and one message that finds it not yet full.
-	maxFrame = outboxLimit + maxMessage + 64
-	// outboxLimit is how many bytes wait to be sent on a stream before what adds to them waits.
+	maxFrame = 2*outboxLimit + maxMessage + 64
+	// outboxLimit is how many bytes wait to be sent on a stream before what adds to them waits. What cannot wait may add as
+	// much again.
 	outboxLimit = 4 << 20
 	// pageEntries and pageBytes bound a page of a listing.
 	pageEntries, pageBytes = 1000, 256 << 10

@@ -188,8 +188,9 @@ func (f *frames) Put(b *[]byte) {
 	}
 }
 
-// post adds a message made of body. While the box is full it waits, unless urgent. It fails if the box is closed, with the
-// reason, or ctx ends first.
+// post adds a message made of body. While the box is full it waits, unless urgent: that is for those who receive, since two
+// sides that both wait to send would wait for ever. It fails if the box is closed, with the reason, ctx ends first, or even
+// the room for what is urgent is used up.
 func (o *outbox) post(ctx context.Context, body []byte, urgent bool) error {
 	o.mu.Lock()
 	for o.closed == nil && !urgent && len(*o.buf) >= outboxLimit {
@@ -208,6 +209,10 @@ func (o *outbox) post(ctx context.Context, body []byte, urgent bool) error {
 	if o.closed != nil {
 		o.mu.Unlock()
 		return o.closed
+	}
+	if len(*o.buf) >= 2*outboxLimit {
+		o.mu.Unlock()
+		return errs.New("remote", "", errs.Unavailable, "the other side does not receive what is sent to it")
 	}
 	first := len(*o.buf) == 0
 	*o.buf = binary.AppendUvarint(*o.buf, uint64(len(body)))

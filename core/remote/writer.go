@@ -87,7 +87,8 @@ func (w *smallWriter) Commit(ctx context.Context, o core.CommitOptions) (core.In
 	if w.err != nil {
 		return core.Info{}, w.err
 	}
-	return w.c.info(ctx, w.method, func(out *coder) {
+	// The call is made as whoever created the file.
+	return w.c.info(core.WithPrincipal(ctx, core.PrincipalOf(w.ctx)), w.method, func(out *coder) {
 		data := string(w.data)
 		out.putArgs(&w.target, &o, &data)
 	})
