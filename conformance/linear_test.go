@@ -146,7 +146,7 @@ func (r *linearRun) check(h *clientHistory) {
 	}
 	if len(torn) > 0 {
 		r.torn++
-		r.Logf("%s: no instant explains a listing: %s", h.name, torn[0])
+		r.Errorf("%s: no instant explains a listing: %s", h.name, torn[0])
 	}
 }
 

@@ -56,6 +56,7 @@ type gateway struct {
 	root      config.Root
 	freshRoot bool
 	users     *users
+	secretKey []byte
 	cert      *certificate
 	metrics   *telemetry.Metrics
 	etcd      *etcd.Server
@@ -185,12 +186,15 @@ func (g *gateway) listen(ctx context.Context) (err error) {
 	return errors.Join(problems...)
 }
 
-// identify loads or makes the root key pair.
+// identify loads or makes the root key pair and the key of the secrets of mounts.
 func (g *gateway) identify(context.Context) (err error) {
 	if g.root, g.freshRoot, err = rootCredentials(g.cfg); err != nil {
 		return fmt.Errorf("root credentials: %w", err)
 	}
 	g.users = newUsers(g.user, g.root)
+	if g.secretKey, err = secretKey(g.cfg); err != nil {
+		return fmt.Errorf("secret_key_file: %w", err)
+	}
 	return nil
 }
 
@@ -260,12 +264,8 @@ func (g *gateway) openNamespace(ctx context.Context) error {
 	if l := g.listener("webhdfs"); l != nil {
 		host = cmp.Or(g.cfg.WebHDFS.Advertise, l.Addr().String())
 	}
-	key, err := secretKey(g.cfg)
-	if err != nil {
-		return errors.Join(fmt.Errorf("secret_key_file: %w", err), root.Close())
-	}
 	g.ns, err = namespace.Open(ctx, namespace.Options{
-		KV: g.etcd.KV(), Cache: g.cache, Root: g.observed("root", root), OpenStore: g.openStore, SecretKey: key, Reserved: reserved, Member: hostname(),
+		KV: g.etcd.KV(), Cache: g.cache, Root: g.observed("root", root), OpenStore: g.openStore, SecretKey: g.secretKey, Reserved: reserved, Member: hostname(),
 		Superuser: g.user, Supergroup: supergroup, SyncInterval: time.Duration(g.cfg.SyncInterval), Host: host, Logger: g.log,
 	})
 	if err != nil {

@@ -55,8 +55,8 @@ func (s *Server) send(w http.ResponseWriter, r *request, rng core.Range) error {
 		return absent(err, "File %s not found.", r.name)
 	}
 	defer rd.Close()
-	if id := rd.Info().ID; r.ticket.ID != 0 && id != r.ticket.ID {
-		// A reader that seeks must not get the bytes of another file that took the name.
+	if id := rd.Info().ID; r.ticket.ID != 0 && id != r.ticket.ID && rng.Off != 0 {
+		// A reader that seeks must not get the bytes of another file that took the name. One that begins has none yet.
 		return fileNotFound("File %s not found: another file took its name since it was opened", r.name)
 	}
 	_, n := rd.Span()

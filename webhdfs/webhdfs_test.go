@@ -371,10 +371,13 @@ func TestOpen(t *testing.T) {
 		t.Errorf("beyond the end: %d %s %s", a.status, class, msg)
 	}
 
-	// Another file under the name is not the one that was opened.
+	// Another file under the name is not the one that was opened; who reads from the beginning has nothing of that one.
 	f.ns.put("/d/f", "bob", 0o644, []byte("other"))
-	if a := f.send("GET", loc, nil); a.status != 404 {
+	if a := f.send("GET", loc+"&offset=1", nil); a.status != 404 {
 		t.Errorf("replaced file: %d %s", a.status, a.body)
+	}
+	if a := f.send("GET", loc, nil); a.status != 200 || a.body != "other" {
+		t.Errorf("replaced file from its beginning: %d %s", a.status, a.body)
 	}
 }
 

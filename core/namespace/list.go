@@ -190,7 +190,8 @@ func (n *Namespace) sight(ctx context.Context, dir core.Path) func(core.Path) bo
 }
 
 // pages walks the union from q on, asking the stores for what is not known or too old, until the end or until show returns
-// false.
+// false. What is shown of one page is of one moment: where a store had to be asked in the middle of it, the page is walked
+// again from its beginning. So a rename shows one of its names in every listing of no more than listPage entries.
 func (n *Namespace) pages(ctx context.Context, dir core.Path, q *meta.Query, show func(*meta.Item) bool) error {
 	now := time.Now()
 	q.NotBefore = func(store, _ string) time.Time {
@@ -202,34 +203,35 @@ func (n *Namespace) pages(ctx context.Context, dir core.Path, q *meta.Query, sho
 	if q.Limit == 0 || q.Limit > listPage {
 		q.Limit = listPage
 	}
-	for stuck := 0; stuck < maxLoads; {
+	var last meta.Need
+	for stuck, since := 0, now; stuck < maxLoads || time.Since(since) < maxChasing; {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
 		items, need, done := n.union.Page(*q)
-		for i := range items {
-			if !show(&items[i]) {
+		if need == nil {
+			for i := range items {
+				if !show(&items[i]) {
+					return nil
+				}
+				q.After = items[i].Name
+			}
+			if done {
 				return nil
 			}
-			q.After = items[i].Name
-		}
-		if len(items) > 0 {
-			stuck = 0
-		}
-		if done {
-			return nil
-		}
-		if need == nil {
+			stuck, since = 0, time.Now()
 			continue
 		}
+		if stuck++; *need != last { // it gets on
+			stuck, since, last = 0, time.Now(), *need
+		}
+		var err error
 		if need.Pending != "" {
-			if err := n.settled(ctx, dir, need); err != nil {
-				return err
-			}
-			continue
+			err = n.settled(ctx, dir, need)
+		} else {
+			err = n.fill(ctx, dir, *need, q.NotBefore(need.Store, need.Dir))
 		}
-		stuck++
-		if err := n.fill(ctx, dir, *need, q.NotBefore(need.Store, need.Dir)); err != nil {
+		if err != nil {
 			return err
 		}
 	}

@@ -167,6 +167,8 @@ func (n *Namespace) renameInOneStep(ctx context.Context, src *node, dst *place, 
 		mv.was, mv.version = src.storeVersion(), info.Version
 	}
 	n.moves.add(mv)
+	// From the record on, what the store had at the old name no longer counts: whoever looks there waits for closeFacts.
+	d.Forget(src.key)
 	seq, err := n.commit(ctx, append(n.flipOps(&src.place, dst, info), in.close())...)
 	if err != nil {
 		n.keepOpen(&in)
