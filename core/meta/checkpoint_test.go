@@ -360,3 +360,45 @@ func TestCheckpointTakeover(t *testing.T) {
 }
 
 func pick[T any](r *rand.Rand, of []T) T { return of[r.IntN(len(of))] }
+
+// TestLatePage delays a transaction of pages whose answer was lost until after later checkpoints: it must not be done then.
+func TestLatePage(t *testing.T) {
+	kv := &tape{KV: memkv.New(), shadow: memkv.New()}
+	var late []Txn
+	kv.lose = func(x Txn) (bool, bool) {
+		if key := x.Puts[0].Key; strings.Contains(key, "/j/") || strings.Contains(key, "leader") || len(late)%2 == 1 {
+			return false, false
+		}
+		late = append(late, Txn{If: slices.Clone(x.If), Puts: slices.Clone(x.Puts), Deletes: slices.Clone(x.Deletes)})
+		return true, false
+	}
+	a := &author{r: checkpointRand(t), model: newOverlay(), next: FirstDir, wide: 200}
+	l, _ := open(t, kv, LogOptions{})
+	run(t, l)
+	c, err := NewCheckpointer(l, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		for range 10 {
+			if _, err := l.Append(t.Context(), Batch{Ops: a.record()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.Pass(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if len(late)%2 == 1 {
+			late = append(late, Txn{}) // the next one is lost again
+		}
+	}
+	for _, x := range late {
+		if len(x.Puts) == 0 {
+			continue
+		}
+		if ok, _, err := kv.KV.Txn(t.Context(), x); ok || err != nil {
+			t.Fatalf("a late transaction of %d pages: got %v, %v; want it refused", len(x.Puts), ok, err)
+		}
+	}
+	checkLoad(t, kv, a.model, "at the end")
+}

@@ -1,6 +1,9 @@
 package meta
 
-import "context"
+import (
+	"context"
+	"math/rand/v2"
+)
 
 // AppendRecordForTest returns an empty record with this header.
 func AppendRecordForTest(seq uint64, term int64) []byte {
@@ -21,3 +24,31 @@ func NewCheckpointer(l *Log, entries int) (*Checkpointer, error) {
 
 // Pass makes one checkpoint.
 func (c *checkpointer) Pass(ctx context.Context) error { return c.pass(ctx) }
+
+// RealTree returns a tree of n files of a local store in directories of perDir.
+func RealTree(n, perDir int) *Tree { return realTree(rand.New(rand.NewPCG(1, 1)), n, perDir) }
+
+// Adopt makes l hold what tree holds, as if its records had been applied. tree must not be used any more.
+func (l *Log) Adopt(tree *Tree) {
+	l.tree.become(tree)
+	l.tree.layout.soilFrom(point{}, end)
+}
+
+// Touch sets n random files again.
+func (l *Log) Touch(n int) {
+	r := rand.New(rand.NewPCG(2, 2))
+	var dirs []DirID
+	for id, d := range l.tree.dirs {
+		if last := d.last(); last != nil && id >= FirstDir && slabEdge(last.data, 0)[0] == 'p' {
+			dirs = append(dirs, id)
+		}
+	}
+	var ops []Op
+	for i := range n {
+		dir := dirs[r.IntN(len(dirs))]
+		g := l.tree.dirs[dir].groups[0]
+		edge := slabEdge(g[r.IntN(len(g))].data, 0)
+		ops = append(ops, Op{Kind: Set, Dir: dir, Edge: edge, Entry: realEntry(r, i)})
+	}
+	l.tree.Apply(l.tree.seq+1, ops)
+}
