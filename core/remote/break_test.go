@@ -395,3 +395,27 @@ func TestNoMaster(t *testing.T) {
 		t.Errorf("no address: got %v", err)
 	}
 }
+
+// TestTooManyCalls has more calls in progress than a stream may have.
+func TestTooManyCalls(t *testing.T) {
+	release := make(chan struct{})
+	f := &fake{stat: func(ctx context.Context, p core.Path) (core.Info, error) { <-release; return named(ctx, p) }}
+	addr, _ := serve(t, remote.ServerOptions{Tree: f, Authenticator: users{}}, 0)
+	c := dial(t, remote.Options{Addrs: []string{addr}})
+	const more = 10
+	results := make(chan error, remote.MaxCalls+more)
+	for range remote.MaxCalls + more {
+		go func() { _, err := c.Stat(t.Context(), core.Root); results <- err }()
+	}
+	for range more {
+		if err := within(t, "a call too many", results); !errors.Is(err, errs.Unavailable) {
+			t.Errorf("got %v", err)
+		}
+	}
+	close(release)
+	for range remote.MaxCalls {
+		if err := within(t, "a call", results); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -2,6 +2,9 @@ package remote
 
 import "context"
 
+// MaxCalls is how many calls of a stream may be in progress.
+const MaxCalls = maxCalls
+
 // SetPage sets how many entries a page of a listing has. It comes before the server is registered.
 func (s *Server) SetPage(n int) { s.page = n }
 

@@ -66,34 +66,41 @@ func (s *Server) names(st grpc.ServerStream) error {
 	return status.Error(codes.Unavailable, err.Error())
 }
 
-// greet answers the client's first message.
+// greet answers the client's first frame, which is a hello.
 func (n *nameStream) greet() error {
 	var m message
 	if err := n.st.RecvMsg(&m); err != nil {
 		return err
 	}
-	return messages(m.take(), true, func(kind byte, c coder) error {
+	var session string
+	err := messages(m.take(), true, func(kind byte, c coder) error {
 		var v uint64
-		var session string
 		c.uvarint(&v)
 		if kind == kindHello && v != version {
 			return errs.New("remote.Names", "", errs.Unsupported, "the client speaks another version of the protocol")
 		}
-		c.raw(&session)
-		if err := c.finish(); kind != kindHello || err != nil || len(session) != len(n.session) {
-			return errs.New("remote.Names", "", errs.Invalid, "the stream does not begin with a hello")
+		if kind == kindHello && session == "" {
+			text(&c, &session)
+			return c.finish()
 		}
-		copy(n.session[:], session)
-		epoch, err := n.s.o.Answers.Attach(n.ctx, n.session)
-		if err != nil {
-			return err
-		}
-		hello := coder{b: []byte{kindWelcome}}
-		v = version
-		hello.uvarint(&v)
-		hello.uvarint(&epoch)
-		return n.out.post(n.ctx, hello.b, true)
+		return errs.New("remote.Names", "", errs.Invalid, "the stream does not begin with one hello")
 	})
+	if err != nil {
+		return err
+	}
+	if len(session) != len(n.session) {
+		return errs.New("remote.Names", "", errs.Invalid, "the stream does not begin with one hello")
+	}
+	copy(n.session[:], session)
+	epoch, err := n.s.o.Answers.Attach(n.ctx, n.session)
+	if err != nil {
+		return err
+	}
+	v := uint64(version)
+	welcome := coder{b: []byte{kindWelcome}}
+	welcome.uvarint(&v)
+	welcome.uvarint(&epoch)
+	return n.out.post(n.ctx, welcome.b, true)
 }
 
 // send sends what is in the outbox until the stream ends.
