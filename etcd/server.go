@@ -124,6 +124,9 @@ func (s *Server) start(ctx context.Context, dir string) (err error) {
 	}
 	if err != nil {
 		s.stopping.Store(true)
+		if s.kv != nil {
+			s.kv.client.Close()
+		}
 		s.etcd.Close()
 		return errs.E("etcd.Start", dir, errs.Other, err)
 	}

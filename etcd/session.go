@@ -153,38 +153,71 @@ func (s *session) begin(ctx context.Context, l *lease, rev int64) error {
 	s.mu.Lock()
 	s.reign, s.end, s.rev = reign, end, rev
 	s.mu.Unlock()
-	err := s.run(func(ctx context.Context) {
-		end(s.hold(ctx, reign, l, rev))
-		l.release(ctx)
-	})
+	err := s.run(func(ctx context.Context) { s.hold(ctx, reign, end, l, rev) })
 	if err != nil {
 		end(err)
 	}
 	return err
 }
 
-// hold returns when the reign may be over, and why.
-func (s *session) hold(ctx context.Context, reign *cluster.Reign, l *lease, rev int64) error {
+// hold ends the reign when it may be over, and then gives up the lease l.
+func (s *session) hold(ctx context.Context, reign *cluster.Reign, end context.CancelCauseFunc, l *lease, rev int64) {
 	watching, cancel := context.WithCancel(ctx)
-	defer cancel()
-	changes := s.client.Watch(watching, s.leaderKey(), clientv3.WithRev(rev+1))
-	for {
-		select {
-		case <-ctx.Done():
-			return cluster.ErrClosed
-		case <-reign.Done():
-			return reign.Err()
-		case <-l.lost:
-			return errors.New("the lease was lost")
-		case r, ok := <-changes:
-			if len(r.Events) > 0 {
-				return errors.New("the leader's key is another's or gone")
-			}
-			if !ok || r.Err() != nil { // the lease alone tells
-				changes = nil
-			}
+	overtaken := make(chan error, 1)
+	go func() { overtaken <- s.overtaken(watching, l, rev); close(overtaken) }()
+	select {
+	case <-ctx.Done():
+		end(cluster.ErrClosed)
+	case <-reign.Done():
+	case <-l.lost:
+		end(errors.New("the lease was lost"))
+	case why := <-overtaken:
+		if ctx.Err() != nil {
+			why = cluster.ErrClosed
+		}
+		end(why)
+	}
+	cancel()
+	for range overtaken { // until it has ended
+	}
+	l.release(ctx)
+}
+
+// overtaken returns when the leader's key, put at rev on the lease l, is another's or gone, or ctx has ended. A watch can end
+// without an answer, when what it missed has been compacted: then the key itself tells.
+func (s *session) overtaken(ctx context.Context, l *lease, rev int64) error {
+	over := errors.New("the leader's key is another's or gone")
+	for from := rev; ; {
+		if s.sawChange(ctx, from) {
+			return over
+		}
+		if err := pause(ctx); err != nil {
+			return err
+		}
+		r, err := s.client.Get(ctx, s.leaderKey())
+		switch {
+		case err != nil: // the lease tells in time
+		case len(r.Kvs) == 0 || clientv3.LeaseID(r.Kvs[0].Lease) != l.id:
+			return over
+		default:
+			from = r.Header.Revision
 		}
 	}
+}
+
+// sawChange waits for a change of the leader's key after the revision from. It returns false if it can not go on.
+func (s *session) sawChange(ctx context.Context, from int64) bool {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for r := range s.client.Watch(ctx, s.leaderKey(), clientv3.WithRev(from+1)) {
+		if len(r.Events) > 0 {
+			return true
+		}
+		if r.Err() != nil {
+			return false
+		}
+	}
+	return false
 }
 
 // Leader implements cluster.Election.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -29,7 +30,8 @@ func usual(message string) bool {
 		"Failed to detect schema version", "failed to update storage version": // a new database; tried again after the first commit
 		return true
 	}
-	return false
+	// A start on a busy machine: the member calls its first election again a moment later.
+	return strings.HasSuffix(message, "cannot campaign at term 1 since there are still pending configuration changes to apply")
 }
 
 // zapLogger returns a logger for etcd over l. A fatal entry panics instead of ending the process, so that Start can return
