@@ -2,8 +2,11 @@ package remote_test
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -21,6 +24,7 @@ import (
 	"github.com/sluicefs/sluice/core/page/mempage"
 	"github.com/sluicefs/sluice/core/remote"
 	"github.com/sluicefs/sluice/ufs"
+	"github.com/sluicefs/sluice/ufs/localufs"
 	"github.com/sluicefs/sluice/ufs/memufs"
 )
 
@@ -37,21 +41,54 @@ func run(m *testing.M) int {
 	return code
 }
 
+// backing is what stays when a store is closed. staged lists the unfinished writes in it; nil if there can be none.
+type backing struct {
+	open   func() (ufs.Store, error)
+	staged func(t *testing.T) []string
+}
+
+func inMemory(dirs bool) func(t *testing.T) backing {
+	return func(*testing.T) backing {
+		s := memufs.New(memufs.Options{Dirs: dirs})
+		return backing{open: func() (ufs.Store, error) { return s, nil }}
+	}
+}
+
+func inDirectory(t *testing.T) backing {
+	dir := t.TempDir()
+	return backing{
+		open: func() (ufs.Store, error) { return localufs.Open(dir, localufs.Options{}) },
+		staged: func(t *testing.T) (left []string) {
+			err := filepath.WalkDir(filepath.Join(dir, ufs.Staging), func(path string, d fs.DirEntry, err error) error {
+				if err == nil && !d.IsDir() {
+					left = append(left, path)
+				}
+				return err
+			})
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Fatal(err)
+			}
+			return left
+		},
+	}
+}
+
 // TestSuite runs the suite of core.Namespace over a connection.
 func TestSuite(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		dirs   bool
-		page   int // entries of a page of a listing
-		groups []string
+		store  func(t *testing.T) backing
+		page   int      // entries of a page of a listing; 0: the default
+		groups []string // none: all
 	}{
-		{"dirs", true, 0, nil},
-		// What a page is made of is decided by listings alone; the others would be repeated.
-		{"small pages", false, 2, []string{"List", "Uploads", "Mkdir", "Remove", "Rename", "Races"}},
+		{"dirs", inMemory(true), 0, nil},
+		// Beside what is above, these show pages that end anywhere, and bytes that an end of a writer leaves behind.
+		{"small pages", inMemory(false), 2, []string{"List", "Uploads", "Mkdir", "Remove", "Rename", "Races"}},
+		{"local", inDirectory, 0, []string{"Create", "Append", "Uploads"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			nstest.RunGroups(t, func(t *testing.T, o nstest.Options) nstest.Fixture { return open(t, c.dirs, c.page, o) }, c.groups...)
+			nstest.RunGroups(t, func(t *testing.T, o nstest.Options) nstest.Fixture { return open(t, c.store, c.page, o) }, c.groups...)
 		})
 	}
 }
@@ -63,16 +100,17 @@ type world struct {
 	page  int
 	root  ufs.Store
 	mu    sync.Mutex
-	byURI map[string]ufs.Store
+	byURI map[string]backing
 }
 
 // open returns a fixture over a fresh store behind a mount, and a client and a server before it.
-func open(t *testing.T, dirs bool, page int, o nstest.Options) nstest.Fixture {
-	store := memufs.New(memufs.Options{Dirs: dirs})
+func open(t *testing.T, store func(t *testing.T) backing, page int, o nstest.Options) nstest.Fixture {
+	back := store(t)
 	w := &world{
 		o: o, kv: memkv.New(), page: page, root: memufs.New(memufs.Options{Dirs: true}),
-		byURI: map[string]ufs.Store{"test://base": store},
+		byURI: map[string]backing{"test://base": back},
 	}
+	behind := mustOpen(t, back)
 	base := mustPath(t, "/m/")
 	tree, stop := w.start(t)
 	t.Cleanup(func() { stop() })
@@ -84,7 +122,7 @@ func open(t *testing.T, dirs bool, page int, o nstest.Options) nstest.Fixture {
 		t.Fatal(err)
 	}
 	return nstest.Fixture{
-		Tree: tree, Base: base, Mounted: true, Store: store,
+		Tree: tree, Base: base, Mounted: true, Store: behind, Staged: back.staged,
 		Restart: func(t *testing.T) nstest.Tree {
 			stop()
 			tree, stop = w.start(t)
@@ -94,18 +132,32 @@ func open(t *testing.T, dirs bool, page int, o nstest.Options) nstest.Fixture {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			uri := "test://spare" + string(rune('a'+len(w.byURI)))
-			w.byURI[uri] = memufs.New(memufs.Options{Dirs: dirs})
-			return uri, w.byURI[uri]
+			w.byURI[uri] = store(t)
+			return uri, mustOpen(t, w.byURI[uri])
 		},
 	}
 }
 
+func mustOpen(t *testing.T, b backing) ufs.Store {
+	t.Helper()
+	s, err := b.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
 func (w *world) openStore(_ context.Context, m core.MountSpec) (ufs.Store, error) {
 	w.mu.Lock()
-	s := w.byURI[m.URI]
+	b, ok := w.byURI[m.URI]
 	w.mu.Unlock()
-	if s == nil {
+	if !ok {
 		return nil, errs.New("test.Open", m.URI, errs.Invalid, "no such store")
+	}
+	s, err := b.open()
+	if err != nil {
+		return nil, err
 	}
 	return w.decorated(s), nil
 }

@@ -288,7 +288,8 @@ func boottime() int64 {
 }
 
 // GRPCOptions returns the options that a *grpc.Server for a Server must be made with. config must ask for and verify
-// client certificates; nil is no TLS, which serves loopback peers only (see ServerOptions.TrustNetwork).
+// client certificates; nil is no TLS, which serves loopback peers only (see ServerOptions.TrustNetwork). The server's Stop
+// cancels the calls in progress and waits for them: what they wait for, as the Tree's journal, is stopped before.
 // Errors: errs.Invalid if config lets peers in without a certificate.
 func GRPCOptions(config *tls.Config) ([]grpc.ServerOption, error) {
 	o := []grpc.ServerOption{
