@@ -165,6 +165,9 @@ func (n *Namespace) renameInOneStep(ctx context.Context, src *node, dst *place, 
 	mv := move{store: src.mount.ID, from: src.key, to: dst.key}
 	if !src.dir() {
 		mv.was, mv.version = src.storeVersion(), info.Version
+		if src.persisted() && src.mount.features.Attrs && !ours(info, src.entry) { // a stranger's: the next look finds the difference
+			info.Version = src.entry.Version
+		}
 	}
 	n.moves.add(mv)
 	// From the record on, what the store had at the old name no longer counts: whoever looks there waits for closeFacts.
@@ -274,6 +277,9 @@ func (n *Namespace) giveUpCopy(ctx context.Context, m *mounted, in *openIntent, 
 // flipCopied makes the copies the names and removes the originals.
 func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, src, dst *place, copies copied) error {
 	info := ufs.Info{Name: dst.key, Version: copies.made[dst.key]}
+	if src.persisted() && copies.of[src.key] != src.entry.Version { // a stranger's: the next look finds the difference
+		info.Version = src.entry.Version
+	}
 	if err := n.dropReplaced(ctx, m, dst, copies); err != nil {
 		return n.giveUpCopy(ctx, m, in, dst, copies, err)
 	}
@@ -287,7 +293,7 @@ func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, 
 		ops = append(ops, meta.Op{Kind: meta.Set, Dir: src.parent().id, Edge: src.edge, Entry: meta.Entry{Class: meta.Whiteout}})
 	}
 	if id, ok := src.dirID(); ok {
-		n.tree.View(func(v meta.View) { ops = movedEntries(v, id, dst.key, copies.made, ops) })
+		n.tree.View(func(v meta.View) { ops = movedEntries(v, id, src.key, dst.key, copies, ops) })
 	}
 	mv := move{store: m.ID, from: src.key, to: dst.key}
 	if !src.path.IsDir() {
@@ -401,13 +407,15 @@ func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string)
 // opsPerRecord bounds the records of a change that touches many entries.
 const opsPerRecord = 500
 
-// movedEntries appends operations that give the entries below the directory id, whose store name is key, the versions of
-// their copies.
-func movedEntries(v meta.View, id meta.DirID, key string, copies map[string]string, ops []meta.Op) []meta.Op {
+// movedEntries appends operations that give the entries below the directory id, whose store name was from and is to, the
+// versions of their copies. An entry whose file was another version in the store when it was copied keeps its own: the next
+// look at it finds the difference.
+func movedEntries(v meta.View, id meta.DirID, from, to string, copies copied, ops []meta.Op) []meta.Op {
 	for edge, e := range v.Children(id, "") {
-		switch version, ok := copies[key+edge]; {
+		switch version, ok := copies.made[to+edge]; {
 		case e.Class == meta.Directory && e.Base.Kind == meta.Inherit:
-			ops = movedEntries(v, e.Dir, key+edge, copies, ops)
+			ops = movedEntries(v, e.Dir, from+edge, to+edge, copies, ops)
+		case ok && copies.of[from+edge] != e.Version: // a stranger's
 		case ok && e.Class == meta.Persisted && e.StoreKey == "" && e.Version != version:
 			moved := *e
 			moved.Version = version

@@ -58,6 +58,21 @@ func (f *fixture) wantUnseen(name string) {
 func settled(f *fixture) bool { return f.Mounted && f.Store.Features().Racy == 0 }
 
 var behindTests = []entry{
+	{name: "a rename carries along what somebody else has put in the store", needs: mounted, with: synced(0), test: func(f *fixture) {
+		f.put("d/e/a", "mine")
+		f.put("b", "mine")
+		f.storePut("d/e/a", "somebody else's")
+		f.storePut("b", "somebody else's too")
+		f.rename("d/", "x/")
+		f.rename("b", "c")
+		for i, err := range f.List(f.ctx(), f.path(""), core.ListOptions{}) {
+			if want := map[string]int64{"x/e/a": 15, "c": 19}[i.Name]; err != nil || i.Size != want {
+				f.Errorf("listed %s of %d bytes, %v, want %d", i.Name, i.Size, err, want)
+			}
+		}
+		f.wantData("x/e/a", "somebody else's")
+		f.wantData("c", "somebody else's too")
+	}},
 	{name: "what was in the store before is there", test: func(f *fixture) {
 		f.storePut("a", "1")
 		f.storePut("d/e/b", large)
