@@ -181,7 +181,7 @@ func (a *appender) Commit(ctx context.Context, o core.CommitOptions) (core.Info,
 		return core.Info{}, err
 	}
 	n := a.n
-	for range maxLoads {
+	for range chase {
 		if err := n.parents(ctx, a.path, false, false, 0); err != nil {
 			a.writer.Abort()
 			return core.Info{}, err

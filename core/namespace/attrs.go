@@ -24,7 +24,7 @@ func (n *Namespace) SetAttr(ctx context.Context, p core.Path, a core.AttrChange)
 	if nd.path.IsRoot() || nd.entry != nil && nd.entry.Mount {
 		return n.setMountAttr(ctx, &nd, a)
 	}
-	for range maxLoads {
+	for range chase {
 		if err := n.parents(ctx, nd.path, false, false, 0); err != nil {
 			return core.Info{}, err
 		}

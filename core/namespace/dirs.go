@@ -220,7 +220,7 @@ func (n *Namespace) Mkdir(ctx context.Context, p core.Path, o core.MkdirOptions)
 	if _, err := n.lookup(ctx, p); err == nil && !o.Marker { // its parents stay what they are
 		return core.Info{}, errs.E("namespace.Mkdir", p.String(), errs.Exist, nil)
 	}
-	for range maxLoads {
+	for range chase {
 		if err := n.parentsWithin(ctx, p, o.Within, o.MakeParents, o.MakeParents && !o.Marker, o.Mode); err != nil {
 			return core.Info{}, err
 		}

@@ -34,7 +34,7 @@ func (n *Namespace) Rename(ctx context.Context, src, dst core.Path, o core.Renam
 	if from.path == to {
 		return nil
 	}
-	for range maxLoads {
+	for range chase {
 		if err := errors.Join(n.parents(ctx, from.path, false, false, 0), n.parents(ctx, to, false, false, 0)); err != nil {
 			return err
 		}

@@ -148,7 +148,7 @@ func (n *Namespace) lookupSince(ctx context.Context, path core.Path, has holding
 	now := time.Now()
 	status := core.Hit
 	var seen *meta.Entry
-	for i := 0; i < maxLoads || time.Since(now) < maxChasing; i++ {
+	for i := range chase {
 		pl := n.walk(path)
 		if pl.mount == nil {
 			return node{}, errs.New("namespace.Stat", path.String(), errs.Unavailable, "the mount is gone")
@@ -187,12 +187,6 @@ func (n *Namespace) lookupSince(ctx context.Context, path core.Path, has holding
 	}
 	return node{}, errs.New("namespace.Stat", path.String(), errs.Conflict, "the name changes faster than it can be looked up; try again")
 }
-
-// maxLoads bounds the loop look → ask the store → look again, which goes round once per concurrent change.
-const maxLoads = 16
-
-// maxChasing is for how long a look at the store is repeated at least while changes keep overtaking it.
-const maxChasing = 5 * time.Second
 
 // load says whether the store must be asked before a place can be decided.
 type load uint8

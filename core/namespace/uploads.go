@@ -370,7 +370,7 @@ func (n *Namespace) CompleteUpload(ctx context.Context, p core.Path, id string, 
 	for _, part := range chosen {
 		c.parts = append(c.parts, ufs.Part{Number: part.number, ETag: part.Version, Size: part.Size})
 	}
-	for range maxLoads {
+	for range chase {
 		if err := n.parentsWithin(ctx, p, o.Within, true, false, 0); err != nil {
 			return core.Info{}, err
 		}

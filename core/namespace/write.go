@@ -264,7 +264,7 @@ func (w *writer) Commit(ctx context.Context, o core.CommitOptions) (core.Info, e
 		w.Abort()
 		return core.Info{}, err
 	}
-	for range maxLoads {
+	for range chase {
 		if err = w.n.parentsWithin(ctx, w.path, w.o.Within, w.o.MakeParents, w.o.Explicit, 0); err != nil {
 			break
 		}
