@@ -6,11 +6,21 @@
 // (SLUICE_S3_LISTEN, --s3-listen). Every key is documented in configs/sluice.yaml.
 package config
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Config is the whole configuration of one process.
 type Config struct {
 	Data          string        `key:"data" help:"directory for the journal, the root store, credentials and the disk cache"`
+	Roles         Names         `key:"roles" help:"what the process does, joined by commas: gateway, master, worker (default: all)"`
+	Name          string        `key:"name" help:"the process's name, unique among those of its role and never changed (default: the host's)"`
+	Join          Peers         `key:"join" help:"peer URL of every master by its name, this one's included: m1=URL,m2=URL,m3=URL; 1, 3 or 5"`
+	Masters       Names         `key:"masters" help:"internal addresses of the masters, joined by commas, of a process that is none"`
+	RootStore     string        `key:"root_store" help:"URI of the store behind / (default: a directory of the data directory); several masters must share one"`
+	Internal      Internal      `key:"internal"`
+	Etcd          Etcd          `key:"etcd"`
 	Superuser     string        `key:"superuser" help:"user that passes every permission check and owns the root keys (default: the user running serve)"`
 	S3            S3            `key:"s3"`
 	WebHDFS       WebHDFS       `key:"webhdfs"`
@@ -53,6 +63,41 @@ type Admin struct {
 type TLS struct {
 	Cert string `key:"cert" help:"PEM file of the certificate chain"`
 	Key  string `key:"key" help:"PEM file of the private key"`
+}
+
+// Internal are the settings of what processes of a cluster say to each other.
+type Internal struct {
+	Listen    string `key:"listen" help:"address on which other processes of the cluster reach this one"`
+	Advertise string `key:"advertise" help:"host:port under which they reach it (default: the listen address)"`
+	CA        string `key:"ca" help:"PEM file of the authorities that sign the certificates of the cluster's processes; with it, all show one and check the other's"`
+	Cert      string `key:"cert" help:"PEM file of this process's certificate"`
+	Key       string `key:"key" help:"PEM file of its private key"`
+}
+
+// Etcd names an etcd cluster that somebody else runs. Without one, the masters are one themselves.
+type Etcd struct {
+	Endpoints Names  `key:"endpoints" help:"client URLs of an etcd cluster to keep the journal in, joined by commas"`
+	Username  string `key:"username" help:"user of that cluster"`
+	Password  Secret `key:"password" help:"password of that user"`
+	Prefix    string `key:"prefix" help:"what every key starts with"`
+	CA        string `key:"ca" help:"PEM file of the authorities that sign the cluster's certificates"`
+	Cert      string `key:"cert" help:"PEM file of the certificate to show it"`
+	Key       string `key:"key" help:"PEM file of the private key"`
+}
+
+// The roles a process can have.
+const (
+	RoleGateway = "gateway" // serves S3, WebHDFS and the admin API
+	RoleMaster  = "master"  // holds the names
+	RoleWorker  = "worker"  // holds cached bytes
+)
+
+// Has reports whether the process has the role.
+func (c Config) Has(role string) bool { return len(c.Roles) == 0 || slices.Contains(c.Roles, role) }
+
+// Alone reports whether the process is a complete Sluice of its own.
+func (c Config) Alone() bool {
+	return len(c.Join) == 0 && len(c.Etcd.Endpoints) == 0 && len(c.Masters) == 0 && c.Has(RoleGateway) && c.Has(RoleMaster) && c.Has(RoleWorker)
 }
 
 // Root is the key pair of the superuser. Left empty, it is generated at the first start and kept in Data.

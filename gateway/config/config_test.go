@@ -103,6 +103,11 @@ func TestEveryScalarKeyHasFlagAndVariable(t *testing.T) {
 			t.Setenv("SLUICE_ROOT_SECRET_KEY", "12345678")
 			t.Setenv("SLUICE_TLS_CERT", "c")
 			t.Setenv("SLUICE_TLS_KEY", "k")
+			if group, key, _ := strings.Cut(f.key, "."); group == "internal" && key != "listen" && key != "advertise" {
+				for _, name := range []string{"CA", "CERT", "KEY"} {
+					t.Setenv("SLUICE_INTERNAL_"+name, "f")
+				}
+			}
 			t.Setenv(f.env, value)
 			env := mustLoad(t, "")
 			if !reflect.DeepEqual(env, mustLoad(t, "")) || reflect.DeepEqual(env, Default()) {
@@ -114,6 +119,9 @@ func TestEveryScalarKeyHasFlagAndVariable(t *testing.T) {
 			os.Unsetenv(f.env)
 			if f.root {
 				t.Setenv(f.env, "zzz")
+			}
+			if strings.HasPrefix(f.key, "internal.") {
+				t.Setenv(f.env, "f")
 			}
 			if diff := cmp.Diff(env, mustLoad(t, "", "--"+f.flag+"="+value)); diff != "" {
 				t.Errorf("flag and variable differ:\n%s", diff)
@@ -164,6 +172,40 @@ mounts:
 	})
 }
 
+func TestCluster(t *testing.T) {
+	t.Setenv("SLUICE_ROOT_ACCESS_KEY", "abc")
+	t.Setenv("SLUICE_ROOT_SECRET_KEY", "12345678")
+	file := `
+name: m2
+roles: [master]
+join: {m1: 'http://a:1', m2: 'http://a:2', m3: 'http://a:3'}
+internal: {listen: '127.0.0.1:9010'}
+root_store: file:///shared
+secret_key_file: /key`
+	want := mustLoad(t, file)
+	if want.Alone() || !want.Has(RoleMaster) || want.Has(RoleGateway) || len(want.Join) != 3 {
+		t.Errorf("got %+v", want)
+	}
+	if diff := cmp.Diff(want, mustLoad(t, "", "--name=m2", "--roles=master", "--join=m1=http://a:1,m2=http://a:2,m3=http://a:3",
+		"--internal-listen=127.0.0.1:9010", "--root-store=file:///shared", "--secret-key-file=/key")); diff != "" {
+		t.Errorf("file and flags differ:\n%s", diff)
+	}
+	t.Setenv("SLUICE_JOIN", "m1=http://a:1,m2=http://a:2,m3=http://a:3")
+	t.Setenv("SLUICE_ROLES", "master")
+	if diff := cmp.Diff(want, mustLoad(t, "", "--name=m2", "--internal-listen=127.0.0.1:9010", "--root-store=file:///shared", "--secret-key-file=/key")); diff != "" {
+		t.Errorf("file and variables differ:\n%s", diff)
+	}
+	t.Setenv("SLUICE_JOIN", "")
+	t.Setenv("SLUICE_ROLES", "")
+	gateway := mustLoad(t, "", "--roles=gateway,worker", "--masters=a:1,b:2")
+	if gateway.Alone() || gateway.Has(RoleMaster) || !gateway.Has(RoleWorker) || !reflect.DeepEqual(gateway.Masters, Names{"a:1", "b:2"}) {
+		t.Errorf("got %+v", gateway)
+	}
+	if c := mustLoad(t, ""); !c.Alone() || !c.Has(RoleMaster) {
+		t.Errorf("by default it is not a whole: %+v", c)
+	}
+}
+
 // TestRefused has configurations that are refused, each with words its message must hold: the key, and what to do.
 func TestRefused(t *testing.T) {
 	for _, c := range []struct {
@@ -202,6 +244,19 @@ func TestRefused(t *testing.T) {
 		{"bad write type", "write_type: MUST_CACHE", nil, []string{"write_type", "CACHE_THROUGH"}},
 		{"half a root pair", "root: {access_key: abc}", nil, []string{"root.access_key", "root.secret_key"}},
 		{"short secret", "root: {access_key: abc, secret_key: short}", nil, []string{"root.secret_key"}},
+		{"unknown role", "roles: [gateway, cook]", nil, []string{"roles", "cook", "worker"}},
+		{"two masters", "", []string{"--join=m1=http://a:1,m2=http://a:2", "--name=m1"}, []string{"join", "1, 3 or 5"}},
+		{"a master of no name", "", []string{"--join=m1=http://a:1,m2=http://a:2,m3=http://a:3", "--name=m4"}, []string{"name", "m4"}},
+		{"masters without what they share", "", []string{"--join=m1=http://a:1,m2=http://a:2,m3=http://a:3", "--name=m1"},
+			[]string{"root_store", "secret_key_file", "root.access_key", "internal.listen"}},
+		{"bad peer", "", []string{"--join=m1=a:1", "--name=m1"}, []string{"join.m1", "http://"}},
+		{"peer without name", "", []string{"--join=http://a:1"}, []string{"join", "NAME=URL"}},
+		{"peer without TLS", "", []string{"--join=m1=http://a:1", "--name=m1", "--internal-ca=c", "--internal-cert=c", "--internal-key=k"}, []string{"join.m1", "https"}},
+		{"gateway without masters", "", []string{"--roles=gateway"}, []string{"masters"}},
+		{"gateway that joins", "", []string{"--roles=gateway", "--masters=a:1", "--join=m1=http://a:1", "--name=m1"}, []string{"join", "only masters"}},
+		{"two journals", "", []string{"--etcd-endpoints=http://e:1", "--join=m1=http://a:1", "--name=m1"}, []string{"join", "etcd.endpoints"}},
+		{"bad master", "", []string{"--roles=gateway", "--masters=a"}, []string{"masters", "HOST:PORT"}},
+		{"half a certificate", "", []string{"--internal-ca=c"}, []string{"internal", "together"}},
 		{"alias", "bucket_aliases: {UP_per: lake}", nil, []string{"bucket_aliases.up_per", "starts with /", "bucket name"}},
 		{"all problems", "log: {level: loud}\nwebhdfs: {auth: none}", nil, []string{"log.level", "webhdfs.auth"}},
 		{"alluxio unknown", "alluxio.master.hostname: x", nil, []string{"alluxio.master.hostname", "counterpart"}},
@@ -339,7 +394,8 @@ func TestShippedFile(t *testing.T) {
 	}
 	checkFields(t, reflect.TypeFor[Config](), all, "")
 	got := mustLoad(t, active)
-	got.BucketAliases, got.Cache, got.Mounts = nil, Cache{}, nil
+	got.BucketAliases, got.Cache, got.Mounts, got.Roles = nil, Cache{}, nil, nil
+	got.Join, got.Masters, got.Etcd.Endpoints = nil, nil, nil // empty
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("a value shown as default is not (-default +shown):\n%s", diff)
 	}
@@ -358,6 +414,9 @@ func checkFields(t *testing.T, typ reflect.Type, settings map[string]any, prefix
 		case reflect.Struct:
 			checkFields(t, child, value.(map[string]any), key+".")
 		case reflect.Slice:
+			if child.Elem().Kind() != reflect.Struct {
+				continue
+			}
 			checkFields(t, child.Elem(), value.([]any)[0].(map[string]any), key+"[0].")
 		}
 	}

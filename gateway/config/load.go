@@ -234,9 +234,11 @@ func decode(settings map[string]any, c *Config) error {
 // listHook splits the one-line form of a list, and joins what repeated flags gave for a map.
 func listHook(from, to reflect.Type, data any) (any, error) {
 	switch {
+	case to == reflect.TypeFor[Names]() && from.Kind() == reflect.String:
+		return data, nil
 	case from.Kind() == reflect.String && to.Kind() == reflect.Slice:
 		return splitList(data.(string)), nil
-	case to == reflect.TypeFor[Aliases]() && from == reflect.TypeFor[[]string]():
+	case from == reflect.TypeFor[[]string]() && slices.Contains([]reflect.Type{reflect.TypeFor[Aliases](), reflect.TypeFor[Names](), reflect.TypeFor[Peers]()}, to):
 		return strings.Join(data.([]string), "\n"), nil
 	}
 	return data, nil
@@ -281,7 +283,7 @@ func scalarHook(from, to reflect.Type, data any) (any, error) {
 
 // normalize makes equal what means the same.
 func (c *Config) normalize() {
-	for _, listen := range []*string{&c.S3.Listen, &c.S3.TLSListen, &c.WebHDFS.Listen, &c.WebHDFS.TLSListen, &c.Admin.Listen} {
+	for _, listen := range []*string{&c.S3.Listen, &c.S3.TLSListen, &c.WebHDFS.Listen, &c.WebHDFS.TLSListen, &c.Admin.Listen, &c.Internal.Listen} {
 		if *listen == "off" {
 			*listen = ""
 		}

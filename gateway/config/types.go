@@ -178,3 +178,40 @@ func (t *Tier) UnmarshalText(text []byte) error {
 func splitList(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ';' || r == '\n' })
 }
+
+// Names are a list of plain words, in one line joined by commas.
+type Names []string
+
+// UnmarshalText reads "a,b".
+func (n *Names) UnmarshalText(text []byte) error {
+	*n = nil
+	for _, item := range splitList(strings.ReplaceAll(string(text), ",", ";")) {
+		if item = strings.TrimSpace(item); item != "" {
+			*n = append(*n, item)
+		}
+	}
+	return nil
+}
+
+// Peers map the names of masters to their peer URLs.
+type Peers map[string]string
+
+// UnmarshalText reads "name=URL,name=URL".
+func (p *Peers) UnmarshalText(text []byte) error {
+	var items Names
+	if err := items.UnmarshalText(text); err != nil {
+		return err
+	}
+	*p = Peers{}
+	for _, item := range items {
+		name, url, ok := strings.Cut(item, "=")
+		if !ok || name == "" || url == "" {
+			return fmt.Errorf("%q is not NAME=URL", item)
+		}
+		if _, twice := (*p)[name]; twice {
+			return fmt.Errorf("%s is named twice", name)
+		}
+		(*p)[name] = url
+	}
+	return nil
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +25,7 @@ func (c Config) Validate() error {
 	p.oneOf("log.format", c.Log.Format, "auto", "text", "json")
 	p.err("write_type", checkWriteType(c.WriteType))
 	p.err("read_type", checkReadType(c.ReadType))
+	c.checkCluster(&p)
 	c.checkRoot(&p)
 	c.checkAliases(&p)
 	c.checkTiers(&p)
@@ -77,7 +79,7 @@ func (c Config) checkListeners(p *problems) {
 	used := map[string]string{}
 	for _, l := range []struct{ key, addr string }{
 		{"s3.listen", c.S3.Listen}, {"s3.tls_listen", c.S3.TLSListen}, {"webhdfs.listen", c.WebHDFS.Listen},
-		{"webhdfs.tls_listen", c.WebHDFS.TLSListen}, {"admin.listen", c.Admin.Listen},
+		{"webhdfs.tls_listen", c.WebHDFS.TLSListen}, {"admin.listen", c.Admin.Listen}, {"internal.listen", c.Internal.Listen},
 	} {
 		if l.addr == "" {
 			continue
@@ -96,6 +98,61 @@ func (c Config) checkListeners(p *problems) {
 	}
 	if c.WebHDFS.Advertise != "" {
 		p.err("webhdfs.advertise", checkAddr(c.WebHDFS.Advertise))
+	}
+}
+
+// checkCluster checks what the processes of a cluster must agree on.
+func (c Config) checkCluster(p *problems) {
+	for _, role := range c.Roles {
+		p.oneOf("roles", role, RoleGateway, RoleMaster, RoleWorker)
+	}
+	master := c.Has(RoleMaster)
+	switch {
+	case len(c.Join) > 0 && len(c.Etcd.Endpoints) > 0:
+		p.add("join", "the masters are an etcd cluster of their own, or etcd.endpoints names another; not both")
+	case len(c.Join) > 0 && !master:
+		p.add("join", "only masters join; a gateway or worker names them with masters")
+	case !master && len(c.Masters) == 0:
+		p.add("masters", "a process that is no master needs the internal addresses of the masters")
+	case master && len(c.Masters) > 0 && !c.Has(RoleGateway) && !c.Has(RoleWorker):
+		p.add("masters", "a master finds the others by join or etcd.endpoints")
+	}
+	if _, named := c.Join[c.Name]; len(c.Join) > 0 && !named {
+		p.add("name", "%q is not among the names of join", c.Name)
+	}
+	if n := len(c.Join); n > 0 && n != 1 && n != 3 && n != 5 {
+		p.add("join", "%d masters: an even number survives no more failures than one less; have 1, 3 or 5", n)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Join)) {
+		u, err := url.Parse(c.Join[name])
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Path != "" && u.Path != "/" {
+			p.add("join."+name, "%q is not a URL such as http://10.0.0.1:2380", c.Join[name])
+		} else if tls := c.Internal.CA != ""; tls != (u.Scheme == "https") {
+			p.add("join."+name, "with internal.ca the URLs start with https, without it with http")
+		}
+	}
+	if len(c.Join) > 1 || len(c.Etcd.Endpoints) > 0 {
+		if c.RootStore == "" {
+			p.add("root_store", "several masters need a store behind / that all of them reach, such as file:///mnt/nfs/sluice or s3://bucket/prefix")
+		}
+		if c.SecretKeyFile == "" {
+			p.add("secret_key_file", "several masters need the same key; make one with: openssl rand -base64 32")
+		}
+		if c.Root.AccessKey == "" {
+			p.add("root", "several processes need the same root key pair; set root.access_key and root.secret_key")
+		}
+	}
+	if !c.Alone() && master && c.Internal.Listen == "" {
+		p.add("internal.listen", "a master of a cluster needs an address on which gateways reach it")
+	}
+	for _, addr := range c.Masters {
+		p.err("masters", checkAddr(addr))
+	}
+	if c.Internal.Listen != "" && c.Internal.Advertise != "" {
+		p.err("internal.advertise", checkAddr(c.Internal.Advertise))
+	}
+	if i := c.Internal; (i.CA != "" || i.Cert != "" || i.Key != "") && (i.CA == "" || i.Cert == "" || i.Key == "") {
+		p.add("internal", "ca, cert and key are set together or not at all")
 	}
 }
 
