@@ -23,8 +23,8 @@ var arrows = map[string][]string{
 	".": {"gateway/cli"},
 
 	// The composition root, and what an operator touches.
-	"gateway": {"core", "core/errs", "core/namespace", "core/page", "etcd", "gateway/admin", "gateway/config", "gateway/telemetry",
-		"s3api", "ufs", "ufs/localufs", "ufs/s3ufs", "ufs/wrap", "webhdfs"},
+	"gateway": {"core", "core/cluster", "core/errs", "core/meta", "core/namespace", "core/page", "core/remote", "etcd", "gateway/admin",
+		"gateway/config", "gateway/telemetry", "s3api", "ufs", "ufs/localufs", "ufs/s3ufs", "ufs/wrap", "webhdfs"},
 	"gateway/cli":       {"gateway", "gateway/admin", "gateway/config", "gateway/telemetry"},
 	"gateway/admin":     {"core", "core/errs", "gateway/config"},
 	"gateway/config":    {"core"},

@@ -45,7 +45,12 @@ func TestLinear(t *testing.T) {
 	t.Logf("seed %d", seed)
 	r := &linearRun{T: t, cluster: single(t, o), places: []string{"/linear", "/lake"}, rnd: rand.New(rand.NewPCG(seed, 0)), counted: map[string]int{}, answers: map[string]int{}}
 	newRig(&Server{S3: r.S3[0]}).mkbucket(t, "linear")
-	want, sum, void := wanted(t, 40), 0, 0
+	Minimum(t, "linear", r.enough(wanted(t, 40)))
+}
+
+// enough makes histories until that many count, with the faults in turn, and returns how many do.
+func (r *linearRun) enough(want int) (sum int) {
+	t, void := r.T, 0
 	for i := 0; sum < want && !t.Failed(); i++ {
 		f := linearFaults[i%len(linearFaults)]
 		if err := f.possible(r.cluster); err != nil {
@@ -61,7 +66,7 @@ func TestLinear(t *testing.T) {
 	}
 	t.Logf("histories by fault: %v, %d void, %d with torn listings; %d operations, of which %d changes had no answer; checked in %v", r.counted, void, r.torn, r.ops, r.open, r.checking.Round(time.Millisecond))
 	t.Logf("answers: %v", r.answers)
-	Minimum(t, "linear", sum)
+	return sum
 }
 
 // run makes histories at once, in which f happens, and returns how many of all count.

@@ -50,11 +50,11 @@ func (g *gateway) adminAPI() http.Handler {
 // serve starts the front-ends, and drains them when the process stops.
 func (g *gateway) serve(ctx context.Context) error {
 	g.api.Store(admin.New(admin.Options{
-		Namespace: g.ns, Locator: g.ns, Mounts: g.ns, Authenticator: g.users, Defaults: g.cfg, Version: g.o.Version,
+		Namespace: g.tree, Locator: g.tree, Mounts: g.tree, Authenticator: g.users, Defaults: g.cfg, Version: g.o.Version,
 		Logger: g.log, Observe: g.metrics.Requests("admin"),
 	}))
 	s3, err := s3api.New(s3api.Options{
-		Namespace: g.ns, Uploads: g.ns, Authenticator: g.users, Region: g.cfg.S3.Region, Domain: g.cfg.S3.Domain,
+		Namespace: g.tree, Uploads: g.tree, Authenticator: g.users, Region: g.cfg.S3.Region, Domain: g.cfg.S3.Domain,
 		Aliases: g.cfg.BucketAliases, Logger: g.log, Observe: g.metrics.Requests("s3"),
 	})
 	if err != nil {
@@ -62,7 +62,7 @@ func (g *gateway) serve(ctx context.Context) error {
 	}
 	simple, local := g.webhdfsAuth()
 	hdfs := webhdfs.New(webhdfs.Options{
-		Namespace: g.ns, Attrs: g.ns, Locator: g.ns, Authenticator: g.users, Advertise: g.cfg.WebHDFS.Advertise,
+		Namespace: g.tree, Attrs: g.tree, Locator: g.tree, Authenticator: g.users, Advertise: g.cfg.WebHDFS.Advertise,
 		Simple: simple, LoopbackOnly: local, Superuser: g.user, Logger: g.log, Observe: g.metrics.Requests("webhdfs"),
 	})
 	handlers := map[string]http.Handler{
@@ -131,7 +131,7 @@ func (g *gateway) rootAnswers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = g.ns.Stat(ctx, core.Root)
+	_, err = g.tree.Stat(ctx, core.Root)
 	return err
 }
 

@@ -30,10 +30,12 @@ import (
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/namespace"
 	"github.com/sluicefs/sluice/core/page"
+	"github.com/sluicefs/sluice/core/remote"
 	"github.com/sluicefs/sluice/etcd"
 	"github.com/sluicefs/sluice/gateway/admin"
 	"github.com/sluicefs/sluice/gateway/config"
 	"github.com/sluicefs/sluice/gateway/telemetry"
+	"github.com/sluicefs/sluice/ufs"
 	"github.com/sluicefs/sluice/ufs/localufs"
 )
 
@@ -60,9 +62,11 @@ type gateway struct {
 	cert      *certificate
 	metrics   *telemetry.Metrics
 	etcd      *etcd.Server
+	master    *master // nil in a process that is complete of its own, or no master
 	tiers     *page.Tiered
 	tierDirs  []string
 	cache     *page.Cache
+	tree      remote.Tree // what the front-ends serve: the own namespace, or the leading master's
 	ns        *namespace.Namespace
 	api       atomic.Pointer[admin.Server] // nil until the namespace is there
 
@@ -87,10 +91,7 @@ func Run(ctx context.Context, c config.Config, o Options) (err error) {
 	defer fail(nil)
 	defer func() { err = errors.Join(err, g.close()) }()
 
-	for _, start := range []func(context.Context) error{
-		g.listen, g.prepare, g.identify, g.measure, g.serveHealth, g.openJournal, g.openCache, g.openNamespace,
-		g.mountConfigured, g.watchNumbers, g.serve,
-	} {
+	for _, start := range g.steps() {
 		err := start(ctx)
 		if ctx.Err() != nil {
 			return nil // asked to stop while starting
@@ -108,6 +109,18 @@ func Run(ctx context.Context, c config.Config, o Options) (err error) {
 	case <-broken.Done():
 		return context.Cause(broken)
 	}
+}
+
+// steps are what a process of the configured roles starts, in order.
+func (g *gateway) steps() []func(context.Context) error {
+	all := []func(context.Context) error{g.listen, g.prepare, g.identify, g.measure, g.serveHealth}
+	if g.cfg.Alone() {
+		return append(all, g.openJournal, g.openCache, g.openNamespace, g.watchNumbers, g.serve)
+	}
+	if g.cfg.Has(config.RoleMaster) {
+		all = append(all, g.openMaster, g.openCache, g.serveInternal, g.lead, g.watchNumbers)
+	}
+	return append(all, g.dialMasters, g.serve)
 }
 
 // onClose registers how to stop what has just been started.
@@ -166,6 +179,7 @@ func (g *gateway) listen(ctx context.Context) (err error) {
 		{name: "s3 over TLS", flag: "s3-tls-listen", addr: g.cfg.S3.TLSListen, tls: true},
 		{name: "webhdfs", flag: "webhdfs-listen", addr: g.cfg.WebHDFS.Listen},
 		{name: "webhdfs over TLS", flag: "webhdfs-tls-listen", addr: g.cfg.WebHDFS.TLSListen, tls: true},
+		{name: "internal", flag: "internal-listen", addr: g.cfg.Internal.Listen},
 	}
 	var problems []error
 	for _, l := range g.listeners {
@@ -247,32 +261,58 @@ func (g *gateway) openCache(context.Context) error {
 const journalReserve = 128 << 20
 
 // openNamespace replays the journal and waits until changes are accepted.
-func (g *gateway) openNamespace(ctx context.Context) error {
-	root, err := localufs.Open(filepath.Join(g.cfg.Data, "root"), localufs.Options{Create: true, Reserve: journalReserve})
-	if err != nil {
-		return fmt.Errorf("root store: %w", err)
+func (g *gateway) openNamespace(ctx context.Context) (err error) {
+	if g.ns, err = g.newNamespace(ctx, namespace.Options{KV: g.etcd.KV()}); err != nil {
+		return err
 	}
-	var reserved []string
+	g.tree = g.ns
+	g.onClose(g.ns.Close)
+	if err := g.run(ctx); err != nil {
+		return err
+	}
+	return g.mountConfigured(ctx, g.ns)
+}
+
+// newNamespace opens a namespace over the journal in o and this process's cache and stores.
+func (g *gateway) newNamespace(ctx context.Context, o namespace.Options) (*namespace.Namespace, error) {
+	root, err := g.openRoot(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("root store: %w", err)
+	}
 	for _, dir := range append([]string{g.cfg.Data}, g.tierDirs...) {
 		own, err := localufs.Root(dir)
 		if err != nil {
-			return errors.Join(fmt.Errorf("%s: %w", dir, err), root.Close())
+			return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), root.Close())
 		}
-		reserved = append(reserved, own)
+		o.Reserved = append(o.Reserved, own)
 	}
-	host := ""
 	if l := g.listener("webhdfs"); l != nil {
-		host = cmp.Or(g.cfg.WebHDFS.Advertise, l.Addr().String())
+		o.Host = cmp.Or(g.cfg.WebHDFS.Advertise, l.Addr().String())
 	}
-	g.ns, err = namespace.Open(ctx, namespace.Options{
-		KV: g.etcd.KV(), Cache: g.cache, Root: g.observed("root", root), OpenStore: g.openStore, SecretKey: g.secretKey, Reserved: reserved, Member: hostname(),
-		Superuser: g.user, Supergroup: supergroup, SyncInterval: time.Duration(g.cfg.SyncInterval), Host: host, Logger: g.log,
-	})
+	o.Cache, o.Root, o.OpenStore, o.SecretKey, o.Logger = g.cache, root, g.openStore, g.secretKey, g.log
+	o.Member, o.Superuser, o.Supergroup = cmp.Or(g.cfg.Name, hostname()), g.user, supergroup
+	o.SyncInterval = time.Duration(g.cfg.SyncInterval)
+	ns, err := namespace.Open(ctx, o)
 	if err != nil {
-		return errors.Join(fmt.Errorf("namespace: %w", err), root.Close())
+		return nil, errors.Join(fmt.Errorf("namespace: %w", err), root.Close())
 	}
-	g.onClose(g.ns.Close)
-	return g.run(ctx)
+	return ns, nil
+}
+
+// openRoot opens the store behind "/".
+func (g *gateway) openRoot(ctx context.Context) (ufs.Store, error) {
+	if g.cfg.RootStore != "" {
+		m, err := config.Mount{Path: "/root", URI: g.cfg.RootStore}.Spec(g.cfg)
+		if err != nil {
+			return nil, err
+		}
+		return g.openStore(ctx, m)
+	}
+	root, err := localufs.Open(filepath.Join(g.cfg.Data, "root"), localufs.Options{Create: true, Reserve: journalReserve})
+	if err != nil {
+		return nil, err
+	}
+	return g.observed("root", root), nil
 }
 
 // run commits the namespace's changes until it is closed. Losing the journal ends the process: what is acknowledged must
@@ -407,6 +447,9 @@ func (g *gateway) superuser(ctx context.Context) (context.Context, error) {
 
 // journalAnswers checks that the journal can be read, through its quorum.
 func (g *gateway) journalAnswers(ctx context.Context) error {
+	if g.etcd == nil {
+		return nil
+	}
 	_, err := g.etcd.KV().Get(ctx, "sys/health")
 	if errors.Is(err, errs.NotExist) {
 		return nil

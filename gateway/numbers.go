@@ -29,7 +29,18 @@ func (g *gateway) watchNumbers(context.Context) error {
 
 func (g *gateway) journalCounter() number {
 	return number{"sluice_journal_records_total", "Sequence of the last record of the journal.",
-		func(report func(int64, telemetry.Labels)) { report(int64(g.ns.Seq()), nil) }}
+		func(report func(int64, telemetry.Labels)) { report(int64(g.seq()), nil) }}
+}
+
+// seq returns the sequence of the last record this process's namespace knows, 0 without one.
+func (g *gateway) seq() uint64 {
+	if g.ns != nil {
+		return g.ns.Seq()
+	}
+	if r := g.master.reign.Load(); r != nil {
+		return r.ns.Seq()
+	}
+	return 0
 }
 
 func cacheCounters(c *page.Cache) []number {

@@ -68,17 +68,17 @@ func (g *gateway) observed(name string, s ufs.Store) ufs.Store {
 // mountConfigured makes the mounts of origin config those of the configuration: new ones are made, changed ones updated,
 // others unmounted. A mount that cannot be made ends the start; one that was there already and whose store does not answer
 // does not, and says so in its state.
-func (g *gateway) mountConfigured(ctx context.Context) error {
+func (g *gateway) mountConfigured(ctx context.Context, mounts core.Mounts) error {
 	ctx, err := g.superuser(ctx)
 	if err != nil {
 		return err
 	}
-	mounts, err := g.ns.Mounts(ctx)
+	all, err := mounts.Mounts(ctx)
 	if err != nil {
 		return err
 	}
 	there := map[string]core.MountInfo{}
-	for _, m := range mounts {
+	for _, m := range all {
 		there[m.Path.Dir().String()] = m
 	}
 	var wanted []core.MountSpec
@@ -89,13 +89,13 @@ func (g *gateway) mountConfigured(ctx context.Context) error {
 		}
 		wanted = append(wanted, spec)
 	}
-	if err := g.unmountOthers(ctx, there, wanted); err != nil {
+	if err := g.unmountOthers(ctx, mounts, there, wanted); err != nil {
 		return err
 	}
 	// Parents come first: a mount point is made inside what is mounted above it.
 	slices.SortFunc(wanted, func(a, b core.MountSpec) int { return cmp.Compare(a.Path.String(), b.Path.String()) })
 	for _, spec := range wanted {
-		if err := g.mount(ctx, there, spec); err != nil {
+		if err := g.mount(ctx, mounts, there, spec); err != nil {
 			return fmt.Errorf("mount %s: %w", spec.Path, err)
 		}
 	}
@@ -103,7 +103,7 @@ func (g *gateway) mountConfigured(ctx context.Context) error {
 }
 
 // unmountOthers unmounts what the configuration no longer has, or has another store for, deepest first.
-func (g *gateway) unmountOthers(ctx context.Context, there map[string]core.MountInfo, wanted []core.MountSpec) error {
+func (g *gateway) unmountOthers(ctx context.Context, mounts core.Mounts, there map[string]core.MountInfo, wanted []core.MountSpec) error {
 	keep := map[string]core.MountSpec{}
 	for _, spec := range wanted {
 		keep[spec.Path.String()] = spec
@@ -117,7 +117,7 @@ func (g *gateway) unmountOthers(ctx context.Context, there map[string]core.Mount
 		if m.Path.IsRoot() || m.Origin != core.FromConfig || same {
 			continue
 		}
-		if err := g.ns.Unmount(ctx, m.Path); err != nil {
+		if err := mounts.Unmount(ctx, m.Path); err != nil {
 			return fmt.Errorf("unmount %s, which the configuration no longer has: %w", path, err)
 		}
 		delete(there, path)
@@ -126,10 +126,10 @@ func (g *gateway) unmountOthers(ctx context.Context, there map[string]core.Mount
 	return nil
 }
 
-func (g *gateway) mount(ctx context.Context, there map[string]core.MountInfo, spec core.MountSpec) error {
+func (g *gateway) mount(ctx context.Context, mounts core.Mounts, there map[string]core.MountInfo, spec core.MountSpec) error {
 	was, ok := there[spec.Path.String()]
 	if !ok {
-		_, err := g.ns.Mount(ctx, spec)
+		_, err := mounts.Mount(ctx, spec)
 		return err
 	}
 	if was.Origin != core.FromConfig {
@@ -137,7 +137,7 @@ func (g *gateway) mount(ctx context.Context, there map[string]core.MountInfo, sp
 			"a mount made over the admin API is there; unmount it with `sluice mount rm`, or take it out of the configuration")
 	}
 	interval := cmp.Or(spec.SyncInterval, (*time.Duration)(&g.cfg.SyncInterval))
-	_, err := g.ns.UpdateMount(ctx, spec.Path, core.MountChange{
+	_, err := mounts.UpdateMount(ctx, spec.Path, core.MountChange{
 		ReadOnly: &spec.ReadOnly, SyncInterval: interval, Owner: &spec.Owner, Group: &spec.Group, Mode: &spec.Mode,
 		WriteType: &spec.WriteType, ReadType: &spec.ReadType,
 	})

@@ -151,6 +151,22 @@ func (l *Log) Lease(ctx context.Context) error {
 	}
 }
 
+// Leads is Lease without waiting, for who is about to do what only a leader may: it fails if the lease is not valid now.
+func (l *Log) Leads() error {
+	x := &l.lease
+	if until := x.until.Load(); until == leaseForEver {
+		return nil
+	} else if now := int64(l.o.Clock()); now < until && now >= x.after.Load() {
+		return nil
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.ended != nil {
+		return x.ended
+	}
+	return errs.New("meta.Log.Leads", l.o.Group, errs.Unavailable, "it is not known now whether this member still leads; try again")
+}
+
 // sleep waits until ctx ends, whose error it returns, until other is closed, or for the time d. Without either it does not wait.
 func sleep(ctx context.Context, d time.Duration, other <-chan struct{}) error {
 	var timer <-chan time.Time

@@ -96,16 +96,16 @@ func asWritten(s core.MountSpec) string {
 func (n *Namespace) mounted(m *mount.Mount, store ufs.Store, err error) *mounted {
 	x := &mounted{Mount: m, err: err, outage: new(atomic.Pointer[string])}
 	if store != nil {
-		x.store, x.features = x.watched(store), store.Features()
+		x.store, x.features = n.watched(x, store), store.Features()
 	}
 	x.derived = meta.NewDerived(meta.DerivedOptions{Flat: !x.features.Dirs, MaxRows: n.o.MaxDerived})
 	return x
 }
 
-// watched notes in x whether store answers.
-func (x *mounted) watched(store ufs.Store) ufs.Store {
+// watched notes in x whether store answers, and changes it only while this process leads.
+func (n *Namespace) watched(x *mounted, store ufs.Store) ufs.Store {
 	outage := x.outage
-	return wrap.Observe(store, func(e wrap.Event) {
+	return wrap.Observe(wrap.Guard(store, n.leads), func(e wrap.Event) {
 		switch {
 		case errors.Is(e.Err, context.Canceled): // says nothing of the store
 		case errs.KindOf(e.Err) == errs.Unavailable || errors.Is(e.Err, context.DeadlineExceeded):
@@ -407,7 +407,7 @@ func (n *Namespace) updateMount(ctx context.Context, id string, c core.MountChan
 	now.Mount = m
 	if fresh != nil {
 		now.outage = new(atomic.Pointer[string])
-		now.store, now.features, now.err = now.watched(fresh), fresh.Features(), nil
+		now.store, now.features, now.err = n.watched(&now, fresh), fresh.Features(), nil
 	}
 	n.mounts.Store(&mountSet{old.table.With(m), with(old.byID, &now)})
 	if fresh != nil {

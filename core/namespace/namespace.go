@@ -42,7 +42,8 @@ import (
 
 // Options are what a Namespace is made of.
 type Options struct {
-	KV    meta.KV     // where the journal lives; the caller closes it after Close
+	KV    meta.KV     // where the journal lives; the caller closes it after Close. Not needed with Log
+	Log   *meta.Log   // the journal, claimed; nil: that of KV is claimed by Open
 	Cache *page.Cache // the caller closes it after Close
 	Root  ufs.Store   // the store behind "/" where nothing is mounted; closed by Close
 	// OpenStore opens the store of a mount.
@@ -148,26 +149,30 @@ type mounted struct {
 // is reports whether two states of the mount table name the same mount.
 func (m *mounted) is(other *mounted) bool { return m != nil && other != nil && m.ID == other.ID }
 
+// JournalGroup names the one journal there is.
+const JournalGroup = "0"
+
 // Open claims and loads the journal of o.KV, opens the mounts it names, and returns the namespace as the last acknowledged change
 // left it. Intents that a crash left open are resolved by Run, before it accepts changes.
 func Open(ctx context.Context, o Options) (*Namespace, error) {
 	o = o.withDefaults()
-	n := &Namespace{o: o, tree: meta.NewTree(), locks: newLocks(), appending: map[uint64]bool{}, open: map[string]openIntent{},
+	n := &Namespace{o: o, log: o.Log, locks: newLocks(), appending: map[uint64]bool{}, open: map[string]openIntent{},
 		lost: map[string]time.Time{}}
-	n.union = &meta.Union{Tree: n.tree, Store: n.derivedOf}
 	sealer, err := newSealer(o.SecretKey)
 	if err != nil {
 		return nil, err
 	}
 	n.sealer = sealer
-	log, err := meta.OpenLog(o.KV, meta.LogOptions{Group: "0", Member: o.Member, Logger: o.Logger, Tree: n.tree})
-	if err != nil {
-		return nil, err
+	if n.log == nil {
+		if n.log, err = meta.OpenLog(o.KV, meta.LogOptions{Group: JournalGroup, Member: o.Member, Logger: o.Logger}); err != nil {
+			return nil, err
+		}
+		if err := n.log.Claim(ctx); err != nil {
+			return nil, err
+		}
 	}
-	n.log = log
-	if err := log.Claim(ctx); err != nil {
-		return nil, err
-	}
+	n.tree = n.log.Tree()
+	n.union = &meta.Union{Tree: n.tree, Store: n.derivedOf}
 	n.tree.View(func(v meta.View) {
 		n.ids = newCounter("id", v.Counter("id"), 1)
 		n.revs = newCounter("rev", v.Counter("rev"), 1)
@@ -206,6 +211,9 @@ func (n *Namespace) Run(ctx context.Context, ready func()) error {
 
 // start makes sure of the cluster secret and resolves what the last process left unfinished.
 func (n *Namespace) start(ctx context.Context) error {
+	if err := n.log.Lease(ctx); err != nil { // a leader before this one may still be changing stores
+		return err
+	}
 	if err := n.loadSecret(ctx); err != nil {
 		return err
 	}
@@ -247,6 +255,13 @@ func (n *Namespace) Close() error {
 	}
 	return errors.Join(all...)
 }
+
+// Lease returns nil if what the namespace answers from memory is true now: see meta.Log.Lease.
+func (n *Namespace) Lease(ctx context.Context) error { return n.log.Lease(ctx) }
+
+// leads reports, without waiting, whether this process may still change stores. It is asked in the last moment before each
+// change: a leader that was paused may have been succeeded, and its successor has resolved its intents.
+func (n *Namespace) leads() error { return n.log.Leads() }
 
 // Seq returns the sequence of the last committed change.
 func (n *Namespace) Seq() uint64 { return n.log.Seq() }

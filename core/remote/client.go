@@ -166,6 +166,8 @@ const (
 func (c *Client) run(ctx context.Context) {
 	delay := minDelay
 	at, hint := 0, ""
+	var shunned string // a leader that fell silent, which the others may not have noticed yet
+	var until time.Time
 	for ctx.Err() == nil {
 		addr := hint
 		if addr == "" {
@@ -175,13 +177,18 @@ func (c *Client) run(ctx context.Context) {
 		c.publish(nil, err)
 		hint = ""
 		other, moved := errors.AsType[*NotLeaderError](err)
+		if errors.Is(err, errSilent) {
+			shunned, until = addr, time.Now().Add(c.o.Silence)
+		}
 		switch {
-		case moved && other.Leader != "" && other.Leader != addr:
+		case moved && other.Leader != "" && other.Leader != addr && (other.Leader != shunned || time.Now().After(until)):
 			hint = other.Leader
-		case worked && !moved:
+		case worked && !moved && !errors.Is(err, errSilent):
 			hint = addr // a connection breaks more often than a leader
 		default:
-			at++
+			if at++; c.o.Addrs[at%len(c.o.Addrs)] == addr {
+				at++
+			}
 		}
 		if worked {
 			delay = minDelay

@@ -3,6 +3,8 @@ package remote
 import (
 	"context"
 	"crypto/tls"
+	"net"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -61,8 +63,60 @@ func NewServer(o ServerOptions) (*Server, error) {
 
 // Register makes r, a *grpc.Server made with GRPCOptions, serve s.
 func (s *Server) Register(r grpc.ServiceRegistrar) {
+	var w Switch
+	w.Set(s)
+	w.Register(r)
+}
+
+// Switch is what a process serves that leads only at times: one Server while it leads, with the tree of that reign, and a
+// standby's in between. A stream stays with the Server that it began with.
+type Switch struct{ now atomic.Pointer[Server] }
+
+// Set makes new streams begin with s.
+func (w *Switch) Set(s *Server) { w.now.Store(s) }
+
+// NewStandby returns a server for a time without a tree: lease must not return nil, best a *NotLeaderError.
+func NewStandby(lease func(ctx context.Context) error) *Server {
+	return &Server{
+		o: ServerOptions{
+			Lease: func(ctx context.Context) error {
+				if err := lease(ctx); err != nil {
+					return err
+				}
+				return &NotLeaderError{}
+			},
+			Admit: func(context.Context, core.Principal) error { return nil }, Answers: &MemoryAnswers{},
+		},
+		buffers: newBuffers(), page: pageEntries,
+	}
+}
+
+// Endpoint serves a Switch on listeners.
+type Endpoint struct{ server *grpc.Server }
+
+// Endpoint returns what serves w with config, which must ask for and verify client certificates; nil is no TLS, and then
+// only peers on this machine are answered (see ServerOptions.TrustNetwork). Set has been called. Errors: errs.Invalid.
+func (w *Switch) Endpoint(config *tls.Config) (*Endpoint, error) {
+	o, err := GRPCOptions(config)
+	if err != nil {
+		return nil, err
+	}
+	e := &Endpoint{grpc.NewServer(o...)}
+	w.Register(e.server)
+	return e, nil
+}
+
+// Serve answers on l, which it closes, until Stop, and returns nil then.
+func (e *Endpoint) Serve(l net.Listener) error { return e.server.Serve(l) }
+
+// Stop ends all streams and waits for their calls.
+func (e *Endpoint) Stop() { e.server.Stop() }
+
+// Register makes r, a *grpc.Server made with GRPCOptions, serve what is set. Set has been called before r serves.
+func (w *Switch) Register(r grpc.ServiceRegistrar) {
 	handle := func(serve func(*Server, grpc.ServerStream) error) grpc.StreamHandler {
 		return func(srv any, st grpc.ServerStream) error {
+			s := w.now.Load()
 			if err := s.authorize(st.Context()); err != nil {
 				return err
 			}
@@ -77,7 +131,7 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 			{StreamName: "Read", Handler: handle((*Server).read), ServerStreams: true},
 			{StreamName: "Write", Handler: handle((*Server).write), ServerStreams: true, ClientStreams: true},
 		},
-	}, s)
+	}, w)
 }
 
 // authorize refuses a peer that has not shown who it is.

@@ -197,8 +197,8 @@ secret_key_file: /key`
 	}
 	t.Setenv("SLUICE_JOIN", "")
 	t.Setenv("SLUICE_ROLES", "")
-	gateway := mustLoad(t, "", "--roles=gateway,worker", "--masters=a:1,b:2")
-	if gateway.Alone() || gateway.Has(RoleMaster) || !gateway.Has(RoleWorker) || !reflect.DeepEqual(gateway.Masters, Names{"a:1", "b:2"}) {
+	gateway := mustLoad(t, "", "--roles=gateway", "--masters=a:1,b:2")
+	if gateway.Alone() || gateway.Has(RoleMaster) || gateway.Has(RoleWorker) || !reflect.DeepEqual(gateway.Masters, Names{"a:1", "b:2"}) {
 		t.Errorf("got %+v", gateway)
 	}
 	if c := mustLoad(t, ""); !c.Alone() || !c.Has(RoleMaster) {
@@ -253,6 +253,7 @@ func TestRefused(t *testing.T) {
 		{"peer without name", "", []string{"--join=http://a:1"}, []string{"join", "NAME=URL"}},
 		{"peer without TLS", "", []string{"--join=m1=http://a:1", "--name=m1", "--internal-ca=c", "--internal-cert=c", "--internal-key=k"}, []string{"join.m1", "https"}},
 		{"gateway without masters", "", []string{"--roles=gateway"}, []string{"masters"}},
+		{"worker without master", "", []string{"--roles=gateway,worker", "--masters=a:1"}, []string{"roles", "master's process"}},
 		{"gateway that joins", "", []string{"--roles=gateway", "--masters=a:1", "--join=m1=http://a:1", "--name=m1"}, []string{"join", "only masters"}},
 		{"two journals", "", []string{"--etcd-endpoints=http://e:1", "--join=m1=http://a:1", "--name=m1"}, []string{"join", "etcd.endpoints"}},
 		{"bad master", "", []string{"--roles=gateway", "--masters=a"}, []string{"masters", "HOST:PORT"}},

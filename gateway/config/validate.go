@@ -112,6 +112,8 @@ func (c Config) checkCluster(p *problems) {
 		p.add("join", "the masters are an etcd cluster of their own, or etcd.endpoints names another; not both")
 	case len(c.Join) > 0 && !master:
 		p.add("join", "only masters join; a gateway or worker names them with masters")
+	case c.Has(RoleWorker) && !master:
+		p.add("roles", "a worker lives in a master's process: the bytes pass through the leader; have roles gateway, or master and worker")
 	case !master && len(c.Masters) == 0:
 		p.add("masters", "a process that is no master needs the internal addresses of the masters")
 	case master && len(c.Masters) > 0 && !c.Has(RoleGateway) && !c.Has(RoleWorker):

@@ -1,0 +1,309 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluicefs/sluice/core/cluster"
+	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/core/namespace"
+	"github.com/sluicefs/sluice/core/remote"
+	"github.com/sluicefs/sluice/etcd"
+	"github.com/sluicefs/sluice/gateway/telemetry"
+)
+
+// A master of a cluster follows the journal and campaigns. While it leads it has a namespace, which it serves to the
+// gateways on the internal listener; all others answer there that somebody else leads. Each reign has a namespace of its
+// own: whatever the last one had under way ends with it.
+
+// master is this process's part in leading.
+type master struct {
+	g        *gateway
+	kv       meta.KV
+	election cluster.Election
+	server   remote.Switch // what the internal listener answers with
+	reign    atomic.Pointer[reign]
+}
+
+// reign is one time of leading.
+type reign struct {
+	ns    *namespace.Namespace
+	log   *meta.Log
+	since time.Time
+}
+
+// openMaster starts this process's member of the journal's cluster, or connects to the one that somebody else runs.
+func (g *gateway) openMaster(ctx context.Context) error {
+	log := telemetry.AtLeast(g.log, slog.LevelInfo)
+	m := &master{g: g}
+	g.master = m
+	if e := g.cfg.Etcd; len(e.Endpoints) > 0 {
+		c, err := etcd.Connect(ctx, etcd.ClientOptions{
+			Endpoints: e.Endpoints, Logger: log, Prefix: e.Prefix, User: e.Username, Password: e.Password.Reveal(),
+			TLS: etcd.TLS{CA: e.CA, Cert: e.Cert, Key: e.Key},
+		})
+		if err != nil {
+			return fmt.Errorf("etcd: %w", err)
+		}
+		g.onClose(c.Close)
+		m.kv = c.KV()
+		m.election, err = c.Election(namespace.JournalGroup, cluster.Member{Name: g.cfg.Name, Addr: g.internalAddr()}, 0)
+		return err
+	}
+	peer, err := url.Parse(g.cfg.Join[g.cfg.Name]) // checked with the configuration
+	if err != nil {
+		return err
+	}
+	i := g.cfg.Internal
+	server, err := etcd.Start(ctx, etcd.ServerOptions{
+		Dir: filepath.Join(g.cfg.Data, "etcd"), Logger: log, Name: g.cfg.Name, InternalListen: peer.Host, Join: g.cfg.Join,
+		Addr: g.internalAddr(), TLS: etcd.TLS{CA: i.CA, Cert: i.Cert, Key: i.Key},
+	})
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	g.onClose(server.Close)
+	g.etcd, m.kv, m.election = server, server.KV(), server.Election()
+	return nil
+}
+
+// readLease is for how long a leader may answer from memory after it last proved that it leads, and so how long its successor
+// waits.
+const readLease = 500 * time.Millisecond
+
+// lead follows and campaigns until the process stops.
+func (g *gateway) lead(ctx context.Context) error {
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	g.running.Go(func() {
+		defer close(ended)
+		const first, last = 50 * time.Millisecond, 2 * time.Second
+		for pause := first; life.Err() == nil; {
+			started := time.Now()
+			err := g.master.once(life)
+			if life.Err() != nil {
+				return
+			}
+			g.log.Warn("not leading", "err", err)
+			if time.Since(started) > last {
+				pause = first
+			}
+			select {
+			case <-time.After(pause):
+				pause = min(2*pause, last)
+			case <-life.Done():
+			}
+		}
+	})
+	g.onClose(func() error { stop(); <-ended; return nil })
+	return nil
+}
+
+// once follows until this master leads, and leads until it does no more. It returns why that ended.
+func (m *master) once(ctx context.Context) error {
+	log, err := meta.OpenLog(m.kv, meta.LogOptions{
+		Group: namespace.JournalGroup, Member: m.g.cfg.Name, Address: m.g.internalAddr(), Logger: m.g.log, ReadLease: m.lease(),
+	})
+	if err != nil {
+		return err
+	}
+	if err := log.Load(ctx); err != nil {
+		return err
+	}
+	won, err := m.follow(ctx, log)
+	if err != nil {
+		return err
+	}
+	life, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	defer context.AfterFunc(ctx, func() { stop(context.Cause(ctx)) })()
+	go func() {
+		select {
+		case <-won.Done():
+			stop(won.Err())
+		case <-life.Done():
+		}
+	}()
+	if err := log.Claim(life); err != nil {
+		return err
+	}
+	return m.serve(life, log)
+}
+
+// lease returns the read lease: none for the only voter there can be.
+func (m *master) lease() time.Duration {
+	if len(m.g.cfg.Join) == 1 {
+		return 0
+	}
+	return readLease
+}
+
+// follow applies what the leader journals until this master may claim the journal.
+func (m *master) follow(ctx context.Context, log *meta.Log) (*cluster.Reign, error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	followed := make(chan error, 1)
+	go func() {
+		err := log.Follow(ctx)
+		stop()
+		followed <- err
+	}()
+	won, err := m.election.Campaign(ctx)
+	stop()
+	if ferr := <-followed; err != nil && !errors.Is(ferr, context.Canceled) {
+		err = ferr
+	}
+	return won, err
+}
+
+// serve leads until ctx ends or the journal is lost.
+func (m *master) serve(ctx context.Context, log *meta.Log) error {
+	g := m.g
+	ns, err := g.newNamespace(ctx, namespace.Options{Log: log})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := ns.Close(); err != nil {
+			g.log.Warn("a store could not be closed", "err", err)
+		}
+	}()
+	ready := make(chan struct{})
+	served := make(chan error, 1)
+	go func() {
+		select {
+		case <-ready:
+			served <- m.open(ctx, ns, log)
+		case <-ctx.Done():
+			served <- nil
+		}
+	}()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	err = ns.Run(ctx, func() { close(ready) })
+	stop(err)
+	m.reign.Store(nil)
+	m.server.Set(m.standby())
+	return errors.Join(err, <-served, context.Cause(ctx))
+}
+
+// open answers gateways. The namespace is ready, and so nobody can have an answer of the last leader any more.
+func (m *master) open(ctx context.Context, ns *namespace.Namespace, log *meta.Log) error {
+	g := m.g
+	if err := g.mountConfigured(ctx, ns); err != nil {
+		return err
+	}
+	r := &reign{ns: ns, log: log, since: time.Now()}
+	s, err := remote.NewServer(remote.ServerOptions{
+		Tree: ns, Authenticator: g.users,
+		Lease: func(ctx context.Context) error {
+			if m.reign.Load() != r {
+				return m.elsewhere(ctx)
+			}
+			return log.Lease(ctx)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	m.reign.Store(r)
+	m.server.Set(s)
+	g.log.Info("leading", "name", g.cfg.Name, "term", log.Term(), "seq", log.Seq())
+	return nil
+}
+
+// elsewhere says who leads.
+func (m *master) elsewhere(ctx context.Context) error {
+	l, err := m.election.Leader(ctx)
+	if err != nil || l.Name == m.g.cfg.Name { // about to, or no more
+		return &remote.NotLeaderError{}
+	}
+	return &remote.NotLeaderError{Leader: l.Addr}
+}
+
+// standby answers that somebody else leads.
+func (m *master) standby() *remote.Server { return remote.NewStandby(m.elsewhere) }
+
+// internalAddr is where other processes reach this one.
+func (g *gateway) internalAddr() string {
+	if g.cfg.Internal.Advertise != "" {
+		return g.cfg.Internal.Advertise
+	}
+	if l := g.listener("internal"); l != nil {
+		return l.Addr().String()
+	}
+	return ""
+}
+
+// serveInternal answers other processes of the cluster.
+func (g *gateway) serveInternal(context.Context) error {
+	config, err := g.internalTLS()
+	if err != nil {
+		return err
+	}
+	g.master.server.Set(g.master.standby())
+	s, err := g.master.server.Endpoint(config)
+	if err != nil {
+		return err
+	}
+	l := g.listener("internal")
+	g.running.Go(func() {
+		if err := s.Serve(l.Listener); err != nil {
+			g.failed(fmt.Errorf("internal: %w", err))
+		}
+	})
+	g.onClose(func() error { s.Stop(); return nil })
+	return nil
+}
+
+// dialMasters makes the leading master's tree this process's.
+func (g *gateway) dialMasters(ctx context.Context) error {
+	config, err := g.internalTLS()
+	if err != nil {
+		return err
+	}
+	addrs := []string(g.cfg.Masters)
+	if len(addrs) == 0 {
+		addrs = []string{g.internalAddr()} // which knows the leader
+	}
+	c, err := remote.Dial(ctx, remote.Options{Addrs: addrs, TLS: config})
+	if err != nil {
+		return err
+	}
+	g.onClose(c.Close)
+	g.tree = c
+	return nil
+}
+
+// internalTLS is how processes of the cluster prove to each other who they are; nil: not at all.
+func (g *gateway) internalTLS() (*tls.Config, error) {
+	i := g.cfg.Internal
+	if i.CA == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(i.CA)
+	if err != nil {
+		return nil, fmt.Errorf("internal.ca: %w", err)
+	}
+	authorities := x509.NewCertPool()
+	if !authorities.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("internal.ca: %s holds no certificate", i.CA)
+	}
+	cert, err := tls.LoadX509KeyPair(i.Cert, i.Key)
+	if err != nil {
+		return nil, fmt.Errorf("internal.cert: %w", err)
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, RootCAs: authorities,
+		ClientCAs: authorities, ClientAuth: tls.RequireAndVerifyClientCert,
+	}, nil
+}
