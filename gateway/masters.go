@@ -133,11 +133,20 @@ func (m *master) once(ctx context.Context) error {
 		case <-life.Done():
 		}
 	}()
-	if err := log.Claim(life); err != nil {
-		return err
+	err = log.Claim(life)
+	if err == nil {
+		err = m.serve(life, log)
 	}
-	return m.serve(life, log)
+	if won.Err() == nil && ctx.Err() == nil { // raft has done its part: another may be able to do the rest
+		ctx, cancel := context.WithTimeout(ctx, handoverTime)
+		defer cancel()
+		err = errors.Join(err, m.election.Handover(ctx, ""))
+	}
+	return err
 }
+
+// handoverTime is how long another master is given to take over from one that cannot serve.
+const handoverTime = 5 * time.Second
 
 // lease returns the read lease: none for the only voter there can be.
 func (m *master) lease() time.Duration {
@@ -177,39 +186,54 @@ func (m *master) serve(ctx context.Context, log *meta.Log) error {
 			g.log.Warn("a store could not be closed", "err", err)
 		}
 	}()
-	ready := make(chan struct{})
-	served := make(chan error, 1)
-	go func() {
-		select {
-		case <-ready:
-			served <- m.open(ctx, ns, log)
-		case <-ctx.Done():
-			served <- nil
-		}
-	}()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	ready, served := make(chan struct{}), make(chan error, 1)
+	go func() {
+		var err error
+		select {
+		case <-ready:
+			if err = m.open(ctx, ns, log); err != nil {
+				stop(err) // who cannot serve does not lead
+			}
+		case <-ctx.Done():
+		}
+		served <- err
+	}()
+	// From the moment the reign is lost, gateways are sent elsewhere, whatever of it still has to end.
+	defer context.AfterFunc(ctx, m.close)()
 	err = ns.Run(ctx, func() { close(ready) })
 	stop(err)
+	err = errors.Join(err, <-served, context.Cause(ctx))
+	m.close()
+	return err
+}
+
+// close answers gateways that somebody else leads.
+func (m *master) close() {
 	m.reign.Store(nil)
 	m.server.Set(m.standby())
-	return errors.Join(err, <-served, context.Cause(ctx))
 }
 
 // open answers gateways. The namespace is ready, and so nobody can have an answer of the last leader any more.
 func (m *master) open(ctx context.Context, ns *namespace.Namespace, log *meta.Log) error {
 	g := m.g
+	// A mount that cannot be made now is no reason to leave all others without a leader.
 	if err := g.mountConfigured(ctx, ns); err != nil {
-		return err
+		if ctx.Err() != nil {
+			return err
+		}
+		g.log.Error("the configured mounts are not as the configuration has them", "err", err)
 	}
 	r := &reign{ns: ns, log: log, since: time.Now()}
 	s, err := remote.NewServer(remote.ServerOptions{
 		Tree: ns, Authenticator: g.users,
 		Lease: func(ctx context.Context) error {
-			if m.reign.Load() != r {
+			err := log.Lease(ctx)
+			if m.reign.Load() != r || err != nil && ctx.Err() == nil {
 				return m.elsewhere(ctx)
 			}
-			return log.Lease(ctx)
+			return err
 		},
 	})
 	if err != nil {

@@ -89,8 +89,11 @@ func (g *gateway) mountConfigured(ctx context.Context, mounts core.Mounts) error
 		}
 		wanted = append(wanted, spec)
 	}
-	if err := g.unmountOthers(ctx, mounts, there, wanted); err != nil {
-		return err
+	// Masters may be given a new configuration one after the other: only who is alone takes what is missing for removed.
+	if g.cfg.Alone() {
+		if err := g.unmountOthers(ctx, mounts, there, wanted); err != nil {
+			return err
+		}
 	}
 	// Parents come first: a mount point is made inside what is mounted above it.
 	slices.SortFunc(wanted, func(a, b core.MountSpec) int { return cmp.Compare(a.Path.String(), b.Path.String()) })

@@ -116,8 +116,11 @@ func (c Config) checkCluster(p *problems) {
 		p.add("roles", "a worker lives in a master's process: the bytes pass through the leader; have roles gateway, or master and worker")
 	case !master && len(c.Masters) == 0:
 		p.add("masters", "a process that is no master needs the internal addresses of the masters")
-	case master && len(c.Masters) > 0 && !c.Has(RoleGateway) && !c.Has(RoleWorker):
-		p.add("masters", "a master finds the others by join or etcd.endpoints")
+	case master && len(c.Masters) > 0:
+		p.add("masters", "a master finds the others by join or etcd.endpoints; a process that only speaks to masters has roles gateway")
+	}
+	if master && len(c.Etcd.Endpoints) > 0 && c.Name == "" {
+		p.add("name", "a master needs a name that is its own")
 	}
 	if _, named := c.Join[c.Name]; len(c.Join) > 0 && !named {
 		p.add("name", "%q is not among the names of join", c.Name)
@@ -140,8 +143,13 @@ func (c Config) checkCluster(p *problems) {
 		if c.SecretKeyFile == "" {
 			p.add("secret_key_file", "several masters need the same key; make one with: openssl rand -base64 32")
 		}
-		if c.Root.AccessKey == "" {
-			p.add("root", "several processes need the same root key pair; set root.access_key and root.secret_key")
+	}
+	if !c.Alone() && c.Root.AccessKey == "" {
+		p.add("root", "several processes need the same root key pair; set root.access_key and root.secret_key")
+	}
+	if host, _, err := net.SplitHostPort(c.Internal.Listen); err == nil && c.Internal.Advertise == "" {
+		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+			p.add("internal.advertise", "%s is not where others reach this process; name the host and port that is", c.Internal.Listen)
 		}
 	}
 	if !c.Alone() && master && c.Internal.Listen == "" {

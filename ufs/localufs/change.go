@@ -373,7 +373,7 @@ func (s *Store) cleanDir(ctx context.Context, path string, clean func(dir int, t
 	names, err := readNames(fd)
 	for _, n := range names {
 		if err == nil {
-			err = ctx.Err()
+			err = errors.Join(ctx.Err(), ufs.Guard(ctx)) // who no longer leads does not know what is live
 		}
 		if err == nil {
 			err = clean(fd, n)

@@ -201,9 +201,7 @@ func (w *writer) publish(ctx context.Context, op string) error {
 		if p, err = w.s.makeParent(w.name); err != nil {
 			return outside(op, w.name, err)
 		}
-		if err = ufs.Guard(ctx); err == nil {
-			err = w.place(op, p)
-		}
+		err = w.place(ctx, op, p)
 		if err == nil {
 			err = w.s.fsync(p.dir, "parent of a file")
 			p.close()
@@ -221,12 +219,15 @@ func (w *writer) publish(ctx context.Context, op string) error {
 }
 
 // place renames the staged file to p under the writer's condition.
-func (w *writer) place(op string, p place) error {
+func (w *writer) place(ctx context.Context, op string, p place) error {
 	defer w.s.lock(w.name)()
-	switch {
-	case w.o.IfVersion != "":
-		return w.replace(op, p)
-	case w.o.IfNew:
+	if w.o.IfVersion != "" {
+		return w.replace(ctx, op, p)
+	}
+	if err := ufs.Guard(ctx); err != nil {
+		return err
+	}
+	if w.o.IfNew {
 		err := unix.Renameat2(w.tmp, w.token, p.dir, p.base, unix.RENAME_NOREPLACE)
 		if lacks(err) {
 			if err = unix.Linkat(w.tmp, w.token, p.dir, p.base, 0); err == nil {
@@ -244,7 +245,7 @@ func (w *writer) place(op string, p place) error {
 // replace swaps the staged file with the one at p and looks at what came out: only then is it certain that nobody
 // replaced the awaited version in between. If it is another file, it is swapped back; and if that brings out a file that
 // is not ours, somebody has replaced ours meanwhile, and keeps the name.
-func (w *writer) replace(op string, p place) error {
+func (w *writer) replace(ctx context.Context, op string, p place) error {
 	stale := errs.New(op, w.name, errs.Precondition, "the file is another version, or gone")
 	old, err := w.awaited(p)
 	if err != nil || old == nil {
@@ -257,6 +258,9 @@ func (w *writer) replace(op string, p place) error {
 			err = unix.Fstatat(w.tmp, w.token, &out, unix.AT_SYMLINK_NOFOLLOW)
 		}
 		return out, err
+	}
+	if err := ufs.Guard(ctx); err != nil {
+		return err
 	}
 	out, err := swap()
 	switch {

@@ -210,6 +210,9 @@ func (s *Store) cleanUpload(ctx context.Context, op, name string, at time.Time, 
 		ids = slices.DeleteFunc(ids, live)
 	}
 	for _, id := range ids {
+		if err := ufs.Guard(ctx); err != nil {
+			return err
+		}
 		if err := s.Cancel(ctx, key, id); err != nil {
 			return err
 		}
