@@ -183,7 +183,7 @@ func (g *gateway) listen(ctx context.Context) (err error) {
 	}
 	var problems []error
 	for _, l := range g.listeners {
-		if l.addr == "" {
+		if front := l.name != "admin" && l.name != "internal"; l.addr == "" || front && !g.cfg.Has(config.RoleGateway) {
 			continue
 		}
 		if l.Listener, err = listen(ctx, l.name, l.addr, l.flag); err != nil {
