@@ -284,6 +284,7 @@ func TestSyscalls(t *testing.T) {
 		time.Sleep(300 * time.Millisecond) // what the writes before left to the background has ended: etcd commits every 100 ms
 		spans[i] = tr.measure(tier, q.do)
 	}
+	time.Sleep(300 * time.Millisecond) // the tracer is behind what it traces
 	calls := tr.detach()
 	for i, q := range requests {
 		p := spans[i].judge(calls, tier)
