@@ -1,7 +1,8 @@
-// Package gateway is the composition root: it builds one process out of the journal, the page cache, the namespace, the
-// two protocol front-ends and the admin listener, starts them in the order in which they depend on each other, and stops
-// them in reverse. It holds what belongs to the process and to no part of it: listeners, credentials, users, health. It
-// serves no protocol itself and knows nothing of names or bytes.
+// Package gateway is the composition root: it builds a process of the configured roles out of the journal, the page cache, the
+// namespace, the two protocol front-ends and the admin listener, starts them in the order in which they depend on each
+// other, and stops them in reverse. A process without roles has all of them and needs no other (gateway.go); of a cluster's,
+// masters.go is what leads and follows. It holds what belongs to the process and to no part of it: listeners, credentials,
+// users, health. It serves no protocol itself and knows nothing of names or bytes.
 //
 // gateway/config is what can be set, gateway/telemetry the log and the metrics, gateway/admin the admin API, gateway/cli
 // the commands.
@@ -28,6 +29,7 @@ import (
 
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/meta"
 	"github.com/sluicefs/sluice/core/namespace"
 	"github.com/sluicefs/sluice/core/page"
 	"github.com/sluicefs/sluice/core/remote"
@@ -61,8 +63,9 @@ type gateway struct {
 	secretKey []byte
 	cert      *certificate
 	metrics   *telemetry.Metrics
-	etcd      *etcd.Server
-	master    *master // nil in a process that is complete of its own, or no master
+	etcd      *etcd.Server // nil without one of its own
+	kv        meta.KV      // where the journal is; nil in a process that is no master
+	master    *master      // nil in a process that is complete of its own, or no master
 	tiers     *page.Tiered
 	tierDirs  []string
 	cache     *page.Cache
@@ -227,6 +230,7 @@ func (g *gateway) openJournal(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
+	g.kv = g.etcd.KV()
 	g.onClose(g.etcd.Close)
 	return nil
 }
@@ -262,7 +266,7 @@ const journalReserve = 128 << 20
 
 // openNamespace replays the journal and waits until changes are accepted.
 func (g *gateway) openNamespace(ctx context.Context) (err error) {
-	if g.ns, err = g.newNamespace(ctx, namespace.Options{KV: g.etcd.KV()}); err != nil {
+	if g.ns, err = g.newNamespace(ctx, namespace.Options{KV: g.kv}); err != nil {
 		return err
 	}
 	g.tree = g.ns
@@ -447,10 +451,10 @@ func (g *gateway) superuser(ctx context.Context) (context.Context, error) {
 
 // journalAnswers checks that the journal can be read, through its quorum.
 func (g *gateway) journalAnswers(ctx context.Context) error {
-	if g.etcd == nil {
-		return nil
+	if g.kv == nil {
+		return nil // its masters answer for it
 	}
-	_, err := g.etcd.KV().Get(ctx, "sys/health")
+	_, err := g.kv.Get(ctx, "sys/health")
 	if errors.Is(err, errs.NotExist) {
 		return nil
 	}

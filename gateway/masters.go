@@ -28,17 +28,9 @@ import (
 // master is this process's part in leading.
 type master struct {
 	g        *gateway
-	kv       meta.KV
 	election cluster.Election
-	server   remote.Switch // what the internal listener answers with
-	reign    atomic.Pointer[reign]
-}
-
-// reign is one time of leading.
-type reign struct {
-	ns    *namespace.Namespace
-	log   *meta.Log
-	since time.Time
+	server   remote.Switch                       // what the internal listener answers with
+	leading  atomic.Pointer[namespace.Namespace] // that of the reign which answers, nil while none does
 }
 
 // openMaster starts this process's member of the journal's cluster, or connects to the one that somebody else runs.
@@ -55,7 +47,7 @@ func (g *gateway) openMaster(ctx context.Context) error {
 			return fmt.Errorf("etcd: %w", err)
 		}
 		g.onClose(c.Close)
-		m.kv = c.KV()
+		g.kv = c.KV()
 		m.election, err = c.Election(namespace.JournalGroup, cluster.Member{Name: g.cfg.Name, Addr: g.internalAddr()}, 0)
 		return err
 	}
@@ -72,7 +64,7 @@ func (g *gateway) openMaster(ctx context.Context) error {
 		return fmt.Errorf("journal: %w", err)
 	}
 	g.onClose(server.Close)
-	g.etcd, m.kv, m.election = server, server.KV(), server.Election()
+	g.etcd, g.kv, m.election = server, server.KV(), server.Election()
 	return nil
 }
 
@@ -110,7 +102,7 @@ func (g *gateway) lead(ctx context.Context) error {
 
 // once follows until this master leads, and leads until it does no more. It returns why that ended.
 func (m *master) once(ctx context.Context) error {
-	log, err := meta.OpenLog(m.kv, meta.LogOptions{
+	log, err := meta.OpenLog(m.g.kv, meta.LogOptions{
 		Group: namespace.JournalGroup, Member: m.g.cfg.Name, Address: m.g.internalAddr(), Logger: m.g.log, ReadLease: m.lease(),
 	})
 	if err != nil {
@@ -125,7 +117,6 @@ func (m *master) once(ctx context.Context) error {
 	}
 	life, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	defer context.AfterFunc(ctx, func() { stop(context.Cause(ctx)) })()
 	go func() {
 		select {
 		case <-won.Done():
@@ -211,7 +202,7 @@ func (m *master) serve(ctx context.Context, log *meta.Log) error {
 
 // close answers gateways that somebody else leads.
 func (m *master) close() {
-	m.reign.Store(nil)
+	m.leading.Store(nil)
 	m.server.Set(m.standby())
 }
 
@@ -225,12 +216,11 @@ func (m *master) open(ctx context.Context, ns *namespace.Namespace, log *meta.Lo
 		}
 		g.log.Error("the configured mounts are not as the configuration has them", "err", err)
 	}
-	r := &reign{ns: ns, log: log, since: time.Now()}
 	s, err := remote.NewServer(remote.ServerOptions{
 		Tree: ns, Authenticator: g.users,
 		Lease: func(ctx context.Context) error {
 			err := log.Lease(ctx)
-			if m.reign.Load() != r || err != nil && ctx.Err() == nil {
+			if m.leading.Load() != ns || err != nil && ctx.Err() == nil {
 				return m.elsewhere(ctx)
 			}
 			return err
@@ -239,7 +229,7 @@ func (m *master) open(ctx context.Context, ns *namespace.Namespace, log *meta.Lo
 	if err != nil {
 		return err
 	}
-	m.reign.Store(r)
+	m.leading.Store(ns)
 	m.server.Set(s)
 	g.log.Info("leading", "name", g.cfg.Name, "term", log.Term(), "seq", log.Seq())
 	return nil

@@ -37,8 +37,8 @@ func (g *gateway) seq() uint64 {
 	if g.ns != nil {
 		return g.ns.Seq()
 	}
-	if r := g.master.reign.Load(); r != nil {
-		return r.ns.Seq()
+	if ns := g.master.leading.Load(); ns != nil {
+		return ns.Seq()
 	}
 	return 0
 }

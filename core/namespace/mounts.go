@@ -128,16 +128,18 @@ func (n *Namespace) openMounts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, kv := range kvs {
-		var r record
-		err := json.Unmarshal(kv.Value, &r)
-		var spec core.MountSpec
+	records, specs := make([]record, len(kvs)), make([]core.MountSpec, len(kvs))
+	for i, kv := range kvs { // before any store is open
+		err := json.Unmarshal(kv.Value, &records[i])
 		if err == nil {
-			spec, err = r.spec()
+			specs[i], err = records[i].spec()
 		}
 		if err != nil {
 			return errs.E("namespace.Open", kv.Key, errs.Corrupt, err)
 		}
+	}
+	for i, r := range records {
+		spec := specs[i]
 		m := n.withDefaults(r.ID, spec, r.Root)
 		if r.ID == rootID { // its policies were changed
 			m.Root = root.Root

@@ -256,9 +256,6 @@ func (n *Namespace) Close() error {
 	return errors.Join(all...)
 }
 
-// Lease returns nil if what the namespace answers from memory is true now: see meta.Log.Lease.
-func (n *Namespace) Lease(ctx context.Context) error { return n.log.Lease(ctx) }
-
 // leads reports, without waiting, whether this process may still change stores. It is asked in the last moment before each
 // change: a leader that was paused may have been succeeded, and its successor has resolved its intents.
 func (n *Namespace) leads() error { return n.log.Leads() }
@@ -314,8 +311,6 @@ func origin(id, rev uint64) string {
 	b := append(strconv.AppendUint(stack[:0], id, 16), '.')
 	return string(strconv.AppendUint(b, rev, 16))
 }
-
-func parseHex(s string) uint64 { v, _ := strconv.ParseUint(s, 16, 64); return v }
 
 var (
 	_ core.Namespace = (*Namespace)(nil)

@@ -105,8 +105,9 @@ func versionCommand(version string, s Streams) *cobra.Command {
 func serveCommand(version string, s Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
-		Short: "Run Sluice: S3, WebHDFS and the admin API in one process",
-		Long: `Run Sluice: S3, WebHDFS and the admin API in one process, with everything it keeps under --data.
+		Short: "Run Sluice: S3, WebHDFS and the admin API",
+		Long: `Run Sluice: S3, WebHDFS and the admin API in one process, with everything it keeps under --data; with --roles, one of the
+processes of a cluster.
 
 Every flag is also an environment variable (--s3-listen is SLUICE_S3_LISTEN) and a key of the configuration file
 (s3.listen); a flag wins over the environment, the environment over the file. configs/sluice.yaml documents all keys.
