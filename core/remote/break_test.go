@@ -375,6 +375,44 @@ func TestSilence(t *testing.T) {
 	}
 }
 
+// TestSuccessorOfSilentLeader has a leader fall silent, whose connection stays, and another lead: nobody waits for Silence to
+// pass. Until another leads, no doubt makes the client leave.
+func TestSuccessorOfSilentLeader(t *testing.T) {
+	var second atomic.Bool
+	f := &fake{stat: named}
+	addr, _ := serve(t, remote.ServerOptions{Tree: f, Authenticator: users{}}, 0)
+	p := newProxy(t, addr)
+	asked := make(chan struct{}, 1)
+	next, _ := serve(t, remote.ServerOptions{Tree: f, Authenticator: users{}, Lease: func(context.Context) error {
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+		if second.Load() {
+			return nil
+		}
+		return &remote.NotLeaderError{Leader: p.addr()}
+	}}, 0)
+	o := quick(p.addr(), next)
+	o.Silence, o.Patience = time.Minute, time.Minute
+	c := dial(t, o)
+	if _, err := c.Stat(t.Context(), core.Root); err != nil {
+		t.Fatal(err)
+	}
+	p.deaf.Store(true)
+	got := make(chan error, 1)
+	go func() { _, err := c.Stat(t.Context(), core.Root); got <- err }()
+	within(t, "doubt", asked)
+	within(t, "more doubt", asked)
+	if at := c.Leader(); at != p.addr() {
+		t.Errorf("the client left its leader for %q, which does not lead", at)
+	}
+	second.Store(true)
+	if err := within(t, "the successor", got); err != nil || c.Leader() != next {
+		t.Errorf("got %v from %s, want an answer of %s", err, c.Leader(), next)
+	}
+}
+
 func TestNoMaster(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -156,10 +156,11 @@ func (c *Client) dial(addr string) (*grpc.ClientConn, error) {
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(maxFrame), grpc.MaxCallSendMsgSize(maxFrame)))
 }
 
-// The time between two attempts to find the leader doubles from minDelay to maxDelay.
+// The time between two attempts to find the leader doubles from minDelay to maxDelay. What a new leader waits for is over at
+// once, and this is what a gateway adds to it.
 const (
 	minDelay = 10 * time.Millisecond
-	maxDelay = 500 * time.Millisecond
+	maxDelay = 50 * time.Millisecond
 )
 
 // run keeps a link to the leader until ctx ends.

@@ -67,19 +67,17 @@ func (c *Client) hold(ctx context.Context, addr string) (worked bool, err error)
 
 // open begins the stream.
 func (l *link) open() (err error) {
-	desc := &grpc.StreamDesc{StreamName: "Names", ServerStreams: true, ClientStreams: true}
-	if l.st, err = l.conn.names.NewStream(l.ctx, desc, namesMethod); err != nil {
+	if l.st, err = l.conn.names.NewStream(l.ctx, namesStream, namesMethod); err != nil {
 		return err
 	}
-	hello := coder{b: []byte{kindHello}}
-	v, session := uint64(version), string(l.c.session[:])
-	hello.uvarint(&v)
-	hello.raw(&session)
-	return l.st.SendMsg(plain(framed(hello.b)))
+	return l.st.SendMsg(plain(framed(l.c.hello())))
 }
 
 // keepAlive sends heartbeats and fails the link when no echo comes.
 func (l *link) keepAlive() {
+	var seeking atomic.Bool
+	var running sync.WaitGroup
+	defer running.Wait()
 	tick := time.NewTicker(l.c.o.Heartbeat)
 	defer tick.Stop()
 	for {
@@ -88,11 +86,11 @@ func (l *link) keepAlive() {
 			l.fail(errSilent)
 			return
 		}
-		ping := coder{b: []byte{kindPing}}
-		clock, below := uint64(now), l.c.acknowledged()
-		ping.uvarint(&clock)
-		ping.uvarint(&below)
-		if l.out.post(l.ctx, ping.b, true) != nil {
+		if l.doubtful() && len(l.c.o.Addrs) > 1 && !seeking.Load() {
+			seeking.Store(true)
+			running.Go(func() { l.seek(); seeking.Store(false) })
+		}
+		if l.out.post(l.ctx, l.c.ping(now), true) != nil {
 			return
 		}
 		select {
