@@ -49,10 +49,7 @@ func (g *gateway) adminAPI() http.Handler {
 
 // serve starts the front-ends, and drains them when the process stops.
 func (g *gateway) serve(ctx context.Context) error {
-	g.api.Store(admin.New(admin.Options{
-		Namespace: g.tree, Locator: g.tree, Mounts: g.tree, Authenticator: g.users, Defaults: g.cfg, Version: g.o.Version,
-		Logger: g.log, Observe: g.metrics.Requests("admin"),
-	}))
+	g.api.Store(admin.New(g.adminOptions(g.tree)))
 	s3, err := s3api.New(s3api.Options{
 		Namespace: g.tree, Uploads: g.tree, Authenticator: g.users, Region: g.cfg.S3.Region, Domain: g.cfg.S3.Domain,
 		Aliases: g.cfg.BucketAliases, Logger: g.log, Observe: g.metrics.Requests("s3"),

@@ -69,7 +69,8 @@ type gateway struct {
 	tiers     *page.Tiered
 	tierDirs  []string
 	cache     *page.Cache
-	tree      remote.Tree // what the front-ends serve: the own namespace, or the leading master's
+	tree      remote.Tree    // what the front-ends serve: the own namespace, or the leading master's
+	masters   *remote.Client // the way to the other processes; nil in a process that is complete of its own
 	ns        *namespace.Namespace
 	api       atomic.Pointer[admin.Server] // nil until the namespace is there
 
@@ -121,7 +122,7 @@ func (g *gateway) steps() []func(context.Context) error {
 		return append(all, g.openJournal, g.openCache, g.openNamespace, g.watchNumbers, g.serve)
 	}
 	if g.cfg.Has(config.RoleMaster) {
-		all = append(all, g.openMaster, g.openCache, g.serveInternal, g.lead, g.watchNumbers)
+		return append(all, g.openMaster, g.openCache, g.serveInternal, g.dialMasters, g.lead, g.watchNumbers, g.serve)
 	}
 	return append(all, g.dialMasters, g.serve)
 }

@@ -217,7 +217,7 @@ func (m *master) open(ctx context.Context, ns *namespace.Namespace, log *meta.Lo
 		g.log.Error("the configured mounts are not as the configuration has them", "err", err)
 	}
 	s, err := remote.NewServer(remote.ServerOptions{
-		Tree: ns, Authenticator: g.users,
+		Tree: ns, Authenticator: g.users, Admin: m.admin(ns),
 		Lease: func(ctx context.Context) error {
 			err := log.Lease(ctx)
 			if m.leading.Load() != ns || err != nil && ctx.Err() == nil {
@@ -294,7 +294,7 @@ func (g *gateway) dialMasters(ctx context.Context) error {
 		return err
 	}
 	g.onClose(c.Close)
-	g.tree = c
+	g.tree, g.masters = c, c
 	return nil
 }
 

@@ -40,6 +40,24 @@ var values = []value{
 	valueOf("Summary", (*coder).summary), valueOf("Principal", (*coder).principal), valueOf("MountSpec", (*coder).mountSpec),
 	valueOf("MountChange", (*coder).mountChange), valueOf("MountInfo", (*coder).mountInfo), valueOf("Range", (*coder).byteRange),
 	valueOf("PartError", (*coder).partError),
+	valueOf("HTTP request", func(c *coder, v *struct {
+		Here        bool
+		Method, URI string
+		Name, Value string
+		Length      int64
+	}) {
+		r := httpRequest{v.Here, v.Method, v.URI, []field{{v.Name, v.Value}}, v.Length}
+		c.httpRequest(&r)
+		if len(r.fields) == 1 {
+			v.Name, v.Value = r.fields[0].name, r.fields[0].value
+		}
+		v.Here, v.Method, v.URI, v.Length = r.here, r.method, r.uri, r.length
+	}),
+	valueOf("HTTP response", func(c *coder, v *struct{ Status int }) {
+		r := httpResponse{status: v.Status}
+		c.httpResponse(&r)
+		v.Status = r.status
+	}),
 	valueOf("list", func(c *coder, v *struct {
 		Dir core.Path
 		O   core.ListOptions

@@ -37,6 +37,11 @@
 // wait for another, for Patience at most, and then fail with errs.Unavailable. Bodies being read or written go on.
 //
 // A stream that ends cancels its calls on the server and aborts its writers before any Commit of them.
+//
+// # HTTP
+//
+// A Tunnel carries HTTP requests that any process was asked and only the leader, or one other process, can answer: those
+// of the admin API. Who calls has been decided where the request came in, and a server believes that as it does a call's.
 package remote
 
 import (
@@ -111,6 +116,13 @@ The messages on Read and Write are one gRPC message each, a kind:byte and values
 	              'C' header options                            'A' (0 info | 1 fault)
 	              'X' (abort)                                   'A' (0 | 1 fault)
 	       target = 'f' path createoptions | 'p' path id number size
+
+Forward carries an HTTP request. The request is made once 'G' has come, which the client says to one process only:
+
+	client 'O' header flags method:string uri:string list of field length:varint     server 'O' | 'L' leader | 'F' fault
+	       'G', then the body, 'B' bytes …, until the client ends its side
+	                                                        'A' status:varint list of field, 'B' bytes … | 'F' fault
+	field = name:string value:string
 */
 const (
 	version = 1
@@ -119,6 +131,7 @@ const (
 	kindWelcome, kindAnswer, kindLeader, kindEcho byte = 'W', 'A', 'L', 'E'
 	kindOpen, kindBytes, kindFault, kindNew       byte = 'O', 'B', 'F', 'N'
 	kindCommit, kindAbort, targetFile, targetPart byte = 'C', 'X', 'f', 'p'
+	kindGo                                        byte = 'G'
 	outcomeValues, outcomeFault                   byte = 0, 1
 )
 

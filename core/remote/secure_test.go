@@ -11,6 +11,7 @@ import (
 	"errors"
 	"math/big"
 	"net"
+	"net/http"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -79,7 +80,8 @@ func TestOnlyVerifiedPeersAreAnswered(t *testing.T) {
 			return nil, errs.E("test.Open", "", errs.NotExist, nil)
 		},
 	}
-	s, err := remote.NewServer(remote.ServerOptions{Tree: f, Authenticator: users{}, Authorize: func(c tls.ConnectionState) error {
+	admin := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { calls.Add(1) })
+	s, err := remote.NewServer(remote.ServerOptions{Tree: f, Authenticator: users{}, Admin: admin, Authorize: func(c tls.ConnectionState) error {
 		if c.PeerCertificates[0].Subject.CommonName != "gateway" {
 			return errors.New("not a gateway")
 		}
@@ -114,11 +116,15 @@ func TestOnlyVerifiedPeersAreAnswered(t *testing.T) {
 		c := dial(t, o)
 		_, serr := c.Stat(t.Context(), core.Root)
 		_, oerr := c.Open(t.Context(), core.Root, core.All)
-		if k.ok && (serr != nil || !errors.Is(oerr, errs.NotExist) || calls.Load() != 2) {
-			t.Errorf("%s: got %v, %v after %d calls", k.name, serr, oerr, calls.Load())
+		_, _, _, aerr := ask(t.Context(), t, c.Tunnel(addr), "GET", "/", nil) // to this server, which answers none so
+		if k.ok {
+			_, _, _, aerr = ask(t.Context(), t, c.Tunnel(""), "GET", "/", nil)
 		}
-		if !k.ok && (!errors.Is(serr, errs.Unavailable) || !errors.Is(oerr, errs.Unavailable) || calls.Load() != 0) {
-			t.Errorf("%s: got %v, %v after %d calls", k.name, serr, oerr, calls.Load())
+		if k.ok && (serr != nil || !errors.Is(oerr, errs.NotExist) || aerr != nil || calls.Load() != 3) {
+			t.Errorf("%s: got %v, %v, %v after %d calls", k.name, serr, oerr, aerr, calls.Load())
+		}
+		if !k.ok && (!errors.Is(serr, errs.Unavailable) || !errors.Is(oerr, errs.Unavailable) || !errors.Is(aerr, errs.Unavailable) || calls.Load() != 0) {
+			t.Errorf("%s: got %v, %v, %v after %d calls", k.name, serr, oerr, aerr, calls.Load())
 		}
 	}
 	for _, lax := range []*tls.Config{{}, {ClientAuth: tls.RequireAnyClientCert, ClientCAs: ours.pool}, {ClientAuth: tls.RequireAndVerifyClientCert}} {

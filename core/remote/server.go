@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +33,9 @@ type ServerOptions struct {
 	Answers Answers
 	// Authorize decides which peers with a verified certificate are gateways. nil: all of them.
 	Authorize func(tls.ConnectionState) error
+	// Admin answers the HTTP requests that other processes forward to the leader, as the principals of their contexts, whose
+	// right to call has not been looked at here. nil: none.
+	Admin http.Handler
 	// TrustNetwork lets peers without TLS call from other machines, as whom they like: for networks that only gateways and
 	// masters are in.
 	TrustNetwork bool
@@ -70,7 +74,10 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 
 // Switch is what a process serves that leads only at times: one Server while it leads, with the tree of that reign, and a
 // standby's in between. A stream stays with the Server that it began with.
-type Switch struct{ now atomic.Pointer[Server] }
+type Switch struct {
+	now   atomic.Pointer[Server]
+	local http.Handler
+}
 
 // Set makes new streams begin with s.
 func (w *Switch) Set(s *Server) { w.now.Store(s) }
@@ -130,6 +137,9 @@ func (w *Switch) Register(r grpc.ServiceRegistrar) {
 			{StreamName: "Names", Handler: handle((*Server).names), ServerStreams: true, ClientStreams: true},
 			{StreamName: "Read", Handler: handle((*Server).read), ServerStreams: true},
 			{StreamName: "Write", Handler: handle((*Server).write), ServerStreams: true, ClientStreams: true},
+			{StreamName: "Forward", ServerStreams: true, ClientStreams: true, Handler: handle(func(s *Server, st grpc.ServerStream) error {
+				return s.forward(st, w.local)
+			})},
 		},
 	}, w)
 }
@@ -215,6 +225,11 @@ func (s *Server) admit(ctx context.Context, h *header) (context.Context, context
 	if err := s.o.Lease(ctx); err != nil {
 		return nil, nil, err
 	}
+	return s.welcome(ctx, h)
+}
+
+// welcome is admit for what a process answers that does not lead.
+func (s *Server) welcome(ctx context.Context, h *header) (context.Context, context.CancelFunc, error) {
 	ps := principals{ctx: ctx}
 	w, err := ps.of(h.principal)
 	if err == nil {

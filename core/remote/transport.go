@@ -24,6 +24,8 @@ const (
 	namesMethod = "/" + serviceName + "/Names"
 	readMethod  = "/" + serviceName + "/Read"
 	writeMethod = "/" + serviceName + "/Write"
+
+	forwardMethod = "/" + serviceName + "/Forward"
 )
 
 // message is a gRPC message as the codec passes it through: its buffers, of which whoever has the message holds a

@@ -29,7 +29,7 @@ import (
 	"github.com/sluicefs/sluice/gateway/config"
 )
 
-// Options are what a Server is made of. All but Logger and Observe are required.
+// Options are what a Server is made of. All but the last five are required.
 type Options struct {
 	Namespace     core.Namespace
 	Locator       core.Locator
@@ -38,6 +38,10 @@ type Options struct {
 	Defaults      config.Config // what new mounts leave open
 	Version       string        // of the program
 	Logger        *slog.Logger  // gets one line per request; nil: none
+
+	// Forward carries what only the leading master answers there. nil: this process answers it, with Masters.
+	Forward http.RoundTripper
+	Masters Masters
 
 	// Observe, if not nil, is told of every request when it has ended: the operation id of the OpenAPI document ("" if
 	// there is none), the status, the bytes of the response body and the time taken.
@@ -49,6 +53,7 @@ type Server struct {
 	o       Options
 	api     huma.API
 	handler http.Handler
+	trusted http.Handler
 }
 
 // base is where the API starts; a change that breaks clients gets another.
@@ -63,9 +68,11 @@ func New(o Options) *Server {
 	router.NotFoundHandler = refuse(http.StatusNotFound, "there is nothing at this path; see "+base+"/openapi.json")
 	router.MethodNotAllowedHandler = refuse(http.StatusMethodNotAllowed, "this path has other methods; see "+base+"/openapi.json")
 	s := &Server{o: o, api: humamux.New(router, apiConfig(o.Version))}
-	s.api.UseMiddleware(noteOperation)
+	s.api.UseMiddleware(noteOperation, s.forward)
 	s.registerMounts()
 	s.registerFiles()
+	s.registerMasters()
+	s.trusted = s.superusers(mountPathInPath(router))
 	origin := http.NewCrossOriginProtection()
 	origin.SetDenyHandler(refuse(http.StatusForbidden, "a page of another site may not make changes here"))
 	s.handler = origin.Handler(s.authenticate(mountPathInPath(router)))
@@ -97,8 +104,12 @@ func withoutValues(_ huma.Context, _ string, v any) (any, error) {
 
 // ServeHTTP serves one request and writes its access line.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.serve(s.handler, w, r, rand.Text())
+}
+
+// serve serves one request with h.
+func (s *Server) serve(h http.Handler, w http.ResponseWriter, r *http.Request, id string) {
 	start := time.Now()
-	id := rand.Text()
 	w.Header().Set("X-Request-Id", id)
 	rec := &record{ResponseWriter: w}
 	ctx := context.WithValue(core.WithRequestID(r.Context(), id), recordKey{}, rec)
@@ -113,7 +124,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.o.Observe(rec.op, rec.status, rec.sent, took)
 		}
 	}()
-	s.handler.ServeHTTP(rec, r.WithContext(ctx))
+	h.ServeHTTP(rec, r.WithContext(ctx))
 }
 
 // record is what is known of a request for its access line.
@@ -151,6 +162,7 @@ func noteOperation(ctx huma.Context, next func(huma.Context)) {
 
 // authenticate lets superusers through, as themselves.
 func (s *Server) authenticate(next http.Handler) http.Handler {
+	admitted := s.superusers(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, base+"/openapi") {
 			next.ServeHTTP(w, r)
@@ -163,12 +175,22 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 		case p.AccessKey == "":
 			w.Header().Set("WWW-Authenticate", `Basic realm="Sluice", charset="UTF-8"`)
 			writeProblem(w, huma.Error401Unauthorized("the access key or the secret key is missing or wrong; send both with HTTP Basic"))
-		case !p.Super:
-			writeProblem(w, huma.Error403Forbidden("the access key is not a superuser's"))
 		default:
-			recordOf(r.Context()).user = p.User
-			next.ServeHTTP(w, r.WithContext(core.WithPrincipal(r.Context(), p)))
+			admitted.ServeHTTP(w, r.WithContext(core.WithPrincipal(r.Context(), p)))
 		}
+	})
+}
+
+// superusers lets requests of superusers through, whose principal is in the context.
+func (s *Server) superusers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p := core.PrincipalOf(r.Context())
+		if !p.Super {
+			writeProblem(w, huma.Error403Forbidden("the access key is not a superuser's"))
+			return
+		}
+		recordOf(r.Context()).user = p.User
+		next.ServeHTTP(w, r)
 	})
 }
 

@@ -1,0 +1,80 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/namespace"
+	"github.com/sluicefs/sluice/core/remote"
+	"github.com/sluicefs/sluice/etcd"
+	"github.com/sluicefs/sluice/gateway/admin"
+)
+
+// What an operator asks of the cluster as a whole is answered by the leading master; every other process hands it on.
+
+// adminOptions returns the options of an admin API over tree.
+func (g *gateway) adminOptions(tree remote.Tree) admin.Options {
+	o := admin.Options{
+		Namespace: tree, Locator: tree, Mounts: tree, Authenticator: g.users, Defaults: g.cfg, Version: g.o.Version,
+		Logger: g.log, Observe: g.metrics.Requests("admin"),
+	}
+	if g.masters != nil {
+		o.Forward = g.masters.Tunnel("")
+	}
+	return o
+}
+
+// admin returns what answers the requests that other processes hand on to this master while it leads with ns.
+func (m *master) admin(ns *namespace.Namespace) http.Handler {
+	o := m.g.adminOptions(ns)
+	o.Forward, o.Masters = nil, m
+	return guarded(admin.New(o).Trusted(), admin.Panicked, m.g.log, new(busy))
+}
+
+// Masters implements admin.Masters.
+func (m *master) Masters(ctx context.Context) ([]admin.Master, error) {
+	if m.g.etcd == nil {
+		return nil, errExternal("Masters")
+	}
+	members, err := m.g.etcd.Members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]admin.Master, len(members))
+	for i, e := range members {
+		all[i] = admin.Master{Name: e.Name, Address: e.Addr, Peer: e.Peer, ID: e.ID, State: stateOf(e)}
+	}
+	return all, nil
+}
+
+func stateOf(e etcd.MemberInfo) string {
+	switch {
+	case e.Leader:
+		return "leader"
+	case e.Name == "":
+		return "unstarted"
+	case e.Learner:
+		return "learner"
+	}
+	return "standby"
+}
+
+// errExternal is the error of what only those can do who run the etcd cluster.
+func errExternal(op string) error {
+	return errs.New("gateway."+op, "", errs.Unsupported, "the journal is in an etcd cluster that somebody else runs; use its own tools, such as etcdctl")
+}
+
+// Handover implements admin.Masters.
+func (m *master) Handover(ctx context.Context, to string) (admin.Handover, error) {
+	if to == m.g.cfg.Name {
+		return admin.Handover{}, errs.New("gateway.Handover", to, errs.Precondition, "this master leads already")
+	}
+	began := time.Now()
+	if err := m.election.Handover(ctx, to); err != nil {
+		return admin.Handover{}, err
+	}
+	next, err := m.election.Leader(ctx)
+	return admin.Handover{From: m.g.cfg.Name, To: next.Name, Ms: time.Since(began).Milliseconds()}, err
+}
