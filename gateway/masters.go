@@ -168,7 +168,7 @@ func (m *master) follow(ctx context.Context, log *meta.Log) (*cluster.Reign, err
 // serve leads until ctx ends or the journal is lost.
 func (m *master) serve(ctx context.Context, log *meta.Log) error {
 	g := m.g
-	ns, err := g.newNamespace(ctx, namespace.Options{Log: log})
+	ns, err := g.newNamespace(ctx, namespace.Options{Log: log, Answer: remote.EncodeAnswer})
 	if err != nil {
 		return err
 	}
@@ -217,7 +217,7 @@ func (m *master) open(ctx context.Context, ns *namespace.Namespace, log *meta.Lo
 		g.log.Error("the configured mounts are not as the configuration has them", "err", err)
 	}
 	s, err := remote.NewServer(remote.ServerOptions{
-		Tree: ns, Authenticator: g.users, Admin: m.admin(ns),
+		Tree: ns, Authenticator: g.users, Admin: m.admin(ns), Answers: remote.NewJournaledAnswers(ns),
 		Lease: func(ctx context.Context) error {
 			err := log.Lease(ctx)
 			if m.leading.Load() != ns || err != nil && ctx.Err() == nil {

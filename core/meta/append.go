@@ -167,8 +167,8 @@ func (l *Log) Run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		why = errs.New("meta.Log.Append", l.o.Group, errs.Unavailable, "the journal is closed")
 	}
+	l.lease.end(why) // first: who is told that his change failed can see why
 	l.stop(why)
-	l.lease.end(why)
 	return err
 }
 

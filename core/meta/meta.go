@@ -16,6 +16,7 @@ const (
 	RootDir    DirID = 1 // "/"
 	UploadsDir DirID = 2 // one directory per multipart upload, edge "<upload id>/", its parts with edges "00001" …
 	IntentsDir DirID = 3 // one entry per open intent, edge = 16 hexadecimal digits
+	AnswersDir DirID = 4 // one directory per client's session, edge "<session>/", its answers with edges of their own
 	FirstDir   DirID = 16
 )
 
@@ -27,7 +28,7 @@ const (
 	Directory Class = 'D' // a directory; Entry.Dir is its id
 	Persisted Class = 'P' // a file whose bytes are in the under-store, with facts the store cannot hold
 	Whiteout  Class = 'W' // hides what the derived layer has at this edge (a directory edge: everything below it)
-	Note      Class = 'N' // not a name: a row of UploadsDir or IntentsDir
+	Note      Class = 'N' // not a name: a row of UploadsDir, IntentsDir or AnswersDir
 )
 
 // Entry is the authoritative state of one edge.

@@ -43,7 +43,7 @@ const dropStep = 512
 // NewTree returns a tree that holds the reserved directories and nothing else.
 func NewTree() *Tree {
 	t := &Tree{born: time.Now(), dirs: map[DirID]*directory{}, counters: map[string]uint64{}, shapes: newShapes(), layout: newLayout()}
-	for _, id := range []DirID{RootDir, UploadsDir, IntentsDir} {
+	for _, id := range []DirID{RootDir, UploadsDir, IntentsDir, AnswersDir} {
 		t.directory(id)
 	}
 	return t

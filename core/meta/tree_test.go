@@ -250,7 +250,7 @@ func TestTreeSeeksAndCounts(t *testing.T) {
 		if v.Counter("n") != 5 || v.Counter("m") != 0 || v.Seq() != 7 {
 			t.Errorf("counters %d, %d, seq %d", v.Counter("n"), v.Counter("m"), v.Seq())
 		}
-		if dirs := slices.Sorted(v.Dirs()); !slices.Equal(dirs, []DirID{RootDir, UploadsDir, IntentsDir, 20}) {
+		if dirs := slices.Sorted(v.Dirs()); !slices.Equal(dirs, []DirID{RootDir, UploadsDir, IntentsDir, AnswersDir, 20}) {
 			t.Errorf("Dirs = %v", dirs)
 		}
 		if _, _, _, ok := v.Dir(RootDir); ok {

@@ -266,7 +266,9 @@ func (n *Namespace) mkdir(ctx context.Context, p core.Path, o core.MkdirOptions)
 	if err != nil {
 		return core.Info{}, false, err
 	}
-	if _, err := n.commit(ctx, meta.Op{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: e}); err != nil {
+	call := core.CallOf(ctx)
+	set := meta.Op{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: e}
+	if _, err := n.commit(ctx, append(n.answered(call, n.infoAt(pl, &e)), set)...); err != nil {
 		return core.Info{}, false, err
 	}
 	if err := n.mkdirThrough(ctx, &pl, &e, o); err != nil {
@@ -274,7 +276,7 @@ func (n *Namespace) mkdir(ctx context.Context, p core.Path, o core.MkdirOptions)
 		if pl.entry != nil {
 			undo = []meta.Op{{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: *pl.entry}}
 		}
-		_, cerr := n.commit(ctx, undo...)
+		_, cerr := n.commit(ctx, append(undo, n.unanswer(call)...)...)
 		return core.Info{}, false, errors.Join(err, cerr)
 	}
 	nd := node{place: n.walk(p), cache: core.Hit}

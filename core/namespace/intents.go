@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,6 +53,7 @@ type openIntent struct {
 	parts      string // digest of the parts it is completed from
 	entry      meta.Entry
 	since      time.Time
+	call       core.Call // the change, if its outcome is to be its answer
 
 	edge string // in meta.IntentsDir
 }
@@ -60,6 +62,9 @@ func (in *openIntent) note() meta.Entry {
 	x := map[string]string{
 		"op": string(in.op), "path": in.path, "to": in.to, "store": in.store, "key": in.key, "toKey": in.toKey,
 		"version": in.version, "token": in.token, "upload": in.upload, "parts": in.parts, "since": strconv.FormatInt(in.since.UnixNano(), 10),
+	}
+	if in.call.Sequence != 0 {
+		x["call"] = string(appendCall(nil, in.call))
 	}
 	if in.entry.Class != 0 {
 		b, _ := json.Marshal(in.entry) // plain data: cannot fail
@@ -76,7 +81,7 @@ func (in *openIntent) note() meta.Entry {
 func intentOf(edge string, e *meta.Entry) (in openIntent, err error) {
 	x := e.Extra
 	in = openIntent{op: opKind(x["op"]), path: x["path"], to: x["to"], store: x["store"], key: x["key"], toKey: x["toKey"],
-		version: x["version"], token: x["token"], upload: x["upload"], parts: x["parts"], edge: edge}
+		version: x["version"], token: x["token"], upload: x["upload"], parts: x["parts"], call: callOf(x["call"]), edge: edge}
 	ns, err := strconv.ParseInt(x["since"], 10, 64)
 	if err == nil && x["entry"] != "" {
 		err = json.Unmarshal([]byte(x["entry"]), &in.entry)
@@ -108,8 +113,34 @@ func (n *Namespace) begin(ctx context.Context, in *openIntent, ops ...meta.Op) e
 		return err
 	}
 	in.edge, in.since = fmt.Sprintf("%016x", id), time.Now()
+	if in.op != opTrash && n.o.Answer != nil { // a tree is gone from view with its intent, which answers
+		in.call = core.CallOf(ctx)
+	}
 	_, err = n.commit(ctx, append(ops, in.set())...)
 	return err
+}
+
+// answer returns the operation that answers the intent's change, whose outcome is ops at pl.
+func (n *Namespace) answer(in *openIntent, pl place, ops []meta.Op) []meta.Op {
+	if in.call.Sequence == 0 {
+		return nil
+	}
+	if in.op != opPut {
+		return n.answered(in.call, nil)
+	}
+	e := in.entry
+	for i := range ops {
+		if op := &ops[i]; op.Kind == meta.Set && pl.inTree && op.Dir == pl.parent().id && op.Edge == pl.edge {
+			e = op.Entry
+		}
+	}
+	return n.answered(in.call, n.infoAt(pl, &e))
+}
+
+// infoAt describes the place as it is once it has the entry.
+func (n *Namespace) infoAt(pl place, e *meta.Entry) core.Info {
+	pl.entry, pl.check = e, time.Now()
+	return n.infoOf(&node{place: pl, cache: core.Hit})
 }
 
 // unanswered reports whether err leaves it open whether the store did what it was asked.
@@ -134,7 +165,9 @@ func (n *Namespace) through(ctx context.Context, pl *place, in *openIntent, step
 		}
 		return n.failed(ctx, in, err)
 	}
-	seq, err := n.commit(ctx, append(outcome(), in.close())...)
+	ops := outcome()
+	ops = append(slices.Grow(ops, 2), n.answer(in, *pl, ops)...)
+	seq, err := n.commit(ctx, append(ops, in.close())...)
 	if err != nil { // the store has it: until the journal can say so, nothing else happens to the name
 		d.End(pl.key, n.Seq(), nil, false)
 		n.keepOpen(in)
@@ -254,6 +287,7 @@ func (n *Namespace) watchIntents(ctx context.Context) {
 		case <-t.C:
 			n.reopen(ctx)
 			n.resolveOpen(ctx, everywhere)
+			n.endIdleSessions(ctx, sessionIdle)
 			n.findLost(ctx)
 		}
 	}
@@ -298,6 +332,8 @@ func (n *Namespace) tryResolve(ctx context.Context, in *openIntent) {
 	if done {
 		n.resolving.Lock()
 		delete(n.open, in.edge)
+		close(n.resolved)
+		n.resolved = make(chan struct{})
 		n.resolving.Unlock()
 	}
 }
@@ -338,6 +374,9 @@ func (n *Namespace) resolveIntent(ctx context.Context, in *openIntent) (done boo
 	}
 	if !happened && m.features.Kind != "local" && time.Since(in.since) < n.o.WatchOpen && (in.op == opPut || in.op == opRemove) {
 		return false, nil
+	}
+	if happened {
+		ops = append(ops, n.answer(in, n.walk(path), ops)...)
 	}
 	m.derived.Begin(in.key)
 	seq, err := n.commit(ctx, append(ops, in.close())...)

@@ -323,7 +323,7 @@ func (n *Namespace) attach(ctx context.Context, s core.MountSpec, store ufs.Stor
 	old := n.mounts.Load()
 	n.mounts.Store(&mountSet{old.table.With(m), with(old.byID, n.mounted(m, store, nil))})
 	_, err = n.log.Append(context.WithoutCancel(ctx), meta.Batch{
-		Ops:  []meta.Op{{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: point}},
+		Ops:  append(n.answered(core.CallOf(ctx), n.describe(m)), meta.Op{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: point}),
 		Puts: []meta.KeyValue{{Key: mountPrefix + m.ID, Value: value}},
 	})
 	if err != nil {
@@ -528,7 +528,7 @@ func (n *Namespace) Unmount(ctx context.Context, p core.Path) error {
 		return err
 	}
 	defer unlock()
-	batch := meta.Batch{Ops: n.removeOps(n.walk(p)), Deletes: []string{mountPrefix + m.ID}}
+	batch := meta.Batch{Ops: append(n.removeOps(n.walk(p)), n.answered(core.CallOf(ctx), nil)...), Deletes: []string{mountPrefix + m.ID}}
 	staged := map[string]string{} // keys by the store's upload id
 	n.tree.View(func(v meta.View) {
 		for edge, e := range v.Children(meta.UploadsDir, "") {

@@ -16,7 +16,8 @@
 // # What is where
 //
 // resolve.go finds names, load.go asks stores, list.go walks; read.go and write.go move bytes; remove.go, rename.go,
-// copy.go, dirs.go and attrs.go change names; uploads.go is multipart; perm.go decides who may; mounts.go is the mount table.
+// copy.go, dirs.go and attrs.go change names; uploads.go is multipart; perm.go decides who may; mounts.go is the mount table;
+// answers.go remembers what was answered.
 package namespace
 
 import (
@@ -63,8 +64,11 @@ type Options struct {
 	WatchOpen    time.Duration // how long an intent without an answer is watched; 0: 15 min, S3's signature window
 	Settle       time.Duration // how long a cut-off upload must have been without a part to be cancelled; 0: ufs.Settle
 	Host         string        // host:port under which this process serves blocks
-	MaxDerived   int           // rows of store facts kept per mount; 0: 4 million
-	Logger       *slog.Logger
+	// Answer encodes what a method returned beside its error (a core.Info, a core.MountInfo, a string, or nil for nothing) as
+	// it is sent to who asks for the change again: changes that have a core.Call are answered once. nil: they are not.
+	Answer     func(v any) []byte
+	MaxDerived int // rows of store facts kept per mount; 0: 4 million
+	Logger     *slog.Logger
 }
 
 // DefaultSyncInterval is how old store facts may be where no mount says otherwise.
@@ -122,11 +126,13 @@ type Namespace struct {
 	appendMu  sync.Mutex
 	appending map[uint64]bool // file numbers with an append open
 
-	moves moves
-	done  completedUploads
+	moves   moves
+	done    completedUploads
+	answers answers
 
-	resolving sync.Mutex // guards open and lost
+	resolving sync.Mutex // guards open, resolved and lost
 	open      map[string]openIntent
+	resolved  chan struct{}        // closed, and another made, when an intent leaves open
 	lost      map[string]time.Time // by upload id: when it is looked for
 }
 
@@ -157,7 +163,7 @@ const JournalGroup = "0"
 func Open(ctx context.Context, o Options) (*Namespace, error) {
 	o = o.withDefaults()
 	n := &Namespace{o: o, log: o.Log, locks: newLocks(), appending: map[uint64]bool{}, open: map[string]openIntent{},
-		lost: map[string]time.Time{}}
+		resolved: make(chan struct{}), lost: map[string]time.Time{}}
 	sealer, err := newSealer(o.SecretKey)
 	if err != nil {
 		return nil, err
@@ -178,6 +184,7 @@ func Open(ctx context.Context, o Options) (*Namespace, error) {
 		n.revs = newCounter("rev", v.Counter("rev"), 1)
 		n.dirs = newCounter("dir", v.Counter("dir"), uint64(meta.FirstDir))
 		n.done.restore(v)
+		n.answers.restore(v)
 	})
 	if err := n.openMounts(ctx); err != nil {
 		return nil, err

@@ -205,12 +205,14 @@ func (w *partWriter) Commit(ctx context.Context, o core.CommitOptions) (core.Inf
 		Class: meta.Note, ID: w.id, Rev: w.rev, Size: w.n0, ETag: hex.EncodeToString(sum), Version: w.etag,
 		MTime: time.Now().UnixNano(), Checksums: encodeChecksums(o.Checksums),
 	}
-	if _, err := n.commit(ctx, meta.Op{Kind: meta.Set, Dir: w.u.dir, Edge: partEdge(w.number), Entry: e}); err != nil {
+	info := core.Info{Path: w.u.path, Size: w.n0, ETag: e.ETag, ModTime: time.Unix(0, e.MTime), Checksums: o.Checksums}
+	set := meta.Op{Kind: meta.Set, Dir: w.u.dir, Edge: partEdge(w.number), Entry: e}
+	if _, err := n.commit(ctx, append(n.answered(core.CallOf(ctx), info), set)...); err != nil {
 		return core.Info{}, err
 	}
 	w.ended = true
 	w.spool.Close()
-	return core.Info{Path: w.u.path, Size: w.n0, ETag: e.ETag, ModTime: time.Unix(0, e.MTime), Checksums: o.Checksums}, nil
+	return info, nil
 }
 
 // finish gives the store the rest and waits for its answer.

@@ -215,7 +215,8 @@ func (n *Namespace) removeTree(ctx context.Context, nd *node) error {
 	hide := meta.Op{Kind: meta.Set, Dir: nd.parent().id, Edge: nd.edge, Entry: meta.Entry{Class: meta.Whiteout}}
 	d := nd.mount.derived
 	d.Begin(nd.key)
-	if err := n.begin(ctx, &in, hide); err != nil {
+	call := core.CallOf(ctx)
+	if err := n.begin(ctx, &in, append(n.answered(call, nil), hide)...); err != nil {
 		d.End(nd.key, n.Seq(), nil, false)
 		return err
 	}
@@ -235,7 +236,7 @@ func (n *Namespace) removeTree(ctx context.Context, nd *node) error {
 		if nd.entry != nil {
 			unhide.Kind, unhide.Entry = meta.Set, *nd.entry
 		}
-		_, cerr := n.commit(ctx, unhide, in.close())
+		_, cerr := n.commit(ctx, append(n.unanswer(call), unhide, in.close())...)
 		return errors.Join(err, cerr)
 	}
 	seq, err := n.commit(ctx, append(forget, in.close())...)

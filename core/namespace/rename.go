@@ -172,7 +172,8 @@ func (n *Namespace) renameInOneStep(ctx context.Context, src *node, dst *place, 
 	n.moves.add(mv)
 	// From the record on, what the store had at the old name no longer counts: whoever looks there waits for closeFacts.
 	d.Forget(src.key)
-	seq, err := n.commit(ctx, append(n.flipOps(&src.place, dst, info), in.close())...)
+	ops := append(n.flipOps(&src.place, dst, info), n.answered(in.call, nil)...)
+	seq, err := n.commit(ctx, append(ops, in.close())...)
 	if err != nil {
 		n.keepOpen(&in)
 	}
@@ -188,6 +189,9 @@ func (n *Namespace) lookAfter(ctx context.Context, src *node, dst *place, in *op
 	if unknown != nil {
 		n.keepOpen(in)
 		return errs.E("namespace.Rename", src.path.String(), errs.Unavailable, err)
+	}
+	if happened {
+		ops = append(ops, n.answered(in.call, nil)...)
 	}
 	if _, cerr := n.commit(ctx, append(ops, in.close())...); cerr != nil {
 		return errors.Join(err, cerr)
@@ -284,7 +288,7 @@ func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, 
 		return n.giveUpCopy(ctx, m, in, dst, copies, err)
 	}
 	drop := openIntent{op: opDropTree, path: in.path, store: in.store, key: in.key, version: copies.of[in.key], edge: in.edge, since: time.Now()}
-	ops := []meta.Op{drop.set()}
+	ops := append([]meta.Op{drop.set()}, n.answered(in.call, nil)...) // in the first record, which flips
 	if dst.inTree && dst.entry == nil {
 		ops = append(ops, meta.Op{Kind: meta.Del, Dir: dst.parent().id, Edge: dst.edge}) // what hid the copies
 	}

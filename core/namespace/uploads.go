@@ -94,7 +94,7 @@ func (n *Namespace) CreateUpload(ctx context.Context, p core.Path, o core.Create
 	storeID, err := composer.Begin(context.WithoutCancel(ctx), old.key, attr)
 	unclear := unanswered(err) && !errors.Is(err, ufs.ErrUnsent)
 	if err == nil {
-		if err = n.began(ctx, p, set, storeID); err == nil {
+		if err = n.began(ctx, p, set, name, storeID); err == nil {
 			return name, nil
 		}
 		cerr := composer.Cancel(context.WithoutCancel(ctx), old.key, storeID)
@@ -108,8 +108,8 @@ func (n *Namespace) CreateUpload(ctx context.Context, p core.Path, o core.Create
 	return "", cmp.Or(err, cerr)
 }
 
-// began journals the store's id of an upload, unless its mount has gone meanwhile and the entry with it.
-func (n *Namespace) began(ctx context.Context, p core.Path, set meta.Op, storeID string) error {
+// began journals the store's id of the upload id, unless its mount has gone meanwhile and the entry with it.
+func (n *Namespace) began(ctx context.Context, p core.Path, set meta.Op, id, storeID string) error {
 	unlock, err := n.locks.lock(context.WithoutCancel(ctx), p)
 	if err != nil {
 		return err
@@ -122,7 +122,7 @@ func (n *Namespace) began(ctx context.Context, p core.Path, set meta.Op, storeID
 	}
 	set.Entry.Extra = maps.Clone(set.Entry.Extra)
 	set.Entry.Extra["store_id"] = storeID
-	_, err = n.commit(ctx, set)
+	_, err = n.commit(ctx, append(n.answered(core.CallOf(ctx), id), set)...)
 	return err
 }
 
@@ -239,7 +239,7 @@ func (n *Namespace) AbortUpload(ctx context.Context, p core.Path, id string) err
 	for _, part := range n.parts(u, 0) {
 		n.dropPages(part.ID, part.Rev, part.Size)
 	}
-	_, err = n.commit(ctx, n.endUpload(id)...)
+	_, err = n.commit(ctx, append(n.endUpload(id), n.answered(core.CallOf(ctx), nil)...)...)
 	return err
 }
 

@@ -21,9 +21,8 @@ type CallID struct {
 
 // Answers remembers what changes were answered, so that one that is asked again is not made again.
 //
-// An implementation that is to survive its process writes the answer, or what it can be made of again, in the record of the
-// change itself; Begin's context is how it hands the id to what writes the record. Until there is one, MemoryAnswers states
-// in its epoch that it does not survive.
+// JournaledAnswers survive their process: the Tree writes the answer in the record of the change itself, under the name that
+// Begin's context has. MemoryAnswers state in their epoch that they do not.
 type Answers interface {
 	// Attach begins or continues a session and returns the epoch of what is remembered of it. Two equal epochs say that
 	// nothing was forgotten in between but what was acknowledged. Each Attach is followed by one Detach; a session that is
@@ -209,6 +208,16 @@ func (m *MemoryAnswers) Acknowledge(id Session, below uint64) {
 		}
 	}
 	s.below = below
+}
+
+// acknowledged returns the sequence below which no change of the session is asked again.
+func (m *MemoryAnswers) acknowledged(id Session) uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.sessions[id]; s != nil {
+		return s.below
+	}
+	return 0
 }
 
 // drop forgets the answer of a change that is acknowledged. m.mu must be held.

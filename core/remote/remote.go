@@ -22,13 +22,17 @@
 // acknowledged watermark, below which the client will not ask again. A server remembers the answer of a change in its
 // Answers. After a broken connection the client asks again under the same id, and the server answers from memory, waits for
 // the change in progress, or makes it if it never arrived. A writer whose stream broke after Commit was sent asks for the
-// outcome in the same way; if the Commit has not arrived by then it never takes place.
+// outcome in the same way; if the Commit has not arrived by then it never takes place. A server that has lost the lead leaves
+// what it cannot answer for certain to the next one.
 //
-// MemoryAnswers is lost with its process, and a session that it dropped begins anew; each memory has an epoch, by which the
-// client knows. What is guaranteed across a change of epoch (a new leader, a restart): reads, and changes that may be
-// repeated (SetAttr, CopyPart, CompleteUpload, UpdateMount), are asked again; any other change that was sent and whose
-// answer did not come fails with errs.Unavailable and may or may not have taken place. Answers that are journaled with the
-// change close that gap behind the same interface.
+// JournaledAnswers are those of the journal: the Tree writes the answer of a change into the record that makes it visible, so
+// that whoever leads next has it, whatever became of the process that made the change. An id that is not there was not made,
+// and is made then; one whose store has not said yet what became of it is waited for, some seconds. Their epoch is the
+// session's: it changes only if the session was forgotten, ten minutes after its last stream or for want of room.
+//
+// MemoryAnswers are lost with their process. Across a change of epoch, reads, and changes that may be repeated (SetAttr,
+// CopyPart, CompleteUpload, UpdateMount), are asked again; any other change that was sent and whose answer did not come fails
+// with errs.Unavailable and may or may not have taken place.
 //
 // # Silence
 //

@@ -198,7 +198,9 @@ func (w *serverWriter) next() error {
 	reply := coder{b: []byte{kindAnswer}}
 	switch kind {
 	case kindCommit:
-		w.commit(&c, &reply)
+		if other := w.s.deposed(w.st.Context(), w.commit(&c, &reply)); other != nil {
+			return status.Error(codes.Unavailable, other.Error()) // without an answer: the client asks the next leader
+		}
 	case kindAbort:
 		reply.outcome(w.out.Abort(), nil)
 	default:
@@ -221,8 +223,8 @@ func (c *coder) outcome(err error, write func(c *coder)) {
 }
 
 // commit appends the outcome of the Commit that c describes, which takes place once and never after the client has asked
-// for the outcome and been told that there is none.
-func (w *serverWriter) commit(c, reply *coder) {
+// for the outcome and been told that there is none. It returns what Commit failed with.
+func (w *serverWriter) commit(c, reply *coder) error {
 	var h header
 	var o core.CommitOptions
 	c.header(&h)
@@ -233,7 +235,7 @@ func (w *serverWriter) commit(c, reply *coder) {
 	}
 	if err != nil {
 		reply.outcome(both(err, w.out.Abort()), nil)
-		return
+		return nil
 	}
 	ctx, cancel, err := w.s.admit(w.st.Context(), &h)
 	if other, moved := errors.AsType[*NotLeaderError](err); moved {
@@ -241,7 +243,7 @@ func (w *serverWriter) commit(c, reply *coder) {
 	}
 	if err != nil {
 		reply.outcome(both(err, w.out.Abort()), nil)
-		return
+		return nil
 	}
 	defer cancel()
 	id := CallID{w.session, h.sequence}
@@ -249,14 +251,14 @@ func (w *serverWriter) commit(c, reply *coder) {
 	switch {
 	case err != nil:
 		reply.outcome(both(err, w.out.Abort()), nil)
-		return
+		return nil
 	case remembered != nil:
 		if err := w.out.Abort(); err != nil {
 			reply.outcome(err, nil)
-			return
+			return nil
 		}
 		reply.b = append(reply.b, remembered...)
-		return
+		return nil
 	}
 	// A context that ended is remembered too, as the failure that it is: the bytes are gone, and the Commit cannot be made
 	// later.
@@ -264,4 +266,5 @@ func (w *serverWriter) commit(c, reply *coder) {
 	info, err := w.out.Commit(ctx, o)
 	reply.outcome(err, func(c *coder) { c.info(&info) })
 	w.s.o.Answers.End(id, slices.Clone(reply.b[mark:]))
+	return err
 }

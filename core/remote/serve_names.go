@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
 )
 
@@ -277,7 +278,11 @@ func (n *nameStream) worker(t *task) {
 // serve makes the call and posts its answer.
 func (n *nameStream) serve(t *task) {
 	mark := len(t.out.b)
-	n.answer(t)
+	err := n.answer(t)
+	if other := n.s.deposed(n.ctx, err); other != nil {
+		t.out.b = t.out.b[:0]
+		t.out.notLeader(0, other)
+	}
 	if len(t.out.b) > maxMessage {
 		err := errs.New("remote."+describe[t.method].name, "", errs.TooLarge, "the answer is too long to be sent")
 		t.out.b = append(t.out.b[:mark], outcomeFault)
@@ -287,35 +292,49 @@ func (n *nameStream) serve(t *task) {
 	delete(n.calls, t.tag)
 	n.mu.Unlock()
 	t.cancel()
-	err := n.out.post(n.ctx, t.out.b, false)
+	err = n.out.post(n.ctx, t.out.b, false)
 	if err == nil && cap(t.out.b) <= 64<<10 {
 		t.ctx, t.cancel, t.in = nil, nil, coder{}
 		n.tasks.Put(t)
 	}
 }
 
-// answer appends the outcome of the call to t.out. A change is made once, and answered as it was then.
-func (n *nameStream) answer(t *task) {
+// answer appends the outcome of the call to t.out. A change is made once, and answered as it was then. The error is the one
+// that the outcome tells of, if it has been found out here.
+func (n *nameStream) answer(t *task) error {
 	if t.id.Sequence == 0 {
-		n.outcome(t, t.ctx)
-		return
+		return n.outcome(t, t.ctx)
 	}
 	ctx, remembered, err := n.s.o.Answers.Begin(t.ctx, t.id)
 	switch {
 	case err != nil:
 		t.out.b = append(t.out.b, outcomeFault)
 		t.out.fault(&err)
-		return
+		return err
 	case remembered != nil:
 		t.out.b = append(t.out.b, remembered...)
-		return
+		return nil
+	}
+	if describe[t.method].repeat != once { // is asked again wherever, and has no answer to be found there
+		ctx = core.WithCall(ctx, core.Call{})
 	}
 	mark := len(t.out.b)
-	if err := n.outcome(t, ctx); undone(ctx, err) {
+	err = n.outcome(t, ctx)
+	if undone(ctx, err) {
 		n.s.o.Answers.End(t.id, nil)
-		return
+		return err
 	}
 	n.s.o.Answers.End(t.id, slices.Clone(t.out.b[mark:]))
+	return err
+}
+
+// deposed returns who may know better of a call that failed with err, nil if this master does. One that has lost its lead
+// cannot tell what becomes of what it had under way: who asks the next one under the same name is told.
+func (s *Server) deposed(ctx context.Context, err error) (other *NotLeaderError) {
+	if errors.Is(err, errs.Unavailable) {
+		other, _ = errors.AsType[*NotLeaderError](s.o.Lease(ctx))
+	}
+	return other
 }
 
 // undone reports whether a change failed because its context ended. It has changed nothing then, as every method of the
