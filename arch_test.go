@@ -23,7 +23,7 @@ var arrows = map[string][]string{
 	".": {"gateway/cli"},
 
 	// The composition root, and what an operator touches.
-	"gateway": {"core", "core/cluster", "core/errs", "core/meta", "core/namespace", "core/page", "core/remote", "etcd", "gateway/admin",
+	"gateway": {"core", "core/cluster", "core/errs", "core/meta", "core/namespace", "core/page", "core/remote", "core/seal", "core/worker", "etcd", "gateway/admin",
 		"gateway/config", "gateway/telemetry", "s3api", "ufs", "ufs/localufs", "ufs/s3ufs", "ufs/wrap", "webhdfs"},
 	"gateway/cli":       {"gateway", "gateway/admin", "gateway/config", "gateway/telemetry"},
 	"gateway/admin":     {"core", "core/errs", "gateway/config"},
@@ -37,9 +37,11 @@ var arrows = map[string][]string{
 	"webhdfs":        {"core", "core/errs"},
 
 	// The meaning, and the vocabulary it is expressed in.
-	"core/namespace":    {"core", "core/errs", "core/meta", "core/mount", "core/page", "ufs", "ufs/wrap"},
+	"core/namespace":    {"core", "core/errs", "core/meta", "core/mount", "core/page", "core/seal", "ufs", "ufs/wrap"},
 	"core/nstest":       {"core", "core/errs", "core/meta", "ufs"},
-	"core/remote":       {"core", "core/errs"},
+	"core/worker":       {"core", "core/errs", "core/page", "core/seal", "ufs"},
+	"core/remote":       {"core", "core/cluster", "core/errs"},
+	"core/seal":         {"core/errs"},
 	"core/mount":        {"core"},
 	"core/cluster":      {},
 	"core/meta":         {"core", "core/errs"},

@@ -52,7 +52,7 @@ func startCluster(t *testing.T, args ...string) (c *cluster, dir string) {
 			syscall.Kill(-run.Process.Pid, syscall.SIGKILL)
 		}
 		if t.Failed() {
-			for _, name := range []string{"m1", "m2", "m3", "g1", "g2"} {
+			for _, name := range []string{"m1", "m2", "m3", "w1", "w2", "w3", "g1", "g2"} {
 				b, _ := os.ReadFile(filepath.Join(dir, name+".log"))
 				t.Logf("%s:\n%s", name, tail(string(b)))
 			}

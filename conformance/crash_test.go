@@ -666,7 +666,7 @@ func (c *crash) empty() {
 }
 
 func tierArgs(memory, disk string) []string {
-	return []string{"--cache-tier", "dir=" + memory + ",quota=512MiB,medium=mem", "--cache-tier", "dir=" + disk + ",quota=2GiB,medium=ssd"}
+	return []string{"--cache-tier", "dir=" + memory + ",quota=512MiB,medium=mem", "--cache-tier", "dir=" + disk + ",quota=8GiB,medium=ssd"}
 }
 
 func memoryDir(t testing.TB) string {

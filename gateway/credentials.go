@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/sluicefs/sluice/core/namespace"
+	"github.com/sluicefs/sluice/core/seal"
 	"github.com/sluicefs/sluice/gateway/config"
 )
 
@@ -107,7 +107,7 @@ func secretKey(c config.Config) ([]byte, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return key, err
 	}
-	key = make([]byte, namespace.SecretKeySize)
+	key = make([]byte, seal.KeySize)
 	rand.Read(key)
 	return key, writePrivate(name, append([]byte(base64.StdEncoding.EncodeToString(key)), '\n'))
 }
@@ -125,8 +125,8 @@ func readSecretKey(name string) ([]byte, error) {
 		return nil, err
 	}
 	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(b)))
-	if err != nil || len(key) != namespace.SecretKeySize {
-		return nil, fmt.Errorf("%s does not hold %d bytes in base64; make a key with: openssl rand -base64 %[2]d", name, namespace.SecretKeySize)
+	if err != nil || len(key) != seal.KeySize {
+		return nil, fmt.Errorf("%s does not hold %d bytes in base64; make a key with: openssl rand -base64 %[2]d", name, seal.KeySize)
 	}
 	return key, nil
 }

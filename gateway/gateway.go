@@ -56,6 +56,9 @@ type gateway struct {
 	log    *slog.Logger
 	health *health
 
+	started     time.Time
+	incarnation string // differs between two starts of the same process
+
 	user      string // the superuser
 	root      config.Root
 	freshRoot bool
@@ -63,9 +66,10 @@ type gateway struct {
 	secretKey []byte
 	cert      *certificate
 	metrics   *telemetry.Metrics
-	etcd      *etcd.Server // nil without one of its own
-	kv        meta.KV      // where the journal is; nil in a process that is no master
-	master    *master      // nil in a process that is complete of its own, or no master
+	etcd      *etcd.Server  // nil without one of its own
+	kv        meta.KV       // where the journal is; nil in a process that is no master
+	master    *master       // nil in a process that is complete of its own, or no master
+	internal  remote.Switch // what the internal listener answers with
 	tiers     *page.Tiered
 	tierDirs  []string
 	cache     *page.Cache
@@ -117,14 +121,28 @@ func Run(ctx context.Context, c config.Config, o Options) (err error) {
 
 // steps are what a process of the configured roles starts, in order.
 func (g *gateway) steps() []func(context.Context) error {
-	all := []func(context.Context) error{g.listen, g.prepare, g.identify, g.measure, g.serveHealth}
+	all := []func(context.Context) error{g.begin, g.listen, g.prepare, g.identify, g.measure, g.serveHealth}
 	if g.cfg.Alone() {
 		return append(all, g.openJournal, g.openCache, g.openNamespace, g.watchNumbers, g.serve)
 	}
-	if g.cfg.Has(config.RoleMaster) {
-		return append(all, g.openMaster, g.openCache, g.serveInternal, g.dialMasters, g.lead, g.watchNumbers, g.serve)
+	master, isWorker := g.cfg.Has(config.RoleMaster), g.cfg.Has(config.RoleWorker)
+	if master || isWorker {
+		all = append(all, g.openCache, g.watchNumbers)
 	}
-	return append(all, g.dialMasters, g.serve)
+	if master {
+		all = append(all, g.openMaster)
+	}
+	if isWorker {
+		all = append(all, g.openWorker)
+	}
+	if master || isWorker {
+		all = append(all, g.serveInternal)
+	}
+	all = append(all, g.dialMasters)
+	if master {
+		all = append(all, g.joinCluster, g.lead)
+	}
+	return append(all, g.serve)
 }
 
 // onClose registers how to stop what has just been started.
@@ -210,6 +228,9 @@ func (g *gateway) identify(context.Context) (err error) {
 		return fmt.Errorf("root credentials: %w", err)
 	}
 	g.users = newUsers(g.user, g.root)
+	if !g.cfg.Has(config.RoleMaster) && !g.cfg.Has(config.RoleWorker) {
+		return nil // who opens no store holds nothing that opens one
+	}
 	if g.secretKey, err = secretKey(g.cfg); err != nil {
 		return fmt.Errorf("secret_key_file: %w", err)
 	}
@@ -236,9 +257,14 @@ func (g *gateway) openJournal(ctx context.Context) (err error) {
 	return nil
 }
 
-// openCache opens the tiers. The process works without any, only slower.
+// openCache opens the tiers, which are a worker's. The process works without any, only slower.
 func (g *gateway) openCache(context.Context) error {
-	wanted, skipped, err := tiers(g.cfg)
+	var wanted []config.Tier
+	var skipped []string
+	var err error
+	if g.cfg.Has(config.RoleWorker) {
+		wanted, skipped, err = tiers(g.cfg)
+	}
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sluicefs/sluice/core/errs"
-	"github.com/sluicefs/sluice/core/namespace"
+	"github.com/sluicefs/sluice/core/seal"
 	"github.com/sluicefs/sluice/gateway/config"
 )
 
@@ -627,7 +627,7 @@ func TestCertificateReload(t *testing.T) {
 func TestSecretKey(t *testing.T) {
 	c := config.Config{Data: t.TempDir()}
 	made, err := secretKey(c)
-	if err != nil || len(made) != namespace.SecretKeySize {
+	if err != nil || len(made) != seal.KeySize {
 		t.Fatalf("got %d bytes, %v", len(made), err)
 	}
 	name := filepath.Join(c.Data, SecretKeyFile)

@@ -29,7 +29,7 @@ import (
 type master struct {
 	g        *gateway
 	election cluster.Election
-	server   remote.Switch                       // what the internal listener answers with
+	members  *members
 	leading  atomic.Pointer[namespace.Namespace] // that of the reign which answers, nil while none does
 }
 
@@ -47,7 +47,7 @@ func (g *gateway) openMaster(ctx context.Context) error {
 			return fmt.Errorf("etcd: %w", err)
 		}
 		g.onClose(c.Close)
-		g.kv = c.KV()
+		g.kv, m.members = c.KV(), &members{registry: c.Registry(0), log: g.log}
 		m.election, err = c.Election(namespace.JournalGroup, cluster.Member{Name: g.cfg.Name, Addr: g.internalAddr()}, 0)
 		return err
 	}
@@ -65,6 +65,7 @@ func (g *gateway) openMaster(ctx context.Context) error {
 	}
 	g.onClose(server.Close)
 	g.etcd, g.kv, m.election = server, server.KV(), server.Election()
+	m.members = &members{registry: server.Registry(0), log: g.log}
 	return nil
 }
 
@@ -203,7 +204,7 @@ func (m *master) serve(ctx context.Context, log *meta.Log) error {
 // close answers gateways that somebody else leads.
 func (m *master) close() {
 	m.leading.Store(nil)
-	m.server.Set(m.standby())
+	m.g.internal.Set(m.standby())
 }
 
 // open answers gateways. The namespace is ready, and so nobody can have an answer of the last leader any more.
@@ -217,7 +218,7 @@ func (m *master) open(ctx context.Context, ns *namespace.Namespace, log *meta.Lo
 		g.log.Error("the configured mounts are not as the configuration has them", "err", err)
 	}
 	s, err := remote.NewServer(remote.ServerOptions{
-		Tree: ns, Authenticator: g.users, Admin: m.admin(ns), Answers: remote.NewJournaledAnswers(ns),
+		Tree: ns, Authenticator: g.users, Members: m.members, Admin: m.admin(ns), Answers: remote.NewJournaledAnswers(ns),
 		Lease: func(ctx context.Context) error {
 			err := log.Lease(ctx)
 			if m.leading.Load() != ns || err != nil && ctx.Err() == nil {
@@ -230,7 +231,7 @@ func (m *master) open(ctx context.Context, ns *namespace.Namespace, log *meta.Lo
 		return err
 	}
 	m.leading.Store(ns)
-	m.server.Set(s)
+	g.internal.Set(s)
 	g.log.Info("leading", "name", g.cfg.Name, "term", log.Term(), "seq", log.Seq())
 	return nil
 }
@@ -264,8 +265,12 @@ func (g *gateway) serveInternal(context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.master.server.Set(g.master.standby())
-	s, err := g.master.server.Endpoint(config)
+	if g.master != nil {
+		g.internal.Set(g.master.standby())
+	} else { // gateways that were given a worker's address for a master's are told that it leads nothing
+		g.internal.Set(remote.NewStandby(func(context.Context) error { return &remote.NotLeaderError{} }))
+	}
+	s, err := g.internal.Endpoint(config)
 	if err != nil {
 		return err
 	}
@@ -289,12 +294,11 @@ func (g *gateway) dialMasters(ctx context.Context) error {
 	if len(addrs) == 0 {
 		addrs = []string{g.internalAddr()} // which knows the leader
 	}
-	c, err := remote.Dial(ctx, remote.Options{Addrs: addrs, TLS: config})
-	if err != nil {
+	if g.masters, err = remote.Dial(ctx, remote.Options{Addrs: addrs, TLS: config, Nodes: g.describe()}); err != nil {
 		return err
 	}
-	g.onClose(c.Close)
-	g.tree, g.masters = c, c
+	g.onClose(g.masters.Close)
+	g.tree = g.masters
 	return nil
 }
 

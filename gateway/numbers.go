@@ -37,6 +37,9 @@ func (g *gateway) seq() uint64 {
 	if g.ns != nil {
 		return g.ns.Seq()
 	}
+	if g.master == nil {
+		return 0
+	}
 	if ns := g.master.leading.Load(); ns != nil {
 		return ns.Seq()
 	}

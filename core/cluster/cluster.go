@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"time"
 )
 
 // Member is a process that may lead.
@@ -74,6 +75,10 @@ type Node struct {
 	Zone        string `json:"zone,omitempty"`        // as the operator names them
 	Capacity    int64  `json:"capacity,omitempty"`    // bytes of its cache; its weight in a Ring
 	Incarnation string `json:"incarnation,omitempty"` // differs between two starts of the same node
+	// Since is when it was started, by its own clock.
+	Since time.Time `json:"since,omitzero"`
+	// Draining nodes are to be given nothing new: the operator wants to stop them.
+	Draining bool `json:"draining,omitempty"`
 }
 
 // Registry is the list of the processes that are alive. It is safe for concurrent use.

@@ -168,7 +168,7 @@ func (s extentSource) Open(ctx context.Context, off, n int64) (io.ReadCloser, er
 type piece struct {
 	content page.Content
 	off, n  int64 // in content
-	source  page.Source
+	source  extentSource
 }
 
 // pieces returns what makes up bytes [off, off+length) of the node's version.
@@ -212,6 +212,15 @@ type reader struct {
 
 // Open implements core.Namespace.
 func (n *Namespace) Open(ctx context.Context, p core.Path, r core.Range) (core.Reader, error) {
+	nd, err := n.readable(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return n.openNode(ctx, nd, r)
+}
+
+// readable returns the file, or the marker, p if the principal may read it.
+func (n *Namespace) readable(ctx context.Context, p core.Path) (*node, error) {
 	if err := n.traverse(ctx, p); err != nil {
 		return nil, err
 	}
@@ -222,10 +231,7 @@ func (n *Namespace) Open(ctx context.Context, p core.Path, r core.Range) (core.R
 	if nd.dir() && !nd.isMarker() {
 		return nil, errs.E("namespace.Open", p.String(), errs.IsDir, nil)
 	}
-	if err := n.require(ctx, &nd, read); err != nil {
-		return nil, err
-	}
-	return n.openNode(ctx, &nd, r)
+	return &nd, n.require(ctx, &nd, read)
 }
 
 // isMarker reports whether the directory is an S3 key, which reads as an empty object.
@@ -234,13 +240,9 @@ func (nd *node) isMarker() bool {
 }
 
 func (n *Namespace) openNode(ctx context.Context, nd *node, r core.Range) (core.Reader, error) {
-	if err := n.complete(ctx, nd, free); err != nil {
-		return nil, err
-	}
-	info := n.infoOf(nd)
-	off, length, err := clamp(r, info.Size)
+	info, off, length, err := n.span(ctx, nd, r)
 	if err != nil {
-		return nil, errs.E("namespace.Open", nd.path.String(), errs.Range, err)
+		return nil, err
 	}
 	rd := &reader{n: n, ctx: ctx, info: info, off: off, l: length}
 	if length > 0 {
@@ -250,6 +252,18 @@ func (n *Namespace) openNode(ctx context.Context, nd *node, r core.Range) (core.
 		}
 	}
 	return rd, nil
+}
+
+// span returns what there is to know of the file, and the range of it that r asks for.
+func (n *Namespace) span(ctx context.Context, nd *node, r core.Range) (info core.Info, off, length int64, err error) {
+	if err := n.complete(ctx, nd, free); err != nil {
+		return info, 0, 0, err
+	}
+	info = n.infoOf(nd)
+	if off, length, err = clamp(r, info.Size); err != nil {
+		return info, 0, 0, errs.E("namespace.Open", nd.path.String(), errs.Range, err)
+	}
+	return info, off, length, nil
 }
 
 func (n *Namespace) resident(ctx context.Context, ps []piece) bool {

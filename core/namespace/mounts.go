@@ -19,6 +19,7 @@ import (
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta"
 	"github.com/sluicefs/sluice/core/mount"
+	"github.com/sluicefs/sluice/core/seal"
 	"github.com/sluicefs/sluice/ufs"
 	"github.com/sluicefs/sluice/ufs/wrap"
 )
@@ -49,7 +50,7 @@ type record struct {
 // keep returns the mount as it is kept.
 func (n *Namespace) keep(m *mount.Mount) ([]byte, error) {
 	s := m.MountSpec
-	return json.Marshal(record{m.ID, s.Path.Dir().String(), s.URI, m.Root, n.sealer.seal(m.ID, s.Options), s.ReadOnly,
+	return json.Marshal(record{m.ID, s.Path.Dir().String(), s.URI, m.Root, n.sealer.Options(m.ID, s.Options), s.ReadOnly,
 		s.SyncInterval, s.Owner, s.Group, s.Mode, s.WriteType, s.ReadType, s.Origin})
 }
 
@@ -147,7 +148,7 @@ func (n *Namespace) openMounts(ctx context.Context) error {
 			continue
 		}
 		var store ufs.Store
-		options, err := n.sealer.open(r.ID, r.Options)
+		options, err := n.sealer.Open(r.ID, r.Options)
 		if err == nil {
 			m.Options = options
 			store, err = n.open1(ctx, m.MountSpec)
@@ -207,15 +208,12 @@ func (n *Namespace) Mounts(ctx context.Context) ([]core.MountInfo, error) {
 	return all, nil
 }
 
-// shownOptions are the options that hold no secret.
-var shownOptions = []string{"endpoint", "region", "path_style", "anonymous"}
-
 func (n *Namespace) describe(m *mount.Mount) core.MountInfo {
 	i := core.MountInfo{MountSpec: m.MountSpec, State: "ready"}
 	i.SyncInterval = &m.SyncInterval
 	i.Options = maps.Clone(m.Options)
 	for k := range i.Options {
-		if !slices.Contains(shownOptions, k) {
+		if seal.Secret(k) {
 			i.Options[k] = "***"
 		}
 	}
@@ -478,7 +476,7 @@ func (n *Namespace) reopen(ctx context.Context) {
 		if m.err == nil {
 			continue
 		}
-		if _, err := n.sealer.open(id, m.Options); err != nil {
+		if _, err := n.sealer.Open(id, m.Options); err != nil {
 			continue
 		}
 		store, err := n.open1(ctx, m.MountSpec)

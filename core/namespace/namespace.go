@@ -15,9 +15,9 @@
 //
 // # What is where
 //
-// resolve.go finds names, load.go asks stores, list.go walks; read.go and write.go move bytes; remove.go, rename.go,
-// copy.go, dirs.go and attrs.go change names; uploads.go is multipart; perm.go decides who may; mounts.go is the mount table;
-// answers.go remembers what was answered.
+// resolve.go finds names, load.go asks stores, list.go walks; content.go and write.go move bytes, place.go has workers do it;
+// remove.go, rename.go, copy.go, dirs.go and attrs.go change names; uploads.go is multipart; perm.go decides who may; mounts.go is
+// the mount table; answers.go remembers what was answered.
 package namespace
 
 import (
@@ -38,6 +38,7 @@ import (
 	"github.com/sluicefs/sluice/core/meta"
 	"github.com/sluicefs/sluice/core/mount"
 	"github.com/sluicefs/sluice/core/page"
+	"github.com/sluicefs/sluice/core/seal"
 	"github.com/sluicefs/sluice/ufs"
 )
 
@@ -49,7 +50,7 @@ type Options struct {
 	Root  ufs.Store   // the store behind "/" where nothing is mounted; closed by Close
 	// OpenStore opens the store of a mount.
 	OpenStore func(ctx context.Context, m core.MountSpec) (ufs.Store, error)
-	// SecretKey, of SecretKeySize bytes, encrypts the secrets of mounts in KV; nil leaves them as they are.
+	// SecretKey, of seal.KeySize bytes, encrypts the secrets of mounts in KV and signs tickets; nil leaves them as they are.
 	SecretKey []byte
 	// Reserved are the roots, as ufs.Features has them, that no mount may be, hold or lie in.
 	Reserved []string
@@ -112,7 +113,7 @@ type Namespace struct {
 	locks *locks
 	loads singleflight.Group
 
-	sealer sealer
+	sealer *seal.Sealer
 	secret []byte // keys the ids of content
 	space  []byte // of allocated content ids: bytes 1 to 7
 
@@ -164,7 +165,7 @@ func Open(ctx context.Context, o Options) (*Namespace, error) {
 	o = o.withDefaults()
 	n := &Namespace{o: o, log: o.Log, locks: newLocks(), appending: map[uint64]bool{}, open: map[string]openIntent{},
 		resolved: make(chan struct{}), lost: map[string]time.Time{}}
-	sealer, err := newSealer(o.SecretKey)
+	sealer, err := seal.New(o.SecretKey)
 	if err != nil {
 		return nil, err
 	}
@@ -325,4 +326,5 @@ var (
 	_ core.Uploads   = (*Namespace)(nil)
 	_ core.Locator   = (*Namespace)(nil)
 	_ core.Mounts    = (*Namespace)(nil)
+	_ core.Placer    = (*Namespace)(nil)
 )

@@ -12,6 +12,7 @@ import (
 	"github.com/sluicefs/sluice/core/namespace"
 	"github.com/sluicefs/sluice/core/page"
 	"github.com/sluicefs/sluice/core/page/mempage"
+	"github.com/sluicefs/sluice/core/seal"
 	"github.com/sluicefs/sluice/ufs"
 	"github.com/sluicefs/sluice/ufs/memufs"
 )
@@ -27,7 +28,7 @@ func TestSecretsAtRest(t *testing.T) {
 		cache := page.NewCache(mempage.New(1<<20), page.CacheOptions{})
 		defer cache.Close()
 		ns, err := namespace.Open(ctx, namespace.Options{
-			KV: kv, Cache: cache, Root: memufs.New(memufs.Options{Dirs: true}), Member: "test", SecretKey: bytes.Repeat([]byte{key}, namespace.SecretKeySize),
+			KV: kv, Cache: cache, Root: memufs.New(memufs.Options{Dirs: true}), Member: "test", SecretKey: bytes.Repeat([]byte{key}, seal.KeySize),
 			OpenStore: func(_ context.Context, m core.MountSpec) (ufs.Store, error) {
 				given <- m.Options["secret_key"]
 				return store, nil

@@ -40,6 +40,8 @@ const (
 	methodSecret
 	methodUser
 	methodOutcome // the answer of a change whose stream broke; made void if it has not arrived
+	methodPlace
+	methodStores
 	methods
 )
 
@@ -66,6 +68,7 @@ var describe = [methods]struct {
 	methodLocate: {"Locate", read}, methodFileChecksum: {"FileChecksum", read}, methodSummarize: {"Summarize", read},
 	methodMounts: {"Mounts", read}, methodMount: {"Mount", once}, methodUpdateMount: {"UpdateMount", repeatable},
 	methodUnmount: {"Unmount", once}, methodSecret: {"Secret", read}, methodUser: {"User", read}, methodOutcome: {"Commit", once},
+	methodPlace: {"Open", read}, methodStores: {"Stores", read},
 }
 
 // header is what travels with each call beside its arguments.

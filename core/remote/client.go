@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/mem"
 
 	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/cluster"
 	"github.com/sluicefs/sluice/core/errs"
 )
 
@@ -27,6 +28,8 @@ type Options struct {
 	Addrs []string
 	// TLS holds the client's certificate and the authorities of the servers'. nil: no TLS (see the package comment).
 	TLS *tls.Config
+	// Nodes is what this process is to the others: they see it while it has a stream of names to the leader.
+	Nodes []cluster.Node
 	// Heartbeat, Silence and Patience replace the constants of these names; 0: those.
 	Heartbeat, Silence, Patience time.Duration
 }
@@ -55,6 +58,7 @@ type Client struct {
 	running sync.WaitGroup
 	ops     sync.Pool // of *op
 	recent  atomic.Pointer[codedPrincipal]
+	cluster atomic.Pointer[members] // nil until a leader has told
 
 	mu      sync.Mutex
 	link    *link         // nil while there is none

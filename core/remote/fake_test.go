@@ -12,7 +12,7 @@ import (
 
 // fake is a Tree of functions. A method without one is not called by the test.
 type fake struct {
-	remote.Tree
+	remote.LeaderTree
 	stat    func(ctx context.Context, p core.Path) (core.Info, error)
 	rename  func(ctx context.Context, src, dst core.Path) error
 	setAttr func(ctx context.Context, p core.Path) (core.Info, error)

@@ -20,7 +20,7 @@ import (
 
 // nothing is a Tree and an Authenticator whose methods tests do not call, but Stat.
 type nothing struct {
-	Tree
+	LeaderTree
 	core.Authenticator
 }
 
@@ -58,7 +58,7 @@ func TestFramesThatAreNot(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	hello := string(framed([]byte("H\x01\x10" + strings.Repeat("s", 16))))
+	hello := string(framed([]byte("H\x02\x10" + strings.Repeat("s", 16) + "\x00")))
 	anyone := encodePrincipal(core.Anonymous)
 	head := "\x00" + string([]byte{byte(len(anyone))}) + anyone // of a call that is no change
 	open := func(method string) grpc.ClientStream {
@@ -69,8 +69,9 @@ func TestFramesThatAreNot(t *testing.T) {
 		return st
 	}
 	for _, frames := range [][]string{
-		{""}, {"x"}, {"\x00"}, {"\xff\xff\xff\xff\x0f"}, {string(framed([]byte("H\x02\x10" + strings.Repeat("s", 16))))},
-		{string(framed([]byte("H\x01\x02ss")))}, {string(framed([]byte("P\x01\x01")))},
+		{""}, {"x"}, {"\x00"}, {"\xff\xff\xff\xff\x0f"}, {string(framed([]byte("H\x01\x10" + strings.Repeat("s", 16))))},
+		{string(framed([]byte("H\x02\x10" + strings.Repeat("s", 16))))}, {string(framed([]byte("H\x02\x10" + strings.Repeat("s", 16) + "\x01\x00\x01w")))},
+		{string(framed([]byte("H\x02\x02ss\x00")))}, {string(framed([]byte("P\x01\x01")))},
 		{hello, "x"}, {hello, hello}, {hello, string(framed([]byte("C")))}, {hello, string(framed([]byte("C\x01\x01\x00")))},
 		{hello, string(framed([]byte("C\x01\x01\x00\x03bad")))}, {hello, string(framed([]byte("P\x01")))}, {hello, string(framed([]byte("X")))},
 		{hello, string(framed([]byte("C\x01\x01\xff\xff\x01")))},
@@ -92,7 +93,7 @@ func TestFramesThatAreNot(t *testing.T) {
 			t.Errorf("%q: the stream ended with %v", frames, err)
 		}
 	}
-	for _, method := range []string{readMethod, writeMethod} {
+	for _, method := range []string{readMethod, writeMethod, pagesMethod} {
 		for _, first := range []string{"", "x", "O", "N\x10", "B" + strings.Repeat("x", 100)} {
 			st := open(method)
 			if err := errors.Join(st.SendMsg(plain([]byte(first))), st.CloseSend()); err != nil {

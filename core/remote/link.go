@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/sluicefs/sluice/core/cluster"
 	"github.com/sluicefs/sluice/core/errs"
 )
 
@@ -70,7 +71,7 @@ func (l *link) open() (err error) {
 	if l.st, err = l.conn.names.NewStream(l.ctx, namesStream, namesMethod); err != nil {
 		return err
 	}
-	return l.st.SendMsg(plain(framed(l.c.hello())))
+	return l.st.SendMsg(plain(framed(l.c.hello(l.c.o.Nodes))))
 }
 
 // keepAlive sends heartbeats and fails the link when no echo comes.
@@ -115,6 +116,16 @@ func (l *link) receive() error {
 }
 
 func (l *link) message(kind byte, c coder) error {
+	if kind == kindNodes && l.welcome {
+		var nodes []cluster.Node
+		c.own = true
+		list(&c, &nodes, (*coder).node)
+		if err := c.finish(); err != nil {
+			return err
+		}
+		l.c.learn(nodes)
+		return nil
+	}
 	var tag, epoch uint64
 	c.uvarint(&tag)
 	switch {

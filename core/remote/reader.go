@@ -26,9 +26,8 @@ type remoteReader struct {
 	err    error    // what Read returns once rest is empty
 }
 
-// Open implements core.Namespace. The bytes come on a stream of their own, which lives until the reader is closed or ctx
-// ends.
-func (c *Client) Open(ctx context.Context, p core.Path, r core.Range) (core.Reader, error) {
+// openAtLeader opens p for reading from the leader.
+func (c *Client) openAtLeader(ctx context.Context, p core.Path, r core.Range) (*remoteReader, error) {
 	var rd *remoteReader
 	err := c.start(ctx, "Open", p, func(l *link) (no *refusal, err error) {
 		rd, no, err = c.open(ctx, l, p, r)
@@ -215,28 +214,15 @@ func (r *remoteReader) next() error {
 	}
 	if r.m.kind() != kindBytes {
 		c := reader(r.m.take(), true)
-		return r.fault(&c)
+		var kind byte
+		c.byte(&kind)
+		return faultOf(kind, &c)
 	}
 	r.left -= int64(r.m.parts.Len() - 1)
 	if r.left < 0 {
 		return broken(errors.New("more bytes than the file has"))
 	}
 	return r.m.body(func(b []byte) error { r.rest = append(r.rest, b); return nil })
-}
-
-func (r *remoteReader) fault(c *coder) error {
-	var kind byte
-	c.byte(&kind)
-	var err error
-	if kind != kindFault {
-		c.fail("a message of an unknown kind")
-	} else {
-		c.fault(&err)
-	}
-	if bad := c.finish(); bad != nil {
-		return broken(bad)
-	}
-	return err
 }
 
 // Close implements io.Closer. The server stops reading.

@@ -1,7 +1,7 @@
 // Package remote carries the interfaces of package core between processes: a Server answers for the namespace of the
-// leading master, a Client implements core.Namespace, Attrs, Uploads, Locator, Mounts and Authenticator for a gateway. It
-// has no meaning of its own: what a call does is the namespace's affair, and the suite of both is core/nstest. It elects no
-// leader and keeps no cache.
+// leading master, a worker's Switch for its pages, and a Client implements core.Namespace, Attrs, Uploads, Locator, Mounts and
+// Authenticator for a gateway. It has no meaning of its own: what a call does is the namespace's affair, and the suite of
+// both is core/nstest. It elects no leader and keeps no cache.
 //
 // # Names and bytes
 //
@@ -9,6 +9,10 @@
 // frame, flushed when the sender is idle. A file whose size is known and at most SmallWrite is such a message too: one call
 // creates, writes and commits it, so that what would have failed at Create fails at Commit. Other bytes have a gRPC stream
 // of their own for each reader and writer, on a connection beside that of the names, and HTTP/2's flow control.
+//
+// Where there are workers, the leader says what the bytes of a file are and signs tickets for them (core.Placer), and the
+// client reads each block of them from the worker that owns it (cluster.Ring), the next owner if that one does not answer or
+// falls silent, and from the leader if none does: the same version, from the byte on at which the last one stopped.
 //
 // # Who may call
 //
@@ -63,6 +67,12 @@ type Tree interface {
 	core.Mounts
 }
 
+// LeaderTree is what a leader's server offers: bytes may be read elsewhere.
+type LeaderTree interface {
+	Tree
+	core.Placer
+}
+
 // NotLeaderError is what ServerOptions.Lease returns if another master leads. The client goes there and asks again; the
 // call has not been made.
 type NotLeaderError struct {
@@ -97,21 +107,22 @@ const (
 )
 
 /*
-The messages, version 1. A frame is one gRPC message on Names: messages one after the other, each a length:uvarint and its
+The messages, version 2. A frame is one gRPC message on Names: messages one after the other, each a length:uvarint and its
 body. A body is a kind:byte and values as in coder.go.
 
 	client to server                                     server to client
-	'H' version session:16 bytes         hello, first    'W' version epoch                welcome, first
+	'H' version session:16 bytes node…   hello, first    'W' version epoch                welcome, first
 	'C' tag method:byte header values    a call          'A' tag (0 values | 1 fault)     its answer
 	'X' tag                              cancels it      'L' tag leader:string            not made: another leads
 	'P' clock acknowledged               heartbeat       'E' clock                        its echo
+	                                                     'M' node…                        who is there, after changes
 
 	header = flags deadline:uvarint? maxage:varint? request:string? principal:string (sequence acknowledged)?
 
 The flags of a header say which of its optional values are there: deadline is the rest of it in microseconds, maxage seconds,
 sequence and acknowledged belong to changes. 'L' with tag 0 ends the stream.
 
-The messages on Read and Write are one gRPC message each, a kind:byte and values, or bytes as they are:
+The messages on Read, Write and Pages are one gRPC message each, a kind:byte and values, or bytes as they are:
 
 	Read:  client 'O' header path range                  server 'O' info off n | 'L' leader | 'F' fault
 	                                                            'B' bytes … until the stream ends | 'F' fault
@@ -120,6 +131,10 @@ The messages on Read and Write are one gRPC message each, a kind:byte and values
 	              'C' header options                            'A' (0 info | 1 fault)
 	              'X' (abort)                                   'A' (0 | 1 fault)
 	       target = 'f' path createoptions | 'p' path id number size
+	Pages: client 'O' ticket off n                       server 'O' resident | 'F' fault
+	                                                            'B' bytes … until the stream ends | 'F' fault
+
+A worker that waits for a store sends 'B' without bytes every Heartbeat.
 
 Forward carries an HTTP request. The request is made once 'G' has come, which the client says to one process only:
 
@@ -129,10 +144,11 @@ Forward carries an HTTP request. The request is made once 'G' has come, which th
 	field = name:string value:string
 */
 const (
-	version = 1
+	version = 2
 
 	kindHello, kindCall, kindCancel, kindPing     byte = 'H', 'C', 'X', 'P'
 	kindWelcome, kindAnswer, kindLeader, kindEcho byte = 'W', 'A', 'L', 'E'
+	kindNodes                                     byte = 'M'
 	kindOpen, kindBytes, kindFault, kindNew       byte = 'O', 'B', 'F', 'N'
 	kindCommit, kindAbort, targetFile, targetPart byte = 'C', 'X', 'f', 'p'
 	kindGo                                        byte = 'G'

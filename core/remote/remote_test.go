@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/cluster"
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta"
 	"github.com/sluicefs/sluice/core/meta/memkv"
@@ -76,38 +77,41 @@ func inDirectory(t *testing.T) backing {
 // TestSuite runs the suite of core.Namespace over a connection.
 func TestSuite(t *testing.T) {
 	for _, c := range []struct {
-		name   string
-		store  func(t *testing.T) backing
-		page   int      // entries of a page of a listing; 0: the default
-		groups []string // none: all
+		name    string
+		store   func(t *testing.T) backing
+		page    int      // entries of a page of a listing; 0: the default
+		groups  []string // none: all
+		workers int
 	}{
-		{"dirs", inMemory(true), 0, nil},
+		{"dirs", inMemory(true), 0, nil, 0},
+		{"workers", inMemory(true), 0, []string{"Open", "Create", "Append", "Copy", "Rename", "Uploads", "Behind", "Safety", "Restart"}, 2},
 		// Beside what is above, these show pages that end anywhere, and bytes that an end of a writer leaves behind.
-		{"small pages", inMemory(false), 2, []string{"List", "Uploads", "Mkdir", "Remove", "Rename", "Races"}},
-		{"local", inDirectory, 0, []string{"Create", "Append", "Uploads"}},
+		{"small pages", inMemory(false), 2, []string{"List", "Uploads", "Mkdir", "Remove", "Rename", "Races"}, 0},
+		{"local", inDirectory, 0, []string{"Create", "Append", "Uploads"}, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			nstest.RunGroups(t, func(t *testing.T, o nstest.Options) nstest.Fixture { return open(t, c.store, c.page, o) }, c.groups...)
+			nstest.RunGroups(t, func(t *testing.T, o nstest.Options) nstest.Fixture { return open(t, c.store, c.page, c.workers, o) }, c.groups...)
 		})
 	}
 }
 
 // world is what outlives a namespace: the journal and the stores.
 type world struct {
-	o     nstest.Options
-	kv    meta.KV
-	page  int
-	root  ufs.Store
-	mu    sync.Mutex
-	byURI map[string]backing
+	o       nstest.Options
+	kv      meta.KV
+	page    int
+	workers int
+	root    ufs.Store
+	mu      sync.Mutex
+	byURI   map[string]backing
 }
 
 // open returns a fixture over a fresh store behind a mount, and a client and a server before it.
-func open(t *testing.T, store func(t *testing.T) backing, page int, o nstest.Options) nstest.Fixture {
+func open(t *testing.T, store func(t *testing.T) backing, page, workers int, o nstest.Options) nstest.Fixture {
 	back := store(t)
 	w := &world{
-		o: o, kv: memkv.New(), page: page, root: memufs.New(memufs.Options{Dirs: true}),
+		o: o, kv: memkv.New(), page: page, workers: workers, root: memufs.New(memufs.Options{Dirs: true}),
 		byURI: map[string]backing{"test://base": back},
 	}
 	behind := mustOpen(t, back)
@@ -187,7 +191,7 @@ func (w *world) start(t *testing.T) (tree nstest.Tree, stop func()) {
 	}
 	ns, err := namespace.Open(context.Background(), namespace.Options{
 		KV: kv, Cache: cache, Root: w.decorated(w.root), OpenStore: w.openStore, Member: "test", SyncInterval: 0,
-		Host: "localhost:9870", WatchOpen: watch, Settle: 300 * time.Millisecond,
+		Host: "localhost:9870", WatchOpen: watch, Settle: 300 * time.Millisecond, SecretKey: secretKey,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -200,10 +204,14 @@ func (w *world) start(t *testing.T) (tree nstest.Tree, stop func()) {
 	case err := <-done:
 		t.Fatal(err)
 	}
-	addr, stopServer := serve(t, remote.ServerOptions{Tree: ns, Authenticator: users{}}, w.page)
-	client := dial(t, remote.Options{Addrs: []string{addr}})
+	r := &roll{}
+	addr, stopServer := serve(t, remote.ServerOptions{Tree: ns, Authenticator: users{}, Members: r}, w.page)
+	client := dial(t, remote.Options{Addrs: []string{addr}, Heartbeat: 50 * time.Millisecond, Nodes: []cluster.Node{{Role: cluster.Worker}}})
+	stopWorkers := w.startWorkers(t, w.workers, r, client.Stores)
+	waitFor(t, "the workers to be known", func() bool { return client.Nodes() != nil || w.workers == 0 })
 	return client, sync.OnceFunc(func() {
 		client.Close()
+		stopWorkers()
 		cancel() // fails the calls that wait for the journal, which the server then waits for
 		<-done
 		stopServer()

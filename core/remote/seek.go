@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/sluicefs/sluice/core/cluster"
 )
 
 // doubt is how many heartbeats a stream may miss before the client asks the other masters whether one of them leads by now:
@@ -55,7 +57,7 @@ func (c *Client) leads(ctx context.Context, addr string) bool {
 	ctx, cancel := context.WithTimeout(ctx, c.o.Silence)
 	defer cancel()
 	st, err := conn.names.NewStream(ctx, namesStream, namesMethod)
-	if err != nil || st.SendMsg(plain(framed(c.hello()))) != nil || st.SendMsg(plain(framed(c.ping(boottime())))) != nil {
+	if err != nil || st.SendMsg(plain(framed(c.hello(nil)))) != nil || st.SendMsg(plain(framed(c.ping(boottime())))) != nil {
 		return false
 	}
 	for err == nil {
@@ -78,12 +80,13 @@ func (c *Client) leads(ctx context.Context, addr string) bool {
 // namesStream describes the stream of names.
 var namesStream = &grpc.StreamDesc{StreamName: "Names", ServerStreams: true, ClientStreams: true}
 
-// hello returns the message with which a stream of names begins.
-func (c *Client) hello() []byte {
+// hello returns the message with which a stream of names begins, of a client that is to be listed as nodes.
+func (c *Client) hello(nodes []cluster.Node) []byte {
 	hello := coder{b: []byte{kindHello}}
 	v, session := uint64(version), string(c.session[:])
 	hello.uvarint(&v)
 	hello.raw(&session)
+	list(&hello, &nodes, (*coder).node)
 	return hello.b
 }
 

@@ -168,6 +168,20 @@ var calls = [methods]func(s *Server, ctx context.Context, in, out *coder) error{
 		text(in, &name)
 		return answer(in, out, (*coder).principal, func() (core.Principal, error) { return s.o.Authenticator.User(ctx, name) })
 	},
+	methodPlace: func(s *Server, ctx context.Context, in, out *coder) error {
+		var p core.Path
+		var r core.Range
+		in.pathRange(&p, &r)
+		return answer(in, out, (*coder).placed, func() (core.Placed, error) { return s.o.Tree.Place(ctx, p, r) })
+	},
+	methodStores: func(s *Server, ctx context.Context, in, out *coder) error {
+		return answer(in, out, storeSpecs, func() ([]core.StoreSpec, error) {
+			if !isWorker(ctx) {
+				return nil, errs.New("remote.Stores", "", errs.Permission, "only workers open stores")
+			}
+			return s.o.Tree.Stores(ctx)
+		})
+	},
 	methodOutcome: func(_ *Server, _ context.Context, in, _ *coder) error {
 		if err := in.finish(); err != nil {
 			return err
@@ -202,6 +216,7 @@ func answerNothing(in *coder, call func() error) error {
 
 func blocks(c *coder, p *[]core.Block)         { list(c, p, (*coder).block) }
 func mountInfos(c *coder, p *[]core.MountInfo) { list(c, p, (*coder).mountInfo) }
+func storeSpecs(c *coder, p *[]core.StoreSpec) { list(c, p, (*coder).storeSpec) }
 
 // A page of a listing is its entries, each after a pageEntry, and how it ends.
 const (

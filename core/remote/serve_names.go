@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/cluster"
 	"github.com/sluicefs/sluice/core/errs"
 )
 
@@ -23,6 +24,8 @@ type nameStream struct {
 	st      grpc.ServerStream
 	ctx     context.Context // ends with the stream
 	session Session
+	nodes   []cluster.Node // what the client's process is
+	told    uint64         // state of the cluster's nodes that the client knows
 	acked   uint64
 	who     principals
 	out     *outbox
@@ -59,6 +62,11 @@ func (s *Server) names(st grpc.ServerStream) error {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
 	n.running.Go(n.send)
+	if n.s.o.Members != nil {
+		for _, node := range n.nodes {
+			n.running.Go(func() { n.s.o.Members.Join(ctx, node) })
+		}
+	}
 	err := n.receive()
 	cancel()
 	n.out.close(context.Canceled)
@@ -82,6 +90,7 @@ func (n *nameStream) greet() error {
 		}
 		if kind == kindHello && session == "" {
 			text(&c, &session)
+			list(&c, &n.nodes, (*coder).node)
 			return c.finish()
 		}
 		return errs.New("remote.Names", "", errs.Invalid, "the stream does not begin with one hello")
@@ -93,6 +102,7 @@ func (n *nameStream) greet() error {
 		return errs.New("remote.Names", "", errs.Invalid, "the stream does not begin with one hello")
 	}
 	copy(n.session[:], session)
+	n.who.ctx = context.WithValue(n.ctx, nodesKey{}, n.nodes)
 	epoch, err := n.s.o.Answers.Attach(n.ctx, n.session)
 	if err != nil {
 		return err
@@ -102,6 +112,15 @@ func (n *nameStream) greet() error {
 	welcome.uvarint(&v)
 	welcome.uvarint(&epoch)
 	return n.out.post(n.ctx, welcome.b, true)
+}
+
+// nodesKey is under what the context of a call has the nodes that its client is.
+type nodesKey struct{}
+
+// isWorker reports whether a worker has made the call.
+func isWorker(ctx context.Context) bool {
+	nodes, _ := ctx.Value(nodesKey{}).([]cluster.Node)
+	return slices.ContainsFunc(nodes, func(n cluster.Node) bool { return n.Role == cluster.Worker })
 }
 
 // send sends what is in the outbox until the stream ends.
@@ -156,9 +175,27 @@ func (n *nameStream) echo(c coder, lease error) error {
 	case lease != nil:
 		return nil // silence: the client finds out what else there is
 	default:
+		if err := n.tell(); err != nil {
+			return err
+		}
 		out.b = append(out.b, kindEcho)
 		out.uvarint(&clock)
 	}
+	return n.out.post(n.ctx, out.b, true)
+}
+
+// tell says who is in the cluster if that has changed.
+func (n *nameStream) tell() error {
+	if n.s.o.Members == nil {
+		return nil
+	}
+	nodes, state := n.s.o.Members.Nodes()
+	if state == n.told {
+		return nil
+	}
+	n.told = state
+	out := coder{b: []byte{kindNodes}}
+	list(&out, &nodes, (*coder).node)
 	return n.out.post(n.ctx, out.b, true)
 }
 

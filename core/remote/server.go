@@ -16,13 +16,16 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/cluster"
 	"github.com/sluicefs/sluice/core/errs"
 )
 
 // ServerOptions are what a Server answers with.
 type ServerOptions struct {
-	Tree          Tree
+	Tree          LeaderTree
 	Authenticator core.Authenticator
+	// Members knows the processes of the cluster. nil: there are none to know.
+	Members Members
 	// Lease returns nil while this master may answer: a *NotLeaderError if another leads, or an error that the calls fail
 	// with. It may wait for a lease to be renewed. It is asked once for each frame, and before each reader and each Commit.
 	// nil: always.
@@ -39,6 +42,14 @@ type ServerOptions struct {
 	// TrustNetwork lets peers without TLS call from other machines, as whom they like: for networks that only gateways and
 	// masters are in.
 	TrustNetwork bool
+}
+
+// Members is what a master knows of the processes of its cluster.
+type Members interface {
+	// Join lists n until ctx ends, or somebody takes its place.
+	Join(ctx context.Context, n cluster.Node)
+	// Nodes returns the live nodes, and a number that is another after each change of them, never 0.
+	Nodes() (nodes []cluster.Node, state uint64)
 }
 
 // Server answers for a Tree. It has no goroutine of its own: those of a stream end with the stream.
@@ -77,7 +88,11 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 type Switch struct {
 	now   atomic.Pointer[Server]
 	local http.Handler
+	pages core.Pages
 }
+
+// ServePages makes w answer for the pages of a worker too. It comes before Endpoint or Register.
+func (w *Switch) ServePages(p core.Pages) { w.pages = p }
 
 // Set makes new streams begin with s.
 func (w *Switch) Set(s *Server) { w.now.Store(s) }
@@ -140,6 +155,7 @@ func (w *Switch) Register(r grpc.ServiceRegistrar) {
 			{StreamName: "Forward", ServerStreams: true, ClientStreams: true, Handler: handle(func(s *Server, st grpc.ServerStream) error {
 				return s.forward(st, w.local)
 			})},
+			{StreamName: "Pages", Handler: handle(w.servePages), ServerStreams: true},
 		},
 	}, w)
 }

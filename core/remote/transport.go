@@ -24,6 +24,7 @@ const (
 	namesMethod = "/" + serviceName + "/Names"
 	readMethod  = "/" + serviceName + "/Read"
 	writeMethod = "/" + serviceName + "/Write"
+	pagesMethod = "/" + serviceName + "/Pages"
 
 	forwardMethod = "/" + serviceName + "/Forward"
 )

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/cluster"
 )
 
 // Each function codes one type of package core, in the order in which the protocol has its fields.
@@ -198,4 +199,39 @@ func (c *coder) mountChange(m *core.MountChange) {
 func (c *coder) mountInfo(m *core.MountInfo) {
 	c.mountSpec(&m.MountSpec)
 	text(c, &m.State)
+}
+
+func (c *coder) node(n *cluster.Node) {
+	c.flags(&n.Draining)
+	text(c, &n.Name)
+	text(c, &n.Role)
+	text(c, &n.Addr)
+	text(c, &n.Version)
+	text(c, &n.Host)
+	text(c, &n.Zone)
+	c.varint(&n.Capacity)
+	text(c, &n.Incarnation)
+	c.time(&n.Since)
+}
+
+func (c *coder) placed(p *core.Placed) {
+	c.info(&p.Info)
+	c.varint(&p.Off)
+	c.varint(&p.Len)
+	list(c, &p.Runs, (*coder).run)
+}
+
+func (c *coder) run(r *core.Run) {
+	for i := range r.ID {
+		c.byte(&r.ID[i])
+	}
+	c.uvarint(&r.Rev)
+	c.varint(&r.Off)
+	c.varint(&r.Len)
+	c.bytes(&r.Ticket)
+}
+
+func (c *coder) storeSpec(s *core.StoreSpec) {
+	text(c, &s.ID)
+	c.mountSpec(&s.MountSpec)
 }

@@ -16,6 +16,7 @@ type Config struct {
 	Data          string        `key:"data" help:"directory for the journal, the root store, credentials and the disk cache"`
 	Roles         Names         `key:"roles" help:"what the process does, joined by commas: gateway, master, worker (default: all)"`
 	Name          string        `key:"name" help:"the process's name, unique among those of its role and never changed (default: the host's)"`
+	Zone          string        `key:"zone" help:"what this process shares with others when it fails, beside its machine: a rack, a data centre"`
 	Join          Peers         `key:"join" help:"peer URL of every master by its name, this one's included: m1=URL,m2=URL,m3=URL; 1, 3 or 5"`
 	Masters       Names         `key:"masters" help:"internal addresses of the masters, joined by commas, of a process that is none"`
 	RootStore     string        `key:"root_store" help:"URI of the store behind / (default: a directory of the data directory); several masters must share one"`

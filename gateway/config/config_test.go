@@ -256,7 +256,7 @@ func TestRefused(t *testing.T) {
 		{"master with masters", "", []string{"--masters=a:1", "--internal-listen=127.0.0.1:1"}, []string{"masters", "roles gateway"}},
 		{"no root keys", "", []string{"--roles=gateway", "--masters=a:1"}, []string{"root.access_key"}},
 		{"nowhere to be reached", "", []string{"--internal-listen=:9010"}, []string{"internal.advertise"}},
-		{"worker without master", "", []string{"--roles=gateway,worker", "--masters=a:1"}, []string{"roles", "master's process"}},
+		{"worker alone", "", []string{"--roles=worker", "--masters=a:1"}, []string{"root_store", "secret_key_file", "internal.listen"}},
 		{"gateway that joins", "", []string{"--roles=gateway", "--masters=a:1", "--join=m1=http://a:1", "--name=m1"}, []string{"join", "only masters"}},
 		{"two journals", "", []string{"--etcd-endpoints=http://e:1", "--join=m1=http://a:1", "--name=m1"}, []string{"join", "etcd.endpoints"}},
 		{"bad master", "", []string{"--roles=gateway", "--masters=a"}, []string{"masters", "HOST:PORT"}},

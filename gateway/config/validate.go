@@ -112,8 +112,6 @@ func (c Config) checkCluster(p *problems) {
 		p.add("join", "the masters are an etcd cluster of their own, or etcd.endpoints names another; not both")
 	case len(c.Join) > 0 && !master:
 		p.add("join", "only masters join; a gateway or worker names them with masters")
-	case c.Has(RoleWorker) && !master:
-		p.add("roles", "a worker lives in a master's process: the bytes pass through the leader; have roles gateway, or master and worker")
 	case !master && len(c.Masters) == 0:
 		p.add("masters", "a process that is no master needs the internal addresses of the masters")
 	case master && len(c.Masters) > 0:
@@ -136,12 +134,12 @@ func (c Config) checkCluster(p *problems) {
 			p.add("join."+name, "with internal.ca the URLs start with https, without it with http")
 		}
 	}
-	if len(c.Join) > 1 || len(c.Etcd.Endpoints) > 0 {
+	if len(c.Join) > 1 || len(c.Etcd.Endpoints) > 0 || c.Has(RoleWorker) && !master {
 		if c.RootStore == "" {
-			p.add("root_store", "several masters need a store behind / that all of them reach, such as file:///mnt/nfs/sluice or s3://bucket/prefix")
+			p.add("root_store", "masters and workers need a store behind / that all of them reach, such as file:///mnt/nfs/sluice or s3://bucket/prefix")
 		}
 		if c.SecretKeyFile == "" {
-			p.add("secret_key_file", "several masters need the same key; make one with: openssl rand -base64 32")
+			p.add("secret_key_file", "masters and workers need the same key; make one with: openssl rand -base64 32")
 		}
 	}
 	if !c.Alone() && c.Root.AccessKey == "" {
@@ -152,8 +150,8 @@ func (c Config) checkCluster(p *problems) {
 			p.add("internal.advertise", "%s is not where others reach this process; name the host and port that is", c.Internal.Listen)
 		}
 	}
-	if !c.Alone() && master && c.Internal.Listen == "" {
-		p.add("internal.listen", "a master of a cluster needs an address on which gateways reach it")
+	if !c.Alone() && (master || c.Has(RoleWorker)) && c.Internal.Listen == "" {
+		p.add("internal.listen", "masters and workers of a cluster need an address on which gateways reach them")
 	}
 	for _, addr := range c.Masters {
 		p.err("masters", checkAddr(addr))

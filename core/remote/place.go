@@ -1,0 +1,373 @@
+package remote
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/cluster"
+	"github.com/sluicefs/sluice/core/errs"
+)
+
+// blockSize is how many bytes of a content one worker owns together: enough that a large file costs few streams, and few
+// enough that it is spread. All clients must agree on it.
+const blockSize = 64 << 20
+
+// members is what a client knows of its cluster.
+type members struct {
+	nodes []cluster.Node
+	ring  *cluster.Ring // of the workers that are not draining
+}
+
+// learn takes over who is in the cluster, and gives up the connections to those who are not.
+func (c *Client) learn(nodes []cluster.Node) {
+	var workers []cluster.Node
+	known := map[string]bool{}
+	for _, n := range nodes {
+		known[n.Addr] = true
+		if n.Role == cluster.Worker && !n.Draining {
+			workers = append(workers, n)
+		}
+	}
+	for _, addr := range c.o.Addrs {
+		known[addr] = true
+	}
+	c.cluster.Store(&members{nodes, cluster.NewRing(workers)})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for addr, conn := range c.conns {
+		if known[addr] || c.link != nil && c.link.addr == addr {
+			continue
+		}
+		delete(c.conns, addr)
+		_, _ = conn.names.Close(), conn.bytes.Close() // only ever ErrClientConnClosing
+	}
+}
+
+// Nodes returns the live processes of the cluster as the leader last told, nil if none has.
+func (c *Client) Nodes() []cluster.Node {
+	if m := c.cluster.Load(); m != nil {
+		return m.nodes
+	}
+	return nil
+}
+
+// Stores returns the stores that tickets name, their secrets sealed. It is for workers.
+func (c *Client) Stores(ctx context.Context) (all []core.StoreSpec, err error) {
+	err = c.call(ctx, methodStores, nil, func(in *coder) { in.own = true; storeSpecs(in, &all) })
+	return all, err
+}
+
+// Open implements core.Namespace. The bytes come from the workers if there are any, else from the leader, on a stream of
+// their own, which lives until the reader is closed or ctx ends.
+func (c *Client) Open(ctx context.Context, p core.Path, r core.Range) (core.Reader, error) {
+	m := c.cluster.Load()
+	var placed core.Placed
+	var err error
+	if m != nil && m.ring.Len() > 0 {
+		err = c.call(ctx, methodPlace, func(out *coder) { out.pathRange(&p, &r) }, func(in *coder) { in.own = true; in.placed(&placed) })
+	}
+	if m == nil || m.ring.Len() == 0 || errors.Is(err, errs.Unsupported) {
+		rd, err := c.openAtLeader(ctx, p, r)
+		if err != nil {
+			return nil, err
+		}
+		return rd, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	rd := &placedReader{c: c, ctx: ctx, path: p, placed: placed, left: placed.Len}
+	if rd.left == 0 {
+		return rd, nil
+	}
+	// The first bytes show whether they are cached, and fail before anything was said to anybody.
+	if err := rd.more(); err != nil {
+		return nil, errors.Join(err, rd.Close())
+	}
+	return rd, nil
+}
+
+// placedReader implements core.Reader over workers.
+type placedReader struct {
+	c      *Client
+	ctx    context.Context
+	path   core.Path
+	placed core.Placed
+	left   int64 // bytes that have not come
+
+	run    int           // the run being read
+	at     int64         // how much of it has come
+	from   *pageStream   // what it comes from; nil between blocks
+	leader *remoteReader // what the rest comes from, once no worker could serve it
+	rest   [][]byte      // what has come and is unread
+	err    error         // what Read returns once rest is empty
+}
+
+// Info implements core.Reader.
+func (r *placedReader) Info() core.Info { return r.placed.Info }
+
+// Span implements core.Reader.
+func (r *placedReader) Span() (off, n int64) { return r.placed.Off, r.placed.Len }
+
+// Read implements io.Reader.
+func (r *placedReader) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for len(r.rest) == 0 {
+		if err := r.more(); err != nil {
+			return 0, err
+		}
+	}
+	k := copy(p, r.rest[0])
+	if r.rest[0] = r.rest[0][k:]; len(r.rest[0]) == 0 {
+		r.rest = r.rest[1:]
+	}
+	return k, nil
+}
+
+// WriteTo implements io.WriterTo.
+func (r *placedReader) WriteTo(w io.Writer) (n int64, err error) {
+	for {
+		for len(r.rest) > 0 {
+			k, err := w.Write(r.rest[0])
+			n += int64(k)
+			if r.rest[0] = r.rest[0][k:]; err != nil {
+				return n, err
+			}
+			r.rest = r.rest[1:]
+		}
+		switch err := r.more(); err {
+		case nil:
+		case io.EOF:
+			return n, nil
+		default:
+			return n, err
+		}
+	}
+}
+
+// Close implements io.Closer.
+func (r *placedReader) Close() error {
+	r.rest = nil
+	if r.err == nil {
+		r.err = errs.New("remote.Read", r.path.String(), errs.Invalid, "the reader is closed")
+	}
+	if r.from != nil {
+		r.from.close()
+		r.from = nil
+	}
+	if r.leader != nil {
+		return r.leader.Close()
+	}
+	return nil
+}
+
+// more puts what comes next into r.rest, which is empty. At the end its error is io.EOF.
+func (r *placedReader) more() error {
+	for r.err == nil && len(r.rest) == 0 {
+		r.err = r.next()
+	}
+	if len(r.rest) > 0 {
+		return nil
+	}
+	return r.err
+}
+
+func (r *placedReader) next() error {
+	if r.leader != nil {
+		err := r.leader.next()
+		r.rest = r.leader.rest
+		return err
+	}
+	if r.from != nil && r.from.left == 0 { // nobody looks at its last bytes any more
+		r.from.close()
+		r.from = nil
+	}
+	if r.left == 0 {
+		return io.EOF
+	}
+	if r.run == len(r.placed.Runs) {
+		return broken(errors.New("the runs of a file are shorter than it"))
+	}
+	run := &r.placed.Runs[r.run]
+	switch {
+	case r.at == run.Len:
+		r.run, r.at = r.run+1, 0
+		return nil
+	case r.from == nil:
+		return r.ask(run)
+	}
+	n, err := r.from.next(&r.rest)
+	r.at += n
+	r.left -= n
+	if err != nil {
+		return r.another(err)
+	}
+	return nil
+}
+
+// ask opens the stream of the block that begins or goes on where the reader is.
+func (r *placedReader) ask(run *core.Run) error {
+	off := run.Off + r.at
+	end := min(run.Off+run.Len, (off/blockSize+1)*blockSize)
+	key := binary.BigEndian.AppendUint64(append(make([]byte, 0, 32), run.ID[:]...), run.Rev)
+	key = binary.BigEndian.AppendUint64(key, uint64(off/blockSize))
+	r.from = &pageStream{c: r.c, ticket: run.Ticket, off: off, left: end - off, owners: r.c.cluster.Load().ring.Owners(string(key), attempts)}
+	resident, err := r.from.open(r.ctx)
+	if err != nil {
+		return r.another(err)
+	}
+	if !resident && r.placed.Info.Cache == core.Hit {
+		r.placed.Info.Cache = core.Miss
+	}
+	return nil
+}
+
+// attempts is how many workers are asked for a block before the leader is.
+const attempts = 2
+
+// another has the next worker go on where this one failed with err, or the leader.
+func (r *placedReader) another(err error) error {
+	for {
+		if r.ctx.Err() != nil {
+			return context.Cause(r.ctx)
+		}
+		// A worker that knows better is not contradicted by another: the leader knows best.
+		if k := errs.KindOf(err); k != errs.Unavailable && k != errs.Other || len(r.from.owners) == 0 {
+			break
+		}
+		if _, err = r.from.open(r.ctx); err == nil {
+			return nil
+		}
+	}
+	r.from.close()
+	r.from = nil
+	done := r.placed.Len - r.left
+	rd, lerr := r.c.openAtLeader(r.ctx, r.path, core.Range{Off: r.placed.Off + done, Len: r.left})
+	if lerr != nil {
+		return lerr
+	}
+	if info := rd.Info(); info.Version != r.placed.Info.Version || info.Size != r.placed.Info.Size {
+		return errors.Join(errs.New("remote.Read", r.path.String(), errs.Conflict,
+			"this version was replaced while it was read, and no worker has the rest of it; open the file again"), rd.Close())
+	}
+	r.leader = rd
+	return nil
+}
+
+// pageStream reads a part of one content from a worker.
+type pageStream struct {
+	c      *Client
+	ticket []byte
+	off    int64 // of the next byte in the content
+	left   int64 // bytes that have not come
+	owners []cluster.Node
+
+	st     grpc.ClientStream
+	cancel context.CancelCauseFunc
+	quiet  *time.Timer // ends a stream on which nothing comes
+	ctx    context.Context
+	m      message
+}
+
+// open asks the next owner for what is left.
+func (s *pageStream) open(ctx context.Context) (resident bool, err error) {
+	s.close()
+	if len(s.owners) == 0 {
+		return false, errs.New("remote.Pages", "", errs.Unavailable, "there is no worker")
+	}
+	addr := s.owners[0].Addr
+	s.owners = s.owners[1:]
+	conn, err := s.c.connection(addr)
+	if err != nil {
+		return false, err
+	}
+	s.ctx, s.cancel = context.WithCancelCause(ctx)
+	s.quiet = time.AfterFunc(s.c.o.Silence, func() { s.cancel(errSilent) })
+	if s.st, err = conn.bytes.NewStream(s.ctx, &grpc.StreamDesc{StreamName: "Pages", ServerStreams: true}, pagesMethod); err != nil {
+		return false, s.failed(err)
+	}
+	ask := coder{b: []byte{kindOpen}}
+	ask.bytes(&s.ticket)
+	ask.varint(&s.off)
+	ask.varint(&s.left)
+	if err := errors.Join(s.st.SendMsg(plain(ask.b)), s.st.CloseSend()); err != nil && !errors.Is(err, io.EOF) {
+		return false, s.failed(err)
+	}
+	kind, c, err := receive(s.st, true)
+	if err != nil {
+		return false, s.failed(err)
+	}
+	s.quiet.Stop()
+	if kind != kindOpen {
+		return false, faultOf(kind, &c)
+	}
+	c.flags(&resident)
+	return resident, c.finish()
+}
+
+// failed returns the error of a stream that broke.
+func (s *pageStream) failed(err error) error {
+	if s.ctx.Err() != nil {
+		err = context.Cause(s.ctx)
+	}
+	return errs.E("remote.Pages", "", errs.Unavailable, err)
+}
+
+// next appends the bytes that come next to rest, which are good until the next call, and returns how many they are.
+func (s *pageStream) next(rest *[][]byte) (n int64, err error) {
+	s.m.free()
+	*rest = (*rest)[:0]
+	s.quiet.Reset(s.c.o.Silence)
+	err = s.st.RecvMsg(&s.m)
+	s.quiet.Stop()
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return 0, s.failed(err)
+	}
+	if s.m.kind() != kindBytes {
+		c := reader(s.m.take(), true)
+		var kind byte
+		c.byte(&kind)
+		return 0, faultOf(kind, &c)
+	}
+	if n = int64(s.m.parts.Len() - 1); n > s.left {
+		return 0, broken(errors.New("more bytes than were asked for"))
+	}
+	err = s.m.body(func(b []byte) error { *rest = append(*rest, b); return nil })
+	s.off += n
+	s.left -= n
+	return n, err
+}
+
+// faultOf returns the error that c has.
+func faultOf(kind byte, c *coder) error {
+	var err error
+	if kind != kindFault {
+		c.fail("a message of an unknown kind")
+	} else {
+		c.fault(&err)
+	}
+	if bad := c.finish(); bad != nil {
+		return broken(bad)
+	}
+	return err
+}
+
+// close ends the stream. What its last message held is gone.
+func (s *pageStream) close() {
+	if s.cancel != nil {
+		s.cancel(nil)
+		s.quiet.Stop()
+	}
+	s.m.free()
+}

@@ -1,0 +1,313 @@
+package remote_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/cluster"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/page"
+	"github.com/sluicefs/sluice/core/page/mempage"
+	"github.com/sluicefs/sluice/core/remote"
+	"github.com/sluicefs/sluice/core/seal"
+	"github.com/sluicefs/sluice/core/worker"
+	"github.com/sluicefs/sluice/ufs"
+)
+
+// roll implements remote.Members with a list that tests set.
+type roll struct {
+	mu    sync.Mutex
+	nodes []cluster.Node
+	state uint64
+}
+
+func (r *roll) Join(context.Context, cluster.Node) {}
+
+func (r *roll) Nodes() ([]cluster.Node, uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.nodes, r.state
+}
+
+func (r *roll) set(nodes ...cluster.Node) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.nodes = nodes
+	r.state++
+}
+
+func sealer(t testing.TB) *seal.Sealer {
+	t.Helper()
+	s, err := seal.New(secretKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+var secretKey = bytes.Repeat([]byte{5}, seal.KeySize)
+
+// servePages runs the endpoint of a worker until stop.
+func servePages(t testing.TB, name string, p core.Pages) (n cluster.Node, stop func()) {
+	t.Helper()
+	var w remote.Switch
+	w.Set(remote.NewStandby(func(context.Context) error { return &remote.NotLeaderError{} }))
+	w.ServePages(p)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := w.Endpoint(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- e.Serve(l) }()
+	stop = sync.OnceFunc(func() {
+		e.Stop()
+		if err := <-done; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return cluster.Node{Name: name, Role: cluster.Worker, Addr: l.Addr().String(), Capacity: 1 << 20}, stop
+}
+
+// startWorkers runs workers over the stores of the world, and enters them in r.
+func (w *world) startWorkers(t *testing.T, n int, r *roll, stores func(context.Context) ([]core.StoreSpec, error)) (stop func()) {
+	var nodes []cluster.Node
+	var stops []func()
+	for i := range n {
+		size := 64 << 20
+		if w.o.NoCache {
+			size = 0
+		}
+		cache := page.NewCache(mempage.New(size), page.CacheOptions{})
+		x := worker.New(worker.Options{Cache: cache, Root: kept{w.decorated(w.root)}, Stores: stores, OpenStore: w.openStore, Sealer: sealer(t)})
+		node, end := servePages(t, fmt.Sprint("w", i), x)
+		nodes = append(nodes, node)
+		stops = append(stops, func() {
+			end()
+			if err := errors.Join(x.Close(), cache.Close()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	r.set(nodes...)
+	return func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}
+}
+
+// kept is a store that others go on using.
+type kept struct{ ufs.Store }
+
+func (kept) Close() error { return nil }
+
+// placing is a Tree of one file, which is data in three runs, under tickets that name their run.
+type placing struct {
+	fake
+	data    []byte
+	version atomic.Pointer[string]
+	places  atomic.Int64
+}
+
+func (p *placing) info(name core.Path) core.Info {
+	return core.Info{Path: name, Size: int64(len(p.data)), Version: *p.version.Load(), Cache: core.Hit}
+}
+
+func (p *placing) Place(_ context.Context, name core.Path, r core.Range) (core.Placed, error) {
+	p.places.Add(1)
+	placed := core.Placed{Info: p.info(name), Off: r.Off, Len: int64(len(p.data)) - r.Off}
+	for off := r.Off; off < int64(len(p.data)); {
+		n := min(int64(len(p.data))-off, int64(len(p.data))/3+1)
+		// The content is the file itself, so that offsets in both are the same.
+		placed.Runs = append(placed.Runs, core.Run{ID: [16]byte{byte(len(placed.Runs))}, Off: off, Len: n, Ticket: []byte(*p.version.Load())})
+		off += n
+	}
+	return placed, nil
+}
+
+func (p *placing) Stores(context.Context) ([]core.StoreSpec, error) { return nil, nil }
+
+// memoryPages is a worker of one file's bytes, which does as its hook says with each request.
+type memoryPages struct {
+	data  []byte
+	asked atomic.Int64
+	hook  func(ctx context.Context, off int64, w io.Writer) error
+}
+
+func (m *memoryPages) Pages(ctx context.Context, ticket []byte, off, n int64) (core.PageReader, error) {
+	m.asked.Add(1)
+	if string(ticket) != "v1" {
+		return nil, errs.New("test.Pages", "", errs.Permission, "no such ticket")
+	}
+	return &memoryPage{m, ctx, off, n}, nil
+}
+
+type memoryPage struct {
+	m      *memoryPages
+	ctx    context.Context
+	off, n int64
+}
+
+func (p *memoryPage) Close() error   { return nil }
+func (p *memoryPage) Resident() bool { return p.m.hook == nil }
+func (p *memoryPage) WriteTo(w io.Writer) (int64, error) {
+	half := p.n / 2
+	k, err := w.Write(p.m.data[p.off : p.off+half])
+	if err == nil && p.m.hook != nil {
+		err = p.m.hook(p.ctx, p.off, w)
+	}
+	if err != nil {
+		return int64(k), err
+	}
+	l, err := w.Write(p.m.data[p.off+half : p.off+p.n])
+	return int64(k + l), err
+}
+
+// sliceReader is the leader's reader.
+type sliceReader struct {
+	*bytes.Reader
+	info   core.Info
+	off, n int64
+}
+
+func (r *sliceReader) Close() error         { return nil }
+func (r *sliceReader) Info() core.Info      { return r.info }
+func (r *sliceReader) Span() (int64, int64) { return r.off, r.n }
+
+// TestWorkersFail reads a file from workers that fail in every way. The bytes are always those of the version that was
+// opened, from other workers or the leader; if nobody has them, the read fails.
+func TestWorkersFail(t *testing.T) {
+	data := bytes.Repeat([]byte("0123456789abcdef"), 200_000)
+	for i := range data {
+		data[i] ^= byte(i >> 12)
+	}
+	gone := errs.New("test.Pages", "", errs.Conflict, "the version has gone")
+	slow := func(ctx context.Context, _ int64, _ io.Writer) error {
+		select {
+		case <-time.After(1200 * time.Millisecond): // longer than Silence below: heartbeats tell that it is alive
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	fails := func(err error) func(context.Context, int64, io.Writer) error {
+		return func(context.Context, int64, io.Writer) error { return err }
+	}
+	for _, k := range []struct {
+		name   string
+		hooks  [3]func(context.Context, int64, io.Writer) error
+		dead   int  // how many workers are down
+		leader bool // the leader is asked for bytes
+		change bool // the file has changed when it is
+		silent bool // nothing comes from the workers any more, in the midst of a run
+	}{
+		{name: "all well"},
+		{name: "slow", hooks: [3]func(context.Context, int64, io.Writer) error{slow, slow, slow}},
+		{name: "one fails", hooks: [3]func(context.Context, int64, io.Writer) error{fails(io.ErrUnexpectedEOF)}},
+		{name: "all fail", hooks: [3]func(context.Context, int64, io.Writer) error{fails(io.ErrUnexpectedEOF), fails(io.ErrUnexpectedEOF), fails(io.ErrUnexpectedEOF)}, leader: true},
+		{name: "gone", hooks: [3]func(context.Context, int64, io.Writer) error{fails(gone), fails(gone), fails(gone)}, leader: true},
+		{name: "gone and changed", hooks: [3]func(context.Context, int64, io.Writer) error{fails(gone), fails(gone), fails(gone)}, leader: true, change: true},
+		{name: "one down", dead: 1},
+		{name: "all down", dead: 3, leader: true},
+		{name: "all cut off", hooks: [3]func(context.Context, int64, io.Writer) error{cut, cut, cut}, leader: true},
+		{name: "silent", silent: true, leader: true},
+	} {
+		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
+			tree := &placing{data: data}
+			first, second := "v1", "v2"
+			tree.version.Store(&first)
+			var opened atomic.Int64
+			tree.open = func(_ context.Context, p core.Path, r core.Range) (core.Reader, error) {
+				opened.Add(1)
+				if k.change {
+					tree.version.Store(&second)
+				}
+				n := min(r.Len, int64(len(data))-r.Off)
+				return &sliceReader{bytes.NewReader(data[r.Off : r.Off+n]), tree.info(p), r.Off, n}, nil
+			}
+			r := &roll{}
+			var nodes []cluster.Node
+			for i, hook := range k.hooks {
+				pages := &memoryPages{data: data, hook: hook}
+				n, stop := servePages(t, fmt.Sprint("w", i), pages)
+				if k.silent {
+					p := newProxy(t, n.Addr)
+					n.Addr = p.addr()
+					pages.hook = func(ctx context.Context, _ int64, _ io.Writer) error {
+						p.deaf.Store(true)
+						<-ctx.Done()
+						return ctx.Err()
+					}
+				}
+				if i < k.dead {
+					stop()
+				}
+				nodes = append(nodes, n)
+			}
+			r.set(nodes...)
+			addr, _ := serve(t, remote.ServerOptions{Tree: tree, Authenticator: users{}, Members: r}, 0)
+			c := dial(t, remote.Options{Addrs: []string{addr}, Heartbeat: 50 * time.Millisecond, Silence: time.Second})
+			waitFor(t, "the workers to be known", func() bool { return len(c.Nodes()) == 3 })
+			rd, err := c.Open(asRoot(t.Context()), mustPath(t, "/f"), core.Range{Off: 5, Len: -1})
+			var got []byte
+			if err == nil {
+				if off, n := rd.Span(); off != 5 || n != int64(len(data))-5 {
+					t.Errorf("the span is %d, %d", off, n)
+				}
+				got, err = io.ReadAll(rd)
+				if err := rd.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+			switch {
+			case k.change && errs.KindOf(err) != errs.Conflict:
+				t.Errorf("got %v", err)
+			case !k.change && (err != nil || !bytes.Equal(got, data[5:])):
+				t.Errorf("got %d bytes of %d, equal %v: %v", len(got), len(data)-5, bytes.Equal(got, data[5:]), err)
+			}
+			if asked := opened.Load() > 0; asked != k.leader {
+				t.Errorf("the leader was asked for bytes: %v", asked)
+			}
+			if !bytes.HasPrefix(data[5:], got) {
+				t.Error("bytes that are not the file's")
+			}
+		})
+	}
+}
+
+// cut ends the bytes early, without an error.
+func cut(context.Context, int64, io.Writer) error { return errCut }
+
+var errCut = errs.New("test.Pages", "", errs.Unavailable, "cut off")
+
+// TestOnlyWorkersAreToldOfStores asks for the stores as a gateway and as a worker.
+func TestOnlyWorkersAreToldOfStores(t *testing.T) {
+	tree := &placing{}
+	addr, _ := serve(t, remote.ServerOptions{Tree: tree, Authenticator: users{}, Members: &roll{}}, 0)
+	for _, k := range []struct {
+		role cluster.Role
+		want error
+	}{{cluster.Gateway, errs.Permission}, {cluster.Worker, nil}} {
+		c := dial(t, remote.Options{Addrs: []string{addr}, Nodes: []cluster.Node{{Name: "n", Role: k.role}}})
+		if _, err := c.Stores(t.Context()); !errors.Is(err, k.want) {
+			t.Errorf("a %s: got %v", k.role, err)
+		}
+	}
+}

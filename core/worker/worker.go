@@ -1,0 +1,190 @@
+// Package worker serves the bytes of files to whoever has a master's ticket for them, out of a page cache of its own that it
+// fills from the stores. It knows no names, versions only as tickets have them, and no permissions but the tickets'
+// signatures; so it needs no master to serve, only to learn of a store that it has not opened yet.
+//
+//	gateway ── ticket, range ──► Worker ── page.Cache ── misses ──► the ticket's store
+package worker
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/page"
+	"github.com/sluicefs/sluice/core/seal"
+	"github.com/sluicefs/sluice/ufs"
+)
+
+// Options are what a Worker is made of.
+type Options struct {
+	Cache *page.Cache // the caller closes it after Close
+	Root  ufs.Store   // the store behind "/"; closed by Close
+	// Stores asks a master for the stores that tickets name, all but the root.
+	Stores func(ctx context.Context) ([]core.StoreSpec, error)
+	// OpenStore opens one of them. Its options have been unsealed.
+	OpenStore func(ctx context.Context, m core.MountSpec) (ufs.Store, error)
+	// Sealer has the secret key that the masters have.
+	Sealer *seal.Sealer
+	Logger *slog.Logger // nil: none
+}
+
+// rootID is the root store's name in tickets.
+const rootID = "root"
+
+// openTime bounds asking for and opening a store, which goes on for others when who first needed it has left.
+const openTime = 10 * time.Second
+
+// Worker implements core.Pages. It is safe for concurrent use.
+type Worker struct {
+	o       Options
+	opening singleflight.Group
+
+	mu     sync.Mutex
+	stores map[string]ufs.Store // by id; those that are open
+	closed bool
+}
+
+// New returns a worker.
+func New(o Options) *Worker {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Worker{o: o, stores: map[string]ufs.Store{rootID: o.Root}}
+}
+
+// Close closes the stores. What reads from them then fails.
+func (w *Worker) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+	var all []error
+	for _, s := range w.stores {
+		all = append(all, s.Close())
+	}
+	clear(w.stores)
+	return errors.Join(all...)
+}
+
+// Pages implements core.Pages.
+func (w *Worker) Pages(ctx context.Context, ticket []byte, off, n int64) (core.PageReader, error) {
+	t, err := w.o.Sealer.Verify(ticket, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if off < 0 || n < 0 || off > t.Len || n > t.Len-off {
+		return nil, errs.New("worker.Pages", "", errs.Range, "the range lies outside the content")
+	}
+	content := page.Content{ID: t.ID, Rev: t.Rev, Len: t.Len, NoCache: t.NoCache}
+	return pages{w.o.Cache.NewReader(ctx, content, off, n, source{w, t})}, nil
+}
+
+// pages is a page.Reader as core has it.
+type pages struct{ *page.Reader }
+
+// Resident implements core.PageReader.
+func (p pages) Resident() bool {
+	here, total := p.Reader.Resident()
+	return here == total
+}
+
+// source reads what a ticket is for from its store.
+type source struct {
+	w *Worker
+	t *seal.Ticket
+}
+
+// Open implements page.Source.
+func (s source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	store, err := s.w.store(ctx, s.t.Store)
+	if err != nil {
+		return nil, err
+	}
+	rc, err := store.Open(ctx, s.t.Key, s.t.Base+off, n, s.t.Version)
+	switch errs.KindOf(err) {
+	case errs.NotExist, errs.NotDir, errs.IsDir, errs.Precondition, errs.Range:
+		return nil, errs.New("worker.Read", s.t.Key, errs.Conflict, "this version has left the store")
+	}
+	return rc, err
+}
+
+// store returns the open store of that id.
+func (w *Worker) store(ctx context.Context, id string) (ufs.Store, error) {
+	w.mu.Lock()
+	s, closed := w.stores[id], w.closed
+	w.mu.Unlock()
+	if closed {
+		return nil, errs.New("worker.Read", id, errs.Unavailable, "the worker is stopping")
+	}
+	if s != nil {
+		return s, nil
+	}
+	opened := w.opening.DoChan(id, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), openTime)
+		defer cancel()
+		return w.open(ctx, id)
+	})
+	select {
+	case r := <-opened:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return r.Val.(ufs.Store), nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// open asks for the stores and opens the one. Those that are no longer mounted are closed.
+func (w *Worker) open(ctx context.Context, id string) (ufs.Store, error) {
+	all, err := w.o.Stores(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w.keep(all)
+	for _, spec := range all {
+		if spec.ID != id {
+			continue
+		}
+		if spec.Options, err = w.o.Sealer.Open(id, spec.Options); err != nil {
+			return nil, err
+		}
+		s, err := w.o.OpenStore(ctx, spec.MountSpec)
+		if err != nil {
+			return nil, errs.E("worker.Open", spec.Path.String(), errs.Unavailable, err)
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.closed {
+			return nil, errors.Join(errs.New("worker.Open", id, errs.Unavailable, "the worker is stopping"), s.Close())
+		}
+		w.stores[id] = s
+		return s, nil
+	}
+	return nil, errs.New("worker.Open", id, errs.Unavailable, "the store is mounted no more")
+}
+
+// keep closes the stores that are not among all.
+func (w *Worker) keep(all []core.StoreSpec) {
+	mounted := map[string]bool{rootID: true}
+	for _, s := range all {
+		mounted[s.ID] = true
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, s := range w.stores {
+		if mounted[id] {
+			continue
+		}
+		delete(w.stores, id)
+		if err := s.Close(); err != nil {
+			w.o.Logger.Warn("a store could not be closed", "id", id, "err", err)
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluicefs/sluice/core/cluster"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/gateway/config"
+)
+
+// describe returns what this process is to the others, one node for each of its roles but a master's, which lists itself.
+func (g *gateway) describe() (nodes []cluster.Node) {
+	if g.cfg.Has(config.RoleGateway) {
+		n := g.node(cluster.Gateway)
+		for _, name := range []string{"s3", "s3 over TLS", "webhdfs", "webhdfs over TLS"} {
+			if l := g.listener(name); l != nil && n.Addr == "" {
+				n.Addr = l.Addr().String()
+			}
+		}
+		nodes = append(nodes, n)
+	}
+	if g.cfg.Has(config.RoleWorker) {
+		n := g.node(cluster.Worker)
+		n.Addr = g.internalAddr()
+		for _, t := range g.cache.Stats().Tiers {
+			n.Capacity += t.Quota
+		}
+		nodes = append(nodes, n)
+	}
+	return nodes
+}
+
+// node returns what all roles of this process have in common.
+func (g *gateway) node(role cluster.Role) cluster.Node {
+	return cluster.Node{
+		Name: cmp.Or(g.cfg.Name, hostname()), Role: role, Version: g.o.Version, Host: hostname(), Zone: g.cfg.Zone,
+		Incarnation: g.incarnation, Since: g.started,
+	}
+}
+
+// begin notes when this process was started.
+func (g *gateway) begin(context.Context) error {
+	g.started, g.incarnation = time.Now().UTC().Truncate(time.Second), rand.Text()
+	return nil
+}
+
+// members implements remote.Members over the registry, as a master sees it.
+type members struct {
+	registry cluster.Registry
+	log      *slog.Logger
+	now      atomic.Pointer[roll]
+}
+
+// roll is the list of the processes that were alive at one time.
+type roll struct {
+	nodes []cluster.Node
+	state uint64
+}
+
+// Join implements remote.Members.
+func (m *members) Join(ctx context.Context, n cluster.Node) {
+	err := m.registry.Register(ctx, n)
+	if ctx.Err() == nil && err != nil {
+		level := slog.LevelDebug
+		if errors.Is(err, errs.Conflict) {
+			level = slog.LevelWarn // it is listed no more until its stream breaks
+		}
+		m.log.Log(ctx, level, "a process is listed no more", "name", n.Name, "role", n.Role, "err", err)
+	}
+}
+
+// Nodes implements remote.Members.
+func (m *members) Nodes() ([]cluster.Node, uint64) {
+	if r := m.now.Load(); r != nil {
+		return r.nodes, r.state
+	}
+	return nil, 0
+}
+
+// watch keeps the list until ctx ends.
+func (m *members) watch(ctx context.Context) {
+	for state := uint64(1); ctx.Err() == nil; {
+		for nodes, err := range m.registry.Watch(ctx) {
+			if err != nil {
+				break
+			}
+			m.now.Store(&roll{nodes, state})
+			state++
+		}
+		select {
+		case <-time.After(watchPause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// watchPause is the time between two attempts to see the registry.
+const watchPause = time.Second
+
+// joinCluster lists this master and watches who else is there, until the process stops.
+func (g *gateway) joinCluster(ctx context.Context) error {
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	self := g.node(cluster.Master)
+	self.Addr = g.internalAddr()
+	var done [2]chan struct{}
+	for i, run := range []func(){func() { g.master.members.Join(life, self) }, func() { g.master.members.watch(life) }} {
+		done[i] = make(chan struct{})
+		g.running.Go(func() { defer close(done[i]); run() })
+	}
+	g.onClose(func() error { stop(); <-done[0]; <-done[1]; return nil })
+	return nil
+}
