@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,12 +32,18 @@ type master struct {
 	election cluster.Election
 	members  *members
 	leading  atomic.Pointer[namespace.Namespace] // that of the reign which answers, nil while none does
+
+	turn      *turn
+	log       atomic.Pointer[meta.Log] // that of now
+	following atomic.Bool
+	life      context.Context // ends when the process stops
+	retiring  sync.WaitGroup  // namespaces of reigns that have ended
 }
 
 // openMaster starts this process's member of the journal's cluster, or connects to the one that somebody else runs.
 func (g *gateway) openMaster(ctx context.Context) error {
 	log := telemetry.AtLeast(g.log, slog.LevelInfo)
-	m := &master{g: g}
+	m := &master{g: g, turn: newTurn()}
 	g.master = m
 	if e := g.cfg.Etcd; len(e.Endpoints) > 0 {
 		c, err := etcd.Connect(ctx, etcd.ClientOptions{
@@ -70,12 +77,14 @@ func (g *gateway) openMaster(ctx context.Context) error {
 }
 
 // readLease is for how long a leader may answer from memory after it last proved that it leads, and so how long its successor
-// waits.
+// waits, unless it was released. An only voter has it too: then others can join it at any time.
 const readLease = 500 * time.Millisecond
 
 // lead follows and campaigns until the process stops.
 func (g *gateway) lead(ctx context.Context) error {
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	g.master.life = life
+	g.running.Go(func() { g.master.watchLeader(life) })
 	ended := make(chan struct{})
 	g.running.Go(func() {
 		defer close(ended)
@@ -86,29 +95,40 @@ func (g *gateway) lead(ctx context.Context) error {
 			if life.Err() != nil {
 				return
 			}
-			g.log.Warn("not leading", "err", err)
+			if errors.Is(err, errHandedOver) {
+				pause = 0
+			} else {
+				g.log.Warn("not leading", "err", err)
+			}
 			if time.Since(started) > last {
 				pause = first
 			}
 			select {
 			case <-time.After(pause):
-				pause = min(2*pause, last)
+				pause = min(max(2*pause, first), last)
 			case <-life.Done():
 			}
 		}
 	})
-	g.onClose(func() error { stop(); <-ended; return nil })
+	g.onClose(func() error {
+		g.master.resign(context.WithoutCancel(ctx))
+		stop()
+		<-ended
+		g.master.retiring.Wait()
+		return nil
+	})
 	return nil
 }
 
 // once follows until this master leads, and leads until it does no more. It returns why that ended.
 func (m *master) once(ctx context.Context) error {
 	log, err := meta.OpenLog(m.g.kv, meta.LogOptions{
-		Group: namespace.JournalGroup, Member: m.g.cfg.Name, Address: m.g.internalAddr(), Logger: m.g.log, ReadLease: m.lease(),
+		Group: namespace.JournalGroup, Member: m.g.cfg.Name, Address: m.g.internalAddr(), Logger: m.g.log, ReadLease: readLease,
 	})
 	if err != nil {
 		return err
 	}
+	m.log.Store(log)
 	if err := log.Load(ctx); err != nil {
 		return err
 	}
@@ -129,6 +149,12 @@ func (m *master) once(ctx context.Context) error {
 	if err == nil {
 		err = m.serve(life, log)
 	}
+	if left := m.turn.handing(); left != nil {
+		<-left
+		if won.Err() != nil {
+			return errHandedOver
+		}
+	}
 	if won.Err() == nil && ctx.Err() == nil { // raft has done its part: another may be able to do the rest
 		ctx, cancel := context.WithTimeout(ctx, handoverTime)
 		defer cancel()
@@ -140,19 +166,13 @@ func (m *master) once(ctx context.Context) error {
 // handoverTime is how long another master is given to take over from one that cannot serve.
 const handoverTime = 5 * time.Second
 
-// lease returns the read lease: none for the only voter there can be.
-func (m *master) lease() time.Duration {
-	if len(m.g.cfg.Join) == 1 {
-		return 0
-	}
-	return readLease
-}
-
 // follow applies what the leader journals until this master may claim the journal.
 func (m *master) follow(ctx context.Context, log *meta.Log) (*cluster.Reign, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	followed := make(chan error, 1)
+	m.following.Store(true)
+	defer m.following.Store(false)
 	go func() {
 		err := log.Follow(ctx)
 		stop()
@@ -173,11 +193,8 @@ func (m *master) serve(ctx context.Context, log *meta.Log) error {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err := ns.Close(); err != nil {
-			g.log.Warn("a store could not be closed", "err", err)
-		}
-	}()
+	r := &reign{ns: ns, log: log}
+	defer m.retire(r)
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	ready, served := make(chan struct{}), make(chan error, 1)
@@ -185,7 +202,7 @@ func (m *master) serve(ctx context.Context, log *meta.Log) error {
 		var err error
 		select {
 		case <-ready:
-			if err = m.open(ctx, ns, log); err != nil {
+			if err = m.open(ctx, r); err != nil {
 				stop(err) // who cannot serve does not lead
 			}
 		case <-ctx.Done():
@@ -201,15 +218,30 @@ func (m *master) serve(ctx context.Context, log *meta.Log) error {
 	return err
 }
 
+// retire closes what a reign that has ended leaves. Readers that it has begun may go on for the time of a drain.
+func (m *master) retire(r *reign) {
+	m.retiring.Go(func() {
+		if r.server != nil {
+			ctx, cancel := context.WithTimeout(m.life, m.g.cfg.DrainTimeout)
+			defer cancel()
+			_ = r.server.Drained(ctx) // or they fail
+		}
+		if err := r.ns.Close(); err != nil {
+			m.g.log.Warn("a store could not be closed", "err", err)
+		}
+	})
+}
+
 // close answers gateways that somebody else leads.
 func (m *master) close() {
+	m.turn.set(func() { m.turn.leading = nil })
 	m.leading.Store(nil)
 	m.g.internal.Set(m.standby())
 }
 
 // open answers gateways. The namespace is ready, and so nobody can have an answer of the last leader any more.
-func (m *master) open(ctx context.Context, ns *namespace.Namespace, log *meta.Log) error {
-	g := m.g
+func (m *master) open(ctx context.Context, r *reign) (err error) {
+	g, ns := m.g, r.ns
 	// A mount that cannot be made now is no reason to leave all others without a leader.
 	if err := g.mountConfigured(ctx, ns); err != nil {
 		if ctx.Err() != nil {
@@ -217,32 +249,17 @@ func (m *master) open(ctx context.Context, ns *namespace.Namespace, log *meta.Lo
 		}
 		g.log.Error("the configured mounts are not as the configuration has them", "err", err)
 	}
-	s, err := remote.NewServer(remote.ServerOptions{
-		Tree: ns, Authenticator: g.users, Members: m.members, Admin: m.admin(ns), Answers: remote.NewJournaledAnswers(ns),
-		Lease: func(ctx context.Context) error {
-			err := log.Lease(ctx)
-			if m.leading.Load() != ns || err != nil && ctx.Err() == nil {
-				return m.elsewhere(ctx)
-			}
-			return err
-		},
+	r.server, err = remote.NewServer(remote.ServerOptions{
+		Tree: ns, Authenticator: g.users, Members: m.members, Admin: m.admin(ns), Answers: remote.NewJournaledAnswers(ns), Lease: m.lease(r),
 	})
 	if err != nil {
 		return err
 	}
 	m.leading.Store(ns)
-	g.internal.Set(s)
-	g.log.Info("leading", "name", g.cfg.Name, "term", log.Term(), "seq", log.Seq())
+	g.internal.Set(r.server)
+	m.turn.set(func() { m.turn.leading = r })
+	g.log.Info("leading", "name", g.cfg.Name, "term", r.log.Term(), "seq", r.log.Seq())
 	return nil
-}
-
-// elsewhere says who leads.
-func (m *master) elsewhere(ctx context.Context) error {
-	l, err := m.election.Leader(ctx)
-	if err != nil || l.Name == m.g.cfg.Name { // about to, or no more
-		return &remote.NotLeaderError{}
-	}
-	return &remote.NotLeaderError{Leader: l.Addr}
 }
 
 // standby answers that somebody else leads.
@@ -267,6 +284,7 @@ func (g *gateway) serveInternal(context.Context) error {
 	}
 	if g.master != nil {
 		g.internal.Set(g.master.standby())
+		g.internal.Local(g.master.local())
 	} else { // gateways that were given a worker's address for a master's are told that it leads nothing
 		g.internal.Set(remote.NewStandby(func(context.Context) error { return &remote.NotLeaderError{} }))
 	}

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"net/http"
-	"time"
 
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/namespace"
@@ -64,17 +63,4 @@ func stateOf(e etcd.MemberInfo) string {
 // errExternal is the error of what only those can do who run the etcd cluster.
 func errExternal(op string) error {
 	return errs.New("gateway."+op, "", errs.Unsupported, "the journal is in an etcd cluster that somebody else runs; use its own tools, such as etcdctl")
-}
-
-// Handover implements admin.Masters.
-func (m *master) Handover(ctx context.Context, to string) (admin.Handover, error) {
-	if to == m.g.cfg.Name {
-		return admin.Handover{}, errs.New("gateway.Handover", to, errs.Precondition, "this master leads already")
-	}
-	began := time.Now()
-	if err := m.election.Handover(ctx, to); err != nil {
-		return admin.Handover{}, err
-	}
-	next, err := m.election.Leader(ctx)
-	return admin.Handover{From: m.g.cfg.Name, To: next.Name, Ms: time.Since(began).Milliseconds()}, err
 }

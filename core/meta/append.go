@@ -125,6 +125,9 @@ func (l *Log) enqueue(ctx context.Context, c *call) error {
 	if l.stopped != nil {
 		return l.stopped
 	}
+	if l.refused != nil {
+		return l.refused
+	}
 	if l.queued+c.cost > l.o.MaxQueueBytes && len(l.queue) > 0 {
 		return errs.New("meta.Log.Append", l.o.Group, errs.Unavailable, "too many changes wait for the journal; try again later")
 	}
@@ -150,6 +153,7 @@ func (l *Log) Run(ctx context.Context) error {
 	}
 	done(lifeRunning)
 	defer done(lifeEnded)
+	defer close(l.ended)
 	beside, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -185,8 +189,10 @@ func (l *Log) writeAll(ctx context.Context, lost <-chan error) error {
 	}
 	var p proposal
 	for {
+		var release chan error
 		select {
 		case <-l.wake:
+		case release = <-l.releases:
 		case err := <-lost:
 			return err
 		case <-ctx.Done():
@@ -194,8 +200,15 @@ func (l *Log) writeAll(ctx context.Context, lost <-chan error) error {
 		}
 		for ctx.Err() == nil && l.take(&p) {
 			if err := l.write(ctx, &p); err != nil {
+				if release != nil {
+					release <- err
+				}
 				return err
 			}
+		}
+		if release != nil {
+			release <- l.release(ctx)
+			return l.errReleased()
 		}
 	}
 }

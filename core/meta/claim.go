@@ -16,6 +16,8 @@ type Leader struct {
 	Address string    `json:"addr"`
 	Claim   string    `json:"claim"` // at random, so that a claim whose answer was lost is known again
 	Time    time.Time `json:"time"`  // of the claim, for people
+	// Released: the member has stopped answering since, as planned, and leads no more.
+	Released bool `json:"released,omitempty"`
 
 	Term int64 `json:"-"` // revision of the claim
 }
@@ -79,7 +81,8 @@ func (l *Log) Claim(ctx context.Context) error {
 
 // takeOver claims the journal and applies what was committed before.
 func (l *Log) takeOver(ctx context.Context) error {
-	claim, err := json.Marshal(Leader{Member: l.o.Member, Address: l.o.Address, Claim: rand.Text(), Time: time.Now().UTC()})
+	l.claimed = Leader{Member: l.o.Member, Address: l.o.Address, Claim: rand.Text(), Time: time.Now().UTC()}
+	claim, err := json.Marshal(l.claimed)
 	if err != nil {
 		return errs.E("meta.Log.Claim", l.o.Member, errs.Invalid, err)
 	}
@@ -93,7 +96,7 @@ func (l *Log) takeOver(ctx context.Context) error {
 		return err
 	}
 	l.term.Store(term)
-	l.lease.begin(sent, l.o.Clock(), l.o.ReadLease, seen.ModRev != 0)
+	l.lease.begin(sent, l.o.Clock(), l.o.ReadLease, seen.ModRev != 0 && !released(seen))
 	err = l.catchUp(ctx)
 	if errors.Is(err, errGap) {
 		err = l.load(ctx)

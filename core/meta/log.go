@@ -125,8 +125,8 @@ type LogStats struct {
 // they add up to is in its Tree.
 //
 // The life of a Log: Load reads the newest checkpoint and the records after it; Follow, as long as another member leads,
-// applies what that one writes; Claim makes this member the leader; Run writes what Append is given until its context ends
-// or another member claims the journal. Each waits for the one before. A Log whose Run has returned is of no more use: open
+// applies what that one writes; Claim makes this member the leader; Run writes what Append is given until its context ends,
+// another member claims the journal, or Release gives it up. Each waits for the one before. A Log whose Run has returned is of no more use: open
 // another and load.
 type Log struct {
 	kv     KV
@@ -144,11 +144,15 @@ type Log struct {
 	lastTerm int64
 	lastRev  int64
 	wake     chan struct{} // holds a token if the queue may not be empty
+	claimed  Leader        // what this Log claimed the journal with
+	releases chan chan error
+	ended    chan struct{} // closed when Run has ended
 
 	mu      sync.Mutex
 	queue   []*call
 	queued  int64 // memory of the queue
 	stopped error // why nothing can be queued any more
+	refused error // why nothing may be queued: leadership is being handed over
 
 	lease lease
 	tail  tail
@@ -191,7 +195,8 @@ func OpenLog(kv KV, o LogOptions) (*Log, error) {
 		return nil, errs.New("meta.OpenLog", o.Group, errs.Invalid, fmt.Sprintf("a group's name has 1 to %d bytes and no slash", maxGroup))
 	}
 	o = o.withDefaults()
-	l := &Log{kv: kv, o: o, prefix: "g/" + o.Group + "/", tree: o.Tree, wake: make(chan struct{}, 1)}
+	l := &Log{kv: kv, o: o, prefix: "g/" + o.Group + "/", tree: o.Tree, wake: make(chan struct{}, 1),
+		releases: make(chan chan error), ended: make(chan struct{})}
 	l.lease.init()
 	return l, nil
 }

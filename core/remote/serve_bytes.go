@@ -52,6 +52,8 @@ func (s *Server) read(st grpc.ServerStream) error {
 		return refuse(st, err)
 	}
 	defer cancel()
+	s.busy.readers.Add(1)
+	defer s.busy.readers.Add(-1)
 	rd, err := s.o.Tree.Open(ctx, p, r)
 	if err != nil {
 		return refuse(st, err)
@@ -195,6 +197,8 @@ func (w *serverWriter) next() error {
 	var kind byte
 	c.byte(&kind)
 	w.ended = true
+	w.s.busy.calls.Add(1)
+	defer w.s.busy.calls.Add(-1)
 	reply := coder{b: []byte{kindAnswer}}
 	switch kind {
 	case kindCommit:

@@ -288,6 +288,7 @@ func (n *nameStream) register(t *task) error {
 
 // start hands t to a worker that waits, or to one more.
 func (n *nameStream) start(t *task) {
+	n.s.busy.calls.Add(1)
 	select {
 	case n.work <- t:
 	default:
@@ -314,6 +315,7 @@ func (n *nameStream) worker(t *task) {
 
 // serve makes the call and posts its answer.
 func (n *nameStream) serve(t *task) {
+	defer n.s.busy.calls.Add(-1)
 	mark := len(t.out.b)
 	err := n.answer(t)
 	if other := n.s.deposed(n.ctx, err); other != nil {

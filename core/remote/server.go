@@ -57,6 +57,8 @@ type Server struct {
 	o       ServerOptions
 	buffers mem.BufferPool
 	page    int // entries of a page of a listing
+	busy    busy
+	standby bool
 }
 
 // NewServer returns a server. Errors: errs.Invalid if o has no Tree or no Authenticator.
@@ -97,9 +99,11 @@ func (w *Switch) ServePages(p core.Pages) { w.pages = p }
 // Set makes new streams begin with s.
 func (w *Switch) Set(s *Server) { w.now.Store(s) }
 
-// NewStandby returns a server for a time without a tree: lease must not return nil, best a *NotLeaderError.
+// NewStandby returns a server for a time without a tree: lease must not return nil, best a *NotLeaderError. It may wait while
+// this process is about to lead: a stream that begins meanwhile begins with the Server that is set then.
 func NewStandby(lease func(ctx context.Context) error) *Server {
 	return &Server{
+		standby: true,
 		o: ServerOptions{
 			Lease: func(ctx context.Context) error {
 				if err := lease(ctx); err != nil {
@@ -141,6 +145,10 @@ func (w *Switch) Register(r grpc.ServiceRegistrar) {
 			s := w.now.Load()
 			if err := s.authorize(st.Context()); err != nil {
 				return err
+			}
+			if info, ok := grpc.Method(st.Context()); ok && info == namesMethod && s.standby {
+				_ = s.o.Lease(st.Context()) // it waits if this process is about to lead
+				s = w.now.Load()
 			}
 			return serve(s, st)
 		}

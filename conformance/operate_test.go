@@ -1,0 +1,207 @@
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+)
+
+// sluice runs a command of the binary against an admin address and returns what it printed, and whether it went well.
+func sluice(t testing.TB, admin string, args ...string) (out string, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, Binary(t), append(args, "--admin-url", admin)...)
+	cmd.Env = append(os.Environ(), "SLUICE_ROOT_ACCESS_KEY="+AccessKey, "SLUICE_ROOT_SECRET_KEY="+SecretKey)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var errb bytes.Buffer
+	cmd.Stderr = &errb
+	b, err := cmd.Output()
+	if err != nil {
+		err = fmt.Errorf("sluice %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(errb.String()))
+	}
+	return string(b), err
+}
+
+// mustSluice is sluice of a command with --output json, decoded into out.
+func mustSluice(t testing.TB, admin string, out any, args ...string) {
+	t.Helper()
+	text, err := sluice(t, admin, append(args, "--output", "json")...)
+	if err == nil {
+		err = json.Unmarshal([]byte(text), out)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// patient returns the S3 client as an application makes it: with the SDK's own way of trying again.
+func patient(r *rig, url string) *s3.Client {
+	return s3.New(s3.Options{
+		Region: "us-east-1", BaseEndpoint: &url, UsePathStyle: true, HTTPClient: r.http,
+		Credentials: credentials.NewStaticCredentialsProvider(AccessKey, SecretKey, ""),
+	})
+}
+
+// load is what applications do while an operator works: objects are put, read and listed through all gateways, as fast as
+// they are answered, with the SDK's defaults.
+type load struct {
+	bucket  string
+	stop    atomic.Bool
+	running sync.WaitGroup
+	asked   atomic.Int64
+
+	mu     sync.Mutex
+	failed []string
+	acked  map[string]content
+	last   time.Time     // of an acknowledgement
+	gap    time.Duration // the longest without one since it was reset
+}
+
+// startLoad starts writers, and as many readers as there are gateways, until end.
+func startLoad(t *testing.T, c *cluster, bucket string, writers int) *load {
+	t.Helper()
+	newRig(&Server{S3: c.S3[0]}).mkbucket(t, bucket)
+	l := &load{bucket: bucket, acked: map[string]content{}, last: time.Now()}
+	for w := range writers {
+		url := c.S3[w%len(c.S3)]
+		cl := patient(newRig(&Server{S3: url}), url)
+		l.running.Go(func() {
+			for n := 0; !l.stop.Load(); n++ {
+				x := content{fmt.Sprintf("%d/%d", w, n), n, 200}
+				if n%16 == 15 {
+					x.size = 300_000 // more than goes with its name
+				}
+				b := x.bytes()
+				_, err := cl.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &bucket, Key: &x.name, Body: bytes.NewReader(b)})
+				l.note("put "+x.name, err)
+				if err == nil {
+					l.mu.Lock()
+					l.acked[x.name] = x
+					l.gap, l.last = max(l.gap, time.Since(l.last)), time.Now()
+					l.mu.Unlock()
+				}
+			}
+		})
+	}
+	for _, url := range c.S3 {
+		cl := patient(newRig(&Server{S3: url}), url)
+		l.running.Go(func() {
+			for !l.stop.Load() {
+				_, err := cl.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: &bucket, MaxKeys: aws.Int32(20)})
+				l.note("list", err)
+				l.mu.Lock()
+				var x content
+				for _, x = range l.acked {
+					break
+				}
+				l.mu.Unlock()
+				if x.name == "" {
+					continue
+				}
+				out, err := cl.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &bucket, Key: &x.name})
+				if err == nil {
+					err = errors.Join(same(out.Body, x), out.Body.Close())
+				}
+				l.note("get "+x.name, err)
+			}
+		})
+	}
+	return l
+}
+
+func (l *load) note(what string, err error) {
+	l.asked.Add(1)
+	if err == nil || l.stop.Load() {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failed = append(l.failed, fmt.Sprintf("%s: %v", what, err))
+}
+
+// during runs f and returns the longest time without an acknowledgement around it.
+func (l *load) during(f func()) time.Duration {
+	l.mu.Lock()
+	l.gap = 0
+	l.mu.Unlock()
+	f()
+	time.Sleep(time.Second)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.gap
+}
+
+// end stops the load, and checks that no request failed and that all that was acknowledged is there.
+func (l *load) end(t *testing.T, c *cluster) {
+	t.Helper()
+	l.stop.Store(true)
+	l.running.Wait()
+	for i, why := range l.failed {
+		if i < 10 {
+			t.Errorf("a request failed: %s", why)
+		}
+	}
+	r := newRig(&Server{S3: c.S3[0]})
+	for key, x := range l.acked {
+		if _, _, err := r.get(t.Context(), "/"+l.bucket+"/"+key, x); err != nil {
+			t.Errorf("an acknowledged object: %v", err)
+		}
+	}
+	t.Logf("%d requests, %d failed; %d objects acknowledged", l.asked.Load(), len(l.failed), len(l.acked))
+}
+
+// handoverMost bounds the time without an acknowledged write at a planned change of leader.
+const handoverMost = 500 * time.Millisecond
+
+// TestOperate is what an operator does with a cluster that is being used.
+func TestOperate(t *testing.T) {
+	c, _ := startCluster(t)
+	cases := 0
+	t.Run("handover", func(t *testing.T) { cases += c.handovers(t) })
+	Minimum(t, "operate", cases)
+}
+
+// handovers changes the leader, as planned, while applications work.
+func (c *cluster) handovers(t *testing.T) (cases int) {
+	const rounds = 5
+	l := startLoad(t, c, "handover", 8)
+	time.Sleep(time.Second)
+	var gaps []time.Duration
+	for i := range rounds {
+		var done struct {
+			From, To string
+			Ms       int64
+		}
+		gap := l.during(func() { mustSluice(t, c.Admin[i%len(c.Admin)], &done, "master", "handover") })
+		if done.From == done.To || done.To == "" {
+			t.Errorf("handed over from %q to %q", done.From, done.To)
+		}
+		gaps = append(gaps, gap)
+		t.Logf("%s to %s: the masters say %d ms; nothing acknowledged for %v", done.From, done.To, done.Ms, gap.Round(time.Millisecond))
+		cases++
+	}
+	l.end(t, c)
+	slices.Sort(gaps)
+	t.Logf("%d cores for everything, %s: p50 %v, max %v", runtime.NumCPU(), runtime.Version(), gaps[rounds/2].Round(time.Millisecond), gaps[rounds-1].Round(time.Millisecond))
+	if gaps[rounds/2] > handoverMost {
+		t.Errorf("the middle of %d handovers took %v, want at most %v", rounds, gaps[rounds/2], handoverMost)
+	}
+	return cases
+}
