@@ -25,7 +25,10 @@ const (
 	failoverMiddle, failoverMost = 1500 * time.Millisecond, 3 * time.Second
 )
 
-// TestFailover takes the leader of 3 masters away, by kill -9 and by SIGSTOP in turn, while objects are put through both
+// failoverFaults are how a leader is lost: by kill -9, by SIGSTOP, by SIGTERM.
+var failoverFaults = []string{"kill", "pause", "end"}
+
+// TestFailover takes the leader of 3 masters away, in all ways in turn, while objects are put through both
 // gateways; what was acknowledged must be there. SLUICE_FAILOVER is the number of times for each, 2 without it. With it the
 // times must be what they shall be on a machine that does nothing else, and are written to results/failover.txt.
 func TestFailover(t *testing.T) {
@@ -45,14 +48,14 @@ func TestFailover(t *testing.T) {
 	fmt.Fprintf(&report, "# %d cores for everything, %s, SLUICE_FAILOVER=%d\n", runtime.NumCPU(), runtime.Version(), rounds)
 	times := map[string][]time.Duration{}
 	acked, lost := 0, 0
-	for i := range 2 * rounds {
-		fault := []string{"kill", "pause"}[i%2]
+	for i := range len(failoverFaults) * rounds {
+		fault := failoverFaults[i%len(failoverFaults)]
 		f := c.loseLeader(t, dir, fault, i)
 		times[fault] = append(times[fault], f.gap)
 		acked, lost = acked+f.acked, lost+f.lost
 		fmt.Fprintf(&report, "%-5s %s  %5d ms without; %s; %d acknowledged, %d lost\n", fault, f.leader, f.gap.Milliseconds(), f.stages, f.acked, f.lost)
 	}
-	for _, fault := range []string{"kill", "pause"} {
+	for _, fault := range failoverFaults {
 		all := slices.Sorted(slices.Values(times[fault]))
 		p50, last := all[len(all)/2], all[len(all)-1]
 		fmt.Fprintf(&report, "%-5s p50 %d ms, max %d ms, %d rounds\n", fault, p50.Milliseconds(), last.Milliseconds(), len(all))
@@ -67,7 +70,7 @@ func TestFailover(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	Minimum(t, "failover", 2*rounds)
+	Minimum(t, "failover", len(failoverFaults)*rounds)
 }
 
 // failover is what came of the loss of a leader.
@@ -78,7 +81,7 @@ type failover struct {
 	acked, lost int
 }
 
-// loseLeader kills the leader or pauses it for longer than anybody waits for it, while objects are put.
+// loseLeader kills the leader, pauses it for longer than anybody waits for it, or restarts it, while objects are put.
 func (c *cluster) loseLeader(t *testing.T, dir, fault string, round int) (f failover) {
 	leader := c.leader(t, dir)
 	f.leader = leader.name
@@ -109,13 +112,16 @@ func (c *cluster) loseLeader(t *testing.T, dir, fault string, round int) (f fail
 	}
 	time.Sleep(time.Second)
 	at := time.Now()
-	if fault == "kill" {
+	switch fault {
+	case "kill":
 		leader.kill(t)
 		time.Sleep(4 * time.Second)
 		leader.pid = leader.restart(t, 0)
-	} else {
+	case "pause":
 		leader.stop(t, 5*time.Second)
 		time.Sleep(time.Second)
+	case "end":
+		leader.restartOrderly(t, dir, func() {})
 	}
 	stop.Store(true)
 	writers.Wait()

@@ -69,7 +69,7 @@ func (g *gateway) serve(ctx context.Context) error {
 	var servers []*http.Server
 	for _, l := range g.listeners {
 		if h := handlers[l.name]; h != nil && l.Listener != nil {
-			servers = append(servers, g.serveOn(l, h))
+			servers = append(servers, g.serveOn(l, g.leaving(h)))
 		}
 	}
 	g.onClose(func() error { return g.drain(ctx, servers) })
@@ -78,10 +78,25 @@ func (g *gateway) serve(ctx context.Context) error {
 	return nil
 }
 
-// drain lets the requests in progress finish. The admin listener goes last, so that health says why nothing else answers,
+// leaving asks clients to close their connections once the process is about to stop: their next ones lead elsewhere.
+func (g *gateway) leaving(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if g.stopping.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// drain lets the requests in progress finish. Where others serve the same names it first goes on for a while: a balancer
+// that asks for readiness now and then sends requests here until it has asked again. The admin listener goes last, so that health says why nothing else answers,
 // but before the namespace does, which its requests use.
 func (g *gateway) drain(ctx context.Context, servers []*http.Server) error {
 	g.health.enter("draining: the process is stopping")
+	if len(servers) > 0 && !g.cfg.Alone() {
+		g.stopping.Store(true)
+		time.Sleep(g.cfg.DrainNotice)
+	}
 	err := shutdown(ctx, g.cfg.DrainTimeout, servers...)
 	if g.admin != nil {
 		err = errors.Join(err, shutdown(ctx, g.cfg.DrainTimeout, g.admin))

@@ -81,6 +81,7 @@ type gateway struct {
 	listeners []*listener
 	admin     *http.Server
 	busy      busy
+	stopping  atomic.Bool             // the front-ends take leave of their clients
 	failed    context.CancelCauseFunc // ends the process with an error
 	running   sync.WaitGroup          // servers, and what else runs until it is stopped
 	closers   []func() error          // what has been started, in order

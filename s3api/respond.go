@@ -131,7 +131,7 @@ func (s *Server) fail(r *request, err error) {
 	h := r.out.Header()
 	for k := range h {
 		switch k {
-		case "X-Amz-Request-Id", "X-Amz-Id-2", "Server":
+		case "X-Amz-Request-Id", "X-Amz-Id-2", "Server", "Connection":
 		case "Etag", "ETag", "Last-Modified", "Cache-Control", "Expires", "X-Amz-Bucket-Region":
 			if e.Status != http.StatusNotModified && k != "X-Amz-Bucket-Region" {
 				delete(h, k)

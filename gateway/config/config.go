@@ -36,6 +36,7 @@ type Config struct {
 	Cache         Cache         `key:"cache"`
 	Log           Log           `key:"log"`
 	DrainTimeout  time.Duration `key:"drain_timeout" help:"how long requests in progress may take to end at shutdown"`
+	DrainNotice   time.Duration `key:"drain_notice" help:"how long a gateway among others goes on after it has said that it is not ready, so that balancers notice"`
 	Mounts        []Mount       `key:"mounts" flag:"mount" help:"mount the store URI at PATH: PATH=URI[,option=value...] (repeatable)"`
 }
 
@@ -137,5 +138,6 @@ func Default() Config {
 		ReadType:     "CACHE",
 		Log:          Log{Level: "info", Format: "auto"},
 		DrainTimeout: 30 * time.Second,
+		DrainNotice:  2 * time.Second,
 	}
 }

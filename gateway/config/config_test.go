@@ -90,7 +90,7 @@ func TestEveryScalarKeyHasFlagAndVariable(t *testing.T) {
 			continue
 		}
 		values := map[string]string{
-			"sync_interval": "7s", "drain_timeout": "7s", "write_type": "THROUGH", "read_type": "NO_CACHE",
+			"sync_interval": "7s", "drain_timeout": "7s", "drain_notice": "7s", "write_type": "THROUGH", "read_type": "NO_CACHE",
 			"log.level": "debug", "log.format": "json", "webhdfs.auth": "basic", "root.access_key": "abc",
 			"root.secret_key": "12345678", "webhdfs.advertise": "h:7", "data": "/d",
 		}
