@@ -21,11 +21,17 @@ import (
 // startCluster starts the cluster of configs/cluster/run: 3 masters and 2 gateways. Its processes can be started again.
 func startCluster(t *testing.T, args ...string) (c *cluster, dir string) {
 	t.Helper()
+	return startClusterOf(t, Binary(t), args...)
+}
+
+// startClusterOf is startCluster with what runs in place of the binary.
+func startClusterOf(t *testing.T, bin string, args ...string) (c *cluster, dir string) {
+	t.Helper()
 	if _, err := exec.LookPath("bash"); err != nil {
 		Skip(t, "bash, which runs configs/cluster/run, is not installed")
 	}
 	dir = t.TempDir()
-	env := append(os.Environ(), "SLUICE_BIN="+Binary(t), "SLUICE_ROOT_ACCESS_KEY="+AccessKey, "SLUICE_ROOT_SECRET_KEY="+SecretKey)
+	env := append(os.Environ(), "SLUICE_BIN="+bin, "SLUICE_ROOT_ACCESS_KEY="+AccessKey, "SLUICE_ROOT_SECRET_KEY="+SecretKey)
 	run := exec.Command(filepath.Join("..", "configs", "cluster", "run"), append([]string{dir}, args...)...)
 	run.Env, run.SysProcAttr = env, &syscall.SysProcAttr{Setpgid: true}
 	log := &syncBuffer{}
