@@ -27,6 +27,7 @@ const (
 	classNotEmpty       = "org.apache.hadoop.fs.PathIsNotEmptyDirectoryException"
 	classParentNotDir   = "org.apache.hadoop.fs.ParentNotDirectoryException"
 	classRetriable      = "org.apache.hadoop.ipc.RetriableException"
+	classSafeMode       = "org.apache.hadoop.hdfs.server.namenode.SafeModeException"
 	classSecurity       = "java.lang.SecurityException"
 	classUnsupported    = "java.lang.UnsupportedOperationException"
 )
@@ -55,6 +56,7 @@ var byKind = map[errs.Kind]struct {
 	errs.BadDigest:    {403, classChecksum},
 	errs.Unsupported:  {400, classUnsupported},
 	errs.Unavailable:  {403, classRetriable},
+	errs.Held:         {403, classSafeMode},
 }
 
 // remoteError is an error in the protocol's own words.

@@ -26,6 +26,7 @@ var decorators = map[string]func(ufs.Store) ufs.Store{
 	"observe": func(s ufs.Store) ufs.Store { return wrap.Observe(s, func(wrap.Event) {}) },
 	"fault":   func(s ufs.Store) ufs.Store { return wrap.Fault(s) },
 	"guard":   func(s ufs.Store) ufs.Store { return wrap.Guard(s, func() error { return nil }) },
+	"gate":    func(s ufs.Store) ufs.Store { return wrap.Gate(s, func() error { return nil }) },
 	"retry":   func(s ufs.Store) ufs.Store { return wrap.Retry(s, 3, time.Millisecond) },
 }
 
@@ -65,6 +66,41 @@ func TestWrapsEverything(t *testing.T) {
 	}
 	if calls := len(wrap.Ops()) - len([]wrap.Op{wrap.Read, wrap.Write, wrap.Commit, wrap.Abort}) + 2; calls != methods {
 		t.Errorf("the interfaces have %d methods, the calls and Features and Close are %d", methods, calls)
+	}
+}
+
+func TestGate(t *testing.T) {
+	shut := errs.New("test", "", errs.Held, "not yet")
+	var seen atomic.Int64
+	inner := memufs.New(memufs.Options{Dirs: true})
+	s := wrap.Gate(wrap.Observe(inner, func(wrap.Event) { seen.Add(1) }), func() error { return shut })
+	c, err := ufs.ComposerOf(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func() error{
+		"Create":       func() error { _, err := s.Create(t.Context(), "a", 1, ufs.CreateOptions{}); return err },
+		"Append":       func() error { _, err := ufs.Append(t.Context(), s, "a", "", ufs.Attr{}); return err },
+		"Remove":       func() error { return s.Remove(t.Context(), "a", "") },
+		"RemoveFiles":  func() error { return ufs.RemoveFiles(t.Context(), s, []ufs.Versioned{{Name: "a"}}) },
+		"CleanStaging": func() error { return s.CleanStaging(t.Context(), func(string) bool { return false }) },
+		"Rename":       func() error { return ufs.Rename(t.Context(), s, "a", "b", true) },
+		"Mkdir":        func() error { _, err := ufs.Mkdir(t.Context(), s, "d/", ufs.Attr{}); return err },
+		"Begin":        func() error { _, err := c.Begin(t.Context(), "a", ufs.Attr{}); return err },
+		"Cancel":       func() error { return c.Cancel(t.Context(), "a", "1") },
+	} {
+		if err := change(); !errors.Is(err, shut) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	if err := ufs.Probe(t.Context(), s, true); s.Features().Probe && !errors.Is(err, shut) {
+		t.Errorf("a probe that writes: got %v", err)
+	}
+	if seen.Load() != 0 {
+		t.Errorf("%d calls came through", seen.Load())
+	}
+	if _, err := s.Stat(t.Context(), "a"); !errors.Is(err, errs.NotExist) || seen.Load() != 1 {
+		t.Errorf("a read: got %v, %d calls", err, seen.Load())
 	}
 }
 
