@@ -19,8 +19,9 @@ import (
 )
 
 // Content ids are 128 bits in two spaces that the first byte keeps apart: allocated file numbers, and keyed hashes for
-// content known only from a store. Both depend on the cluster's secret: a cache that outlived its journal (a new data
-// directory over an old cache) has nothing that a new namespace could take for its own.
+// content known only from a store. Both depend on the cluster's secret and the journal's incarnation: a cache that outlived
+// its journal (a new data directory over an old cache, a journal that was restored) has nothing that a new namespace could
+// take for its own.
 const (
 	allocatedTag byte = 0x01
 	hashedTag    byte = 0x02
@@ -37,15 +38,17 @@ func (n *Namespace) allocatedContent(x meta.Extent) page.Content {
 // hashedContent names the bytes of one version of a store's file. The version is part of the id, so that its full 128
 // bits tell versions apart; the key is secret, so that nobody can choose names that collide.
 func (n *Namespace) hashedContent(store, key, version string, size int64) page.Content {
-	sum := n.hash(store, key, version)
+	sum := keyed(n.pageKey, store, key, version)
 	c := page.Content{Len: size}
 	copy(c.ID[:], sum[:16])
 	c.ID[0] = hashedTag
 	return c
 }
 
-func (n *Namespace) hash(parts ...string) []byte {
-	h := hmac.New(sha256.New, n.secret)
+func (n *Namespace) hash(parts ...string) []byte { return keyed(n.secret, parts...) }
+
+func keyed(key []byte, parts ...string) []byte {
+	h := hmac.New(sha256.New, key)
 	var l [8]byte
 	for _, p := range parts {
 		binary.BigEndian.PutUint64(l[:], uint64(len(p)))

@@ -12,6 +12,9 @@ import (
 
 // Copy implements core.Namespace.
 func (n *Namespace) Copy(ctx context.Context, src, dst core.Path, o core.CopyOptions) (core.Info, error) {
+	if err := n.held(); err != nil {
+		return core.Info{}, err
+	}
 	if err := n.traverse(ctx, src); err != nil {
 		return core.Info{}, err
 	}
@@ -135,6 +138,9 @@ func (c *copyStep) Commit(ctx context.Context) (ufs.Info, error) {
 // Compose implements core.Namespace: the bytes are written anew as one file, and the parts go once it is there, under the
 // locks of all of them.
 func (n *Namespace) Compose(ctx context.Context, dst core.Path, parts []core.Path) (core.Info, error) {
+	if err := n.held(); err != nil {
+		return core.Info{}, err
+	}
 	dst = exact(dst, false)
 	target, err := n.resolve(ctx, dst)
 	if err != nil && errs.KindOf(err) != errs.NotExist {

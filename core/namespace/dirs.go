@@ -200,6 +200,9 @@ func (n *Namespace) mkdirStore(ctx context.Context, dir core.Path) error {
 
 // Mkdir implements core.Namespace.
 func (n *Namespace) Mkdir(ctx context.Context, p core.Path, o core.MkdirOptions) (core.Info, error) {
+	if err := n.held(); err != nil {
+		return core.Info{}, err
+	}
 	either := p.Either()
 	p = p.Dir()
 	if err := n.checkName(p); err != nil {

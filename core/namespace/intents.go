@@ -269,6 +269,12 @@ const watchInterval = 2 * time.Second
 // watchIntents resolves open intents, opens stores that did not open before, and cleans up what crashes left behind, until
 // ctx ends.
 func (n *Namespace) watchIntents(ctx context.Context) {
+	if n.holding() {
+		if !n.awaitRelease(ctx) {
+			return
+		}
+		n.cleanStaging(ctx, near)
+	}
 	n.learn(ctx)
 	n.resolveOpen(ctx, everywhere)
 	far := func(m *mounted) bool { return !near(m) }
@@ -289,6 +295,22 @@ func (n *Namespace) watchIntents(ctx context.Context) {
 			n.resolveOpen(ctx, everywhere)
 			n.endIdleSessions(ctx, sessionIdle)
 			n.findLost(ctx)
+		}
+	}
+}
+
+// awaitRelease opens stores that did not open before, and nothing else, until changes are accepted; false: ctx has ended.
+func (n *Namespace) awaitRelease(ctx context.Context) bool {
+	t := time.NewTicker(watchInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-n.released:
+			return true
+		case <-t.C:
+			n.reopen(ctx)
 		}
 	}
 }

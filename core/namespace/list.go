@@ -147,7 +147,8 @@ func (n *Namespace) list(ctx context.Context, dir core.Path, o core.ListOptions,
 	left := o.Limit
 	q := meta.Query{Start: n.startOf(&nd.place), Prefix: o.Prefix, Delimiter: o.Delimiter, After: o.After,
 		Children: o.Children, HideShadowed: o.HideShadowed, Limit: listPage}
-	return n.pages(ctx, dir, &q, func(it *meta.Item) bool {
+	var ierr error
+	err = n.pages(ctx, dir, &q, func(it *meta.Item) bool {
 		if it.CommonPrefix {
 			if prefix, err := dir.Join(it.Name); err != nil || !sees(prefix) {
 				return true
@@ -160,6 +161,15 @@ func (n *Namespace) list(ctx context.Context, dir core.Path, o core.ListOptions,
 			if !o.Children && !sees(child.path) {
 				return true
 			}
+			if child.entry != nil && n.holding() {
+				if child, ierr = n.lookup(ctx, child.path); errs.KindOf(ierr) == errs.NotExist {
+					ierr = nil
+					return true
+				}
+				if ierr != nil {
+					return false
+				}
+			}
 			if !show(&child, it.Name, false) {
 				return false
 			}
@@ -167,6 +177,7 @@ func (n *Namespace) list(ctx context.Context, dir core.Path, o core.ListOptions,
 		left--
 		return left != 0
 	})
+	return errors.Join(err, ierr)
 }
 
 // sight returns what tells whether the principal may see a name at any depth below dir, which he may list: whether he may

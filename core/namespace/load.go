@@ -196,6 +196,9 @@ func (pl *place) dirID() (meta.DirID, bool) {
 // directories. If a change through Sluice is under way at p, that change decides and nothing is done; locked says that
 // the caller holds p's lock and makes none.
 func (n *Namespace) reconcile(ctx context.Context, p core.Path, locked bool) error {
+	if n.holding() {
+		return nil // what the store says is shown beside the journal until it is released
+	}
 	pl := n.walk(p)
 	e := pl.entry
 	if e == nil || e.Mount || pl.mount.err != nil || pl.hidden && e.Class != meta.Persisted {

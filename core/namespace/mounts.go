@@ -103,10 +103,10 @@ func (n *Namespace) mounted(m *mount.Mount, store ufs.Store, err error) *mounted
 	return x
 }
 
-// watched notes in x whether store answers, and changes it only while this process leads.
+// watched notes in x whether store answers, and changes it only while this process leads and changes are not held.
 func (n *Namespace) watched(x *mounted, store ufs.Store) ufs.Store {
 	outage := x.outage
-	return wrap.Observe(wrap.Guard(store, n.leads), func(e wrap.Event) {
+	return wrap.Observe(wrap.Gate(wrap.Guard(store, n.leads), n.held), func(e wrap.Event) {
 		switch {
 		case errors.Is(e.Err, context.Canceled): // says nothing of the store
 		case errs.KindOf(e.Err) == errs.Unavailable || errors.Is(e.Err, context.DeadlineExceeded):
@@ -233,6 +233,9 @@ func (n *Namespace) Mount(ctx context.Context, s core.MountSpec) (core.MountInfo
 	if err := n.admin(ctx); err != nil {
 		return core.MountInfo{}, err
 	}
+	if err := n.held(); err != nil {
+		return core.MountInfo{}, err
+	}
 	s.Path = s.Path.Dir()
 	if s.Path.IsRoot() || slices.ContainsFunc(s.Path.Edges(), func(e string) bool { return e == "/" || e == "./" || e == "../" }) {
 		return core.MountInfo{}, errs.New("namespace.Mount", s.Path.String(), errs.Invalid, "a mount point is a plain path below /")
@@ -267,7 +270,7 @@ func (n *Namespace) Mount(ctx context.Context, s core.MountSpec) (core.MountInfo
 func (n *Namespace) probe(ctx context.Context, store ufs.Store, s core.MountSpec) error {
 	ctx, cancel := context.WithTimeout(ctx, n.o.ProbeTimeout)
 	defer cancel()
-	err := ufs.Probe(ctx, store, !s.ReadOnly)
+	err := ufs.Probe(ctx, store, !s.ReadOnly && !n.holding())
 	if errors.Is(err, context.DeadlineExceeded) {
 		return errs.New("namespace.Mount", s.URI, errs.Unavailable, fmt.Sprintf("the store did not answer within %v", n.o.ProbeTimeout))
 	}
@@ -550,7 +553,7 @@ func (n *Namespace) Unmount(ctx context.Context, p core.Path) error {
 
 // cancelUploads drops the parts of uploads that end with their mount. What cannot be dropped stays in the store's staging.
 func (n *Namespace) cancelUploads(ctx context.Context, m *mounted, keys map[string]string) {
-	if m.err != nil || m.ReadOnly || len(keys) == 0 {
+	if m.err != nil || m.ReadOnly || len(keys) == 0 || n.holding() {
 		return
 	}
 	composer, err := ufs.ComposerOf(m.store)

@@ -60,6 +60,9 @@ type Options struct {
 	Supergroup string
 	RootMode   uint32 // of "/"; 0: 0755
 
+	Store string // identity of the store that KV is, which changes when that is restored; "": unknown
+	Seen  Seen   // how far the journal had got when this process saw it last; the zero value: it never did
+
 	SyncInterval time.Duration // of mounts that do not say; 0: on each access; see DefaultSyncInterval
 	ProbeTimeout time.Duration // of a new mount; 0: 5 s
 	WatchOpen    time.Duration // how long an intent without an answer is watched; 0: 15 min, S3's signature window
@@ -113,9 +116,14 @@ type Namespace struct {
 	locks *locks
 	loads singleflight.Group
 
-	sealer *seal.Sealer
-	secret []byte // keys the ids of content
-	space  []byte // of allocated content ids: bytes 1 to 7
+	sealer  *seal.Sealer
+	secret  []byte // keys the ids of names
+	pageKey []byte // keys the ids of content, of this incarnation alone
+	space   []byte // of allocated content ids: bytes 1 to 7
+
+	life      atomic.Pointer[life] // nil until Run has begun
+	released  chan struct{}        // closed once changes are accepted
+	releasing sync.Mutex           // held by Release
 
 	mountMu sync.Mutex // serialises changes of the mount table
 	mounts  atomic.Pointer[mountSet]
@@ -164,7 +172,7 @@ const JournalGroup = "0"
 func Open(ctx context.Context, o Options) (*Namespace, error) {
 	o = o.withDefaults()
 	n := &Namespace{o: o, log: o.Log, locks: newLocks(), appending: map[uint64]bool{}, open: map[string]openIntent{},
-		resolved: make(chan struct{}), lost: map[string]time.Time{}}
+		resolved: make(chan struct{}), lost: map[string]time.Time{}, released: make(chan struct{})}
 	sealer, err := seal.New(o.SecretKey)
 	if err != nil {
 		return nil, err
@@ -225,7 +233,14 @@ func (n *Namespace) start(ctx context.Context) error {
 	if err := n.loadSecret(ctx); err != nil {
 		return err
 	}
-	n.space = n.hash("allocated")[:8]
+	if err := n.enterLife(ctx); err != nil {
+		return err
+	}
+	n.pageKey = n.hash("pages", n.life.Load().ID)
+	n.space = keyed(n.pageKey, "allocated")[:8]
+	if n.holding() {
+		return nil
+	}
 	n.sweepUploads()
 	n.resolveAll(ctx)
 	n.cleanStaging(ctx, near)
@@ -282,6 +297,9 @@ func (n *Namespace) derivedOf(id string) *meta.Derived {
 
 // commit appends ops, with the counters they rely on, as one record.
 func (n *Namespace) commit(ctx context.Context, ops ...meta.Op) (uint64, error) {
+	if l := n.life.Load(); l != nil && l.Held != "" && !l.releasing {
+		return 0, n.held()
+	}
 	return n.log.Append(context.WithoutCancel(ctx), meta.Batch{Ops: ops})
 }
 

@@ -18,6 +18,9 @@ import (
 
 // PutPart implements core.Uploads.
 func (n *Namespace) PutPart(ctx context.Context, p core.Path, id string, number int, size int64) (core.Writer, error) {
+	if err := n.held(); err != nil {
+		return nil, err
+	}
 	if number < 1 || number > maxParts {
 		return nil, errs.New("namespace.PutPart", p.String(), errs.Invalid, fmt.Sprintf("a part's number lies between 1 and %d", maxParts))
 	}

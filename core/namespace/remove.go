@@ -13,6 +13,9 @@ import (
 
 // Remove implements core.Namespace.
 func (n *Namespace) Remove(ctx context.Context, p core.Path, o core.RemoveOptions) error {
+	if err := n.held(); err != nil {
+		return err
+	}
 	if p.IsRoot() {
 		return errs.New("namespace.Remove", "/", errs.Invalid, "the root cannot be removed")
 	}

@@ -17,6 +17,9 @@ import (
 
 // Rename implements core.Namespace.
 func (n *Namespace) Rename(ctx context.Context, src, dst core.Path, o core.RenameOptions) error {
+	if err := n.held(); err != nil {
+		return err
+	}
 	if src.IsRoot() || dst.IsRoot() {
 		return errs.New("namespace.Rename", "/", errs.Invalid, "the root cannot be renamed or replaced")
 	}

@@ -215,6 +215,8 @@ func (n *Namespace) decide(ctx context.Context, pl place, oldest time.Time) (nod
 	switch {
 	case pl.path.IsRoot() || e != nil && e.Mount:
 		return nd, noLoad, nil
+	case e != nil && !pl.hidden && pl.mount.err == nil && (e.Class == meta.Persisted || pl.mount.features.Dirs) && n.holding():
+		return nd.decideHeld(&fact, fresh)
 	case e != nil && e.Class == meta.Persisted:
 		if pl.check.Before(oldest) && pl.mount.err == nil {
 			return nd, revalidate, nil

@@ -54,6 +54,9 @@ func (u *upload) public() core.Upload {
 
 // CreateUpload implements core.Uploads.
 func (n *Namespace) CreateUpload(ctx context.Context, p core.Path, o core.CreateOptions) (string, error) {
+	if err := n.held(); err != nil {
+		return "", err
+	}
 	if p.IsDir() {
 		return "", errs.New("namespace.CreateUpload", p.String(), errs.Invalid, "a multipart upload makes a file, whose name does not end in /")
 	}
@@ -217,6 +220,9 @@ func (n *Namespace) CopyPart(ctx context.Context, p core.Path, id string, number
 
 // AbortUpload implements core.Uploads.
 func (n *Namespace) AbortUpload(ctx context.Context, p core.Path, id string) error {
+	if err := n.held(); err != nil {
+		return err
+	}
 	unlock, err := n.locks.lock(ctx, uploadLock(id, 0))
 	if err != nil {
 		return err
@@ -341,6 +347,9 @@ func (n *Namespace) uploadsBelow(dir core.Path, prefix string) (all []core.Uploa
 
 // CompleteUpload implements core.Uploads.
 func (n *Namespace) CompleteUpload(ctx context.Context, p core.Path, id string, want []core.Part, o core.CompleteOptions) (core.Info, error) {
+	if err := n.held(); err != nil {
+		return core.Info{}, err
+	}
 	unlock, err := n.locks.lock(ctx, uploadLock(id, 0))
 	if err != nil {
 		return core.Info{}, err

@@ -16,6 +16,9 @@ import (
 
 // Create implements core.Namespace.
 func (n *Namespace) Create(ctx context.Context, p core.Path, o core.CreateOptions) (core.Writer, error) {
+	if err := n.held(); err != nil {
+		return nil, err
+	}
 	if o.Mode == core.Append {
 		return n.createAppend(ctx, p, o)
 	}

@@ -1,0 +1,445 @@
+package namespace_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/core/meta/memkv"
+	"github.com/sluicefs/sluice/core/namespace"
+	"github.com/sluicefs/sluice/core/page"
+	"github.com/sluicefs/sluice/core/page/mempage"
+	"github.com/sluicefs/sluice/ufs/wrap"
+)
+
+// lives runs one life after the other over the same store, which it counts the changes of, and the same cache.
+type lives struct {
+	*testing.T
+	ctx     context.Context
+	store   backing
+	pages   page.Store
+	sync    time.Duration
+	changes atomic.Int64
+}
+
+// snapshotKV copies what it holds before the transaction number at.
+type snapshotKV struct {
+	meta.KV
+	t    *testing.T
+	left atomic.Int64
+	copy atomic.Pointer[memkv.KV]
+}
+
+func (k *snapshotKV) Txn(ctx context.Context, t meta.Txn) (bool, int64, error) {
+	if k.left.Add(-1) == 0 {
+		k.copy.Store(copyKV(k.t, k.KV))
+	}
+	return k.KV.Txn(ctx, t)
+}
+
+// copyKV returns a store that holds what from does.
+func copyKV(t *testing.T, from meta.KV) *memkv.KV {
+	to := memkv.New()
+	for start := "\x00"; ; {
+		p, err := from.Scan(context.Background(), start, "\xff", 1000)
+		if err != nil {
+			t.Error(err)
+			return to
+		}
+		for _, kv := range p.KVs {
+			if _, _, err := to.Txn(context.Background(), meta.Txn{Puts: []meta.KeyValue{kv}}); err != nil {
+				t.Error(err)
+			}
+			start = kv.Key + "\x00"
+		}
+		if !p.More {
+			return to
+		}
+	}
+}
+
+// begin begins a life.
+func (l *lives) begin(kv meta.KV, store string, seen namespace.Seen) (*namespace.Namespace, func()) {
+	l.Helper()
+	s, err := l.store.open()
+	if err != nil {
+		l.Fatal(err)
+	}
+	counted := wrap.Observe(s, func(e wrap.Event) {
+		if e.Op.Changes() {
+			l.changes.Add(1)
+		}
+	})
+	cache := page.NewCache(l.pages, page.CacheOptions{})
+	ns, err := namespace.Open(l.ctx, namespace.Options{
+		KV: kv, Cache: cache, Root: counted, Member: "test", SyncInterval: l.sync, Store: store, Seen: seen, WatchOpen: time.Nanosecond,
+	})
+	if err != nil {
+		l.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(l.ctx)
+	ready, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- ns.Run(ctx, func() { close(ready) }) }()
+	select {
+	case <-ready:
+	case err := <-done:
+		l.Fatal(err)
+	}
+	return ns, func() { cancel(); <-done; ns.Close(); cache.Close() }
+}
+
+func (l *lives) path(name string) core.Path {
+	p, err := core.ParsePath("/" + name)
+	if err != nil {
+		l.Fatal(err)
+	}
+	return p
+}
+
+func (l *lives) put(ns *namespace.Namespace, name, data string) error {
+	w, err := ns.Create(l.ctx, l.path(name), core.CreateOptions{MakeParents: true, Size: int64(len(data))})
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	if _, err := io.WriteString(w, data); err != nil {
+		return err
+	}
+	_, err = w.Commit(l.ctx, core.CommitOptions{})
+	return err
+}
+
+// get returns the bytes of a file.
+func (l *lives) get(ns *namespace.Namespace, name string) (string, error) {
+	rd, err := ns.Open(l.ctx, l.path(name), core.All)
+	if err != nil {
+		return "", err
+	}
+	defer rd.Close()
+	var b strings.Builder
+	_, err = io.Copy(&b, struct{ io.Reader }{rd})
+	return b.String(), err
+}
+
+// dump returns the files that a listing shows, with their bytes.
+func (l *lives) dump(ns *namespace.Namespace) map[string]string {
+	l.Helper()
+	all := map[string]string{}
+	for info, err := range ns.List(l.ctx, core.Root, core.ListOptions{}) {
+		if err != nil {
+			l.Fatal(err)
+		}
+		if info.Dir {
+			continue
+		}
+		data, err := l.get(ns, info.Name)
+		if err != nil {
+			l.Errorf("read %s: %v", info.Name, err)
+		}
+		if int64(len(data)) != info.Size {
+			l.Errorf("%s has %d bytes and is listed with %d", info.Name, len(data), info.Size)
+		}
+		all[info.Name] = data
+	}
+	return all
+}
+
+// truth returns the files that the store has.
+func (l *lives) truth() map[string]string {
+	l.Helper()
+	s, err := l.store.open()
+	if err != nil {
+		l.Fatal(err)
+	}
+	defer s.Close()
+	all := map[string]string{}
+	var list func(dir string)
+	list = func(dir string) {
+		for info, err := range s.List(l.ctx, dir, "", false) {
+			if err != nil {
+				l.Fatal(err)
+			}
+			if info.Dir {
+				if info.Name != dir {
+					list(info.Name)
+				}
+				continue
+			}
+			rc, err := s.Open(l.ctx, info.Name, 0, -1, "")
+			if err != nil {
+				l.Fatal(err)
+			}
+			b, err := io.ReadAll(rc)
+			rc.Close()
+			if err != nil {
+				l.Fatal(err)
+			}
+			all[info.Name] = string(b)
+		}
+	}
+	list("")
+	return all
+}
+
+// step makes one random change. Some fail, by what is there.
+func (l *lives) step(r *rand.Rand, ns *namespace.Namespace, n int) {
+	dirs := []string{"a/", "b/", "a/c/", ""}
+	name := func() string { return dirs[r.IntN(len(dirs))] + fmt.Sprintf("f%d", r.IntN(6)) }
+	switch r.IntN(10) {
+	case 0, 1, 2, 3:
+		_ = l.put(ns, name(), strings.Repeat(fmt.Sprint(n, " "), 1+r.IntN(50)))
+	case 4, 5:
+		_ = ns.Remove(l.ctx, l.path(name()), core.RemoveOptions{Prune: r.IntN(2) == 0})
+	case 6:
+		_ = ns.Rename(l.ctx, l.path(name()), l.path(name()), core.RenameOptions{Overwrite: true})
+	case 7:
+		_ = ns.Rename(l.ctx, l.path(dirs[r.IntN(3)]), l.path(fmt.Sprintf("d%d/", r.IntN(3))), core.RenameOptions{})
+	case 8:
+		_ = ns.Remove(l.ctx, l.path([]string{"a/", "b/", "d0/", "d1/", "d2/"}[r.IntN(5)]), core.RemoveOptions{Recursive: true})
+	case 9:
+		mode := uint32(0o600)
+		_, _ = ns.SetAttr(l.ctx, l.path(name()), core.AttrChange{Mode: &mode})
+	}
+}
+
+// refused makes every change there is and wants it refused.
+func (l *lives) refused(ns *namespace.Namespace) {
+	l.Helper()
+	mode := uint32(0o600)
+	p, q := l.path("f0"), l.path("f1")
+	for name, change := range map[string]func() error{
+		"Create":         func() error { return l.put(ns, "f0", "x") },
+		"append":         func() error { _, err := ns.Create(l.ctx, p, core.CreateOptions{Mode: core.Append}); return err },
+		"Remove":         func() error { return ns.Remove(l.ctx, p, core.RemoveOptions{}) },
+		"Rename":         func() error { return ns.Rename(l.ctx, p, q, core.RenameOptions{Overwrite: true}) },
+		"Mkdir":          func() error { _, err := ns.Mkdir(l.ctx, l.path("new/"), core.MkdirOptions{}); return err },
+		"Copy":           func() error { _, err := ns.Copy(l.ctx, p, q, core.CopyOptions{}); return err },
+		"Compose":        func() error { _, err := ns.Compose(l.ctx, p, []core.Path{q}); return err },
+		"SetAttr":        func() error { _, err := ns.SetAttr(l.ctx, p, core.AttrChange{Mode: &mode}); return err },
+		"CreateUpload":   func() error { _, err := ns.CreateUpload(l.ctx, p, core.CreateOptions{}); return err },
+		"PutPart":        func() error { _, err := ns.PutPart(l.ctx, p, "u", 1, 1); return err },
+		"AbortUpload":    func() error { return ns.AbortUpload(l.ctx, p, "u") },
+		"CompleteUpload": func() error { _, err := ns.CompleteUpload(l.ctx, p, "u", nil, core.CompleteOptions{}); return err },
+		"Mount": func() error {
+			_, err := ns.Mount(l.ctx, core.MountSpec{Path: l.path("m/"), URI: "test://x"})
+			return err
+		},
+	} {
+		if err := change(); errs.KindOf(err) != errs.Held || !strings.Contains(err.Error(), "sluice release") {
+			l.Errorf("%s while held: %v", name, err)
+		}
+	}
+}
+
+// TestRestored restores snapshots taken at any moment, in the middle of changes too, after which more was acknowledged.
+func TestRestored(t *testing.T) {
+	for _, fl := range flavours {
+		for _, interval := range []time.Duration{0, -1} {
+			t.Run(fmt.Sprint(fl.name, "/", interval), func(t *testing.T) {
+				t.Parallel()
+				for seed := range uint64(20) {
+					if t.Failed() {
+						return
+					}
+					restored(t, fl, interval, seed)
+				}
+			})
+		}
+	}
+}
+
+func restored(t *testing.T, fl flavour, interval time.Duration, seed uint64) {
+	l := &lives{T: t, store: fl.make(t), pages: mempage.New(64 << 20), sync: interval}
+	l.ctx = core.WithPrincipal(context.Background(), core.Principal{User: "root", Super: true})
+	r := rand.New(rand.NewPCG(seed, 1))
+	defer func() {
+		if t.Failed() {
+			t.Logf("seed %d", seed)
+		}
+	}()
+	kv := &snapshotKV{KV: memkv.New(), t: t}
+	kv.left.Store(3 + r.Int64N(120))
+	ns, stop := l.begin(kv, "c1", namespace.Seen{})
+	for n := range 80 {
+		l.step(r, ns, n)
+		if r.IntN(5) == 0 {
+			l.dump(ns) // into the cache
+		}
+	}
+	stop()
+	saved := kv.copy.Load()
+	if saved == nil {
+		saved = copyKV(t, kv.KV)
+	}
+	want := l.truth()
+
+	l.changes.Store(0)
+	ns, stop = l.begin(saved, "c2", namespace.Seen{})
+	life, err := ns.Life(l.ctx)
+	if err != nil || life.Held == "" {
+		t.Fatalf("a restored journal is not held: %+v, %v", life, err)
+	}
+	if diff := cmp.Diff(want, l.dump(ns)); diff != "" {
+		t.Errorf("read while held (-store +namespace):\n%s", diff)
+	}
+	l.refused(ns)
+	stop()
+	ns, stop = l.begin(saved, "c2", namespace.Seen{}) // a restart releases nothing
+	if _, err := ns.Release(l.ctx, core.ReleaseOptions{DryRun: true, AcceptMissing: true}); err != nil {
+		t.Fatal(err)
+	}
+	l.refused(ns)
+	again, err := ns.Life(l.ctx)
+	if err != nil || again.Held == "" || again.Incarnation != life.Incarnation {
+		t.Errorf("after a restart: %+v, %v; before %+v", again, err, life)
+	}
+	report, err := ns.Release(l.ctx, core.ReleaseOptions{AcceptMissing: true})
+	if err != nil || !report.Released {
+		t.Fatal(err)
+	}
+	if got := l.changes.Load(); got != 0 {
+		t.Errorf("%d changes of the store before it was released", got)
+	}
+	if diff := cmp.Diff(want, l.dump(ns)); diff != "" {
+		t.Errorf("after the release (-store +namespace):\n%s", diff)
+	}
+	if diff := cmp.Diff(want, l.truth()); diff != "" {
+		t.Errorf("the release changed the store (-before +after):\n%s", diff)
+	}
+	if _, err := ns.Release(l.ctx, core.ReleaseOptions{}); errs.KindOf(err) != errs.Precondition {
+		t.Errorf("a second release: %v", err)
+	}
+
+	// It works, and what it is told lands.
+	for name := range maps.Clone(want) {
+		switch r.IntN(3) {
+		case 0:
+			want[name] = "after " + name
+			if err := l.put(ns, name, want[name]); err != nil {
+				t.Errorf("put %s: %v", name, err)
+			}
+		case 1:
+			delete(want, name)
+			if err := ns.Remove(l.ctx, l.path(name), core.RemoveOptions{}); err != nil {
+				t.Errorf("remove %s: %v", name, err)
+			}
+		}
+	}
+	stop()
+	ns, stop = l.begin(saved, "c2", namespace.Seen{Incarnation: life.Incarnation, Seq: 1})
+	defer stop()
+	if err := l.put(ns, "last", "x"); err != nil {
+		t.Errorf("put after a restart: %v", err)
+	}
+	want["last"] = "x"
+	if diff := cmp.Diff(want, l.dump(ns)); diff != "" {
+		t.Errorf("at last (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(want, l.truth()); diff != "" {
+		t.Errorf("at last the store (-want +got):\n%s", diff)
+	}
+}
+
+// TestLives checks which journals begin a new life, and which of them are held.
+func TestLives(t *testing.T) {
+	l := &lives{T: t, store: flavours[0].make(t), pages: mempage.New(1 << 20)}
+	l.ctx = core.WithPrincipal(t.Context(), core.Principal{User: "root", Super: true})
+	look := func(kv meta.KV, store string, seen namespace.Seen) core.Life {
+		t.Helper()
+		ns, stop := l.begin(kv, store, seen)
+		defer stop()
+		life, err := ns.Life(l.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return life
+	}
+	kv := memkv.New()
+	first := look(kv, "c1", namespace.Seen{})
+	if first.Held != "" || first.Incarnation == "" {
+		t.Fatalf("a new journal: %+v", first)
+	}
+	old := copyKV(t, kv)
+	ns, stop := l.begin(kv, "c1", namespace.Seen{})
+	if err := l.put(ns, "a", "x"); err != nil {
+		t.Fatal(err)
+	}
+	seen := ns.Seen()
+	stop()
+	if seen.Incarnation != first.Incarnation || seen.Seq <= first.Seq {
+		t.Errorf("seen %+v after %+v", seen, first)
+	}
+	if got := look(copyKV(t, kv), "c1", seen); got.Incarnation != first.Incarnation || got.Held != "" {
+		t.Errorf("the same journal: %+v", got)
+	}
+	if got := look(copyKV(t, kv), "", seen); got.Held != "" {
+		t.Errorf("in a store that is not known: %+v", got)
+	}
+	for name, c := range map[string]struct {
+		kv    meta.KV
+		store string
+		seen  namespace.Seen
+		why   string
+	}{
+		"another cluster": {copyKV(t, kv), "c2", namespace.Seen{}, "another etcd cluster"},
+		"set back":        {copyKV(t, old), "c1", seen, "set back"},
+		"lost":            {memkv.New(), "c1", seen, "no record"},
+		"another life":    {copyKV(t, kv), "c1", namespace.Seen{Incarnation: "other", Seq: 1}, "does not follow"},
+	} {
+		got := look(c.kv, c.store, c.seen)
+		if got.Incarnation == first.Incarnation || !strings.Contains(got.Held, c.why) {
+			t.Errorf("%s: %+v", name, got)
+		}
+		if c.seen.Seq > 0 { // who has seen an earlier life knows that this one follows it
+			if again := look(c.kv, c.store, c.seen); again.Incarnation != got.Incarnation {
+				t.Errorf("%s, again: %+v, was %+v", name, again, got)
+			}
+		}
+	}
+}
+
+// TestReleaseOfAnEmptyStore checks that a store that lost everything is not taken for right by itself.
+func TestReleaseOfAnEmptyStore(t *testing.T) {
+	l := &lives{T: t, store: flavours[0].make(t), pages: mempage.New(1 << 20)}
+	l.ctx = core.WithPrincipal(t.Context(), core.Principal{User: "root", Super: true})
+	kv := memkv.New()
+	ns, stop := l.begin(kv, "c1", namespace.Seen{})
+	for _, name := range []string{"a", "d/b"} {
+		if err := l.put(ns, name, "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	l.store = flavours[0].make(t)
+	ns, stop = l.begin(kv, "c2", namespace.Seen{})
+	defer stop()
+	if _, err := ns.Release(l.ctx, core.ReleaseOptions{}); errs.KindOf(err) != errs.Precondition || !strings.Contains(err.Error(), "none of its 2 files") {
+		t.Errorf("got %v", err)
+	}
+	l.refused(ns)
+	report, err := ns.Release(l.ctx, core.ReleaseOptions{AcceptMissing: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := map[string]string{}
+	for _, f := range report.Changes {
+		gone[f.Name] = f.Kind
+	}
+	if diff := cmp.Diff(map[string]string{"/a": "gone", "/d/": "gone", "/d/b": "gone"}, gone); diff != "" {
+		t.Error(diff)
+	}
+	if got := l.dump(ns); len(got) > 0 {
+		t.Errorf("left: %v", got)
+	}
+}
