@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sluicefs/sluice/core/errs"
 )
 
@@ -122,6 +124,9 @@ func (b *backups) make(ctx context.Context) error {
 	if err := os.MkdirAll(b.o.Dir, dirMode); err != nil {
 		return errs.E(op, b.o.Dir, errs.Other, err)
 	}
+	if err := b.room(ctx, op); err != nil {
+		return err
+	}
 	file := filepath.Join(b.o.Dir, backupPrefix+began.Format(backupTime)+backupSuffix)
 	size, err := b.write(ctx, op, file+backupPart)
 	if err == nil {
@@ -140,6 +145,26 @@ func (b *backups) make(ctx context.Context) error {
 	b.mu.Unlock()
 	b.log.Info("journal backed up", "file", file, "bytes", size, "took", time.Since(began))
 	return b.prune(op)
+}
+
+// backupReserve is what a backup leaves free, for the journal and the stores that may share its disk.
+const backupReserve = 256 << 20
+
+// room reports errs.NoSpace if the disk of the backups is too full for one more.
+func (b *backups) room(ctx context.Context, op string) error {
+	status, err := b.server.Status(ctx)
+	if err != nil {
+		return err
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(b.o.Dir, &fs); err != nil {
+		return errs.E(op, b.o.Dir, errs.Other, err)
+	}
+	if free := int64(fs.Bavail) * int64(fs.Bsize); free < status.DBSize+backupReserve { //nolint:unconvert // the widths differ by architecture
+		return errs.New(op, b.o.Dir, errs.NoSpace, fmt.Sprintf(
+			"a snapshot of %d bytes would leave too little of the %d that are free; make room, keep fewer, or name another directory", status.DBSize, free))
+	}
+	return nil
 }
 
 // write writes a snapshot to a new file, durably.

@@ -180,6 +180,19 @@ func (c *Client) start(life context.Context, f func(context.Context)) error {
 	return nil
 }
 
+// ClusterID returns the identity of the cluster, hexadecimal. A restored store has another one than the store it was saved
+// from, if it was given a token of its own. Errors: errs.Unavailable; ctx's.
+func (c *Client) ClusterID(ctx context.Context) (string, error) {
+	const op = "etcd.ClusterID"
+	ctx, cancel := c.kv.bounded(ctx)
+	defer cancel()
+	r, err := c.client.Get(ctx, "sys/connect", clientv3.WithKeysOnly())
+	if err != nil {
+		return "", classify(ctx, op, "", err)
+	}
+	return hex(r.Header.ClusterId), nil
+}
+
 // KV returns the store. Its Close ends the KV, not the client; the client's Close ends both.
 func (c *Client) KV() meta.KV { return c.kv }
 

@@ -191,6 +191,10 @@ func startEtcd(c *embed.Config) (e *embed.Etcd, err error) {
 // KV returns the member's store. Its Close ends the KV, not the member; the member's Close ends both.
 func (s *Server) KV() meta.KV { return s.kv }
 
+// ClusterID returns the identity of the cluster, hexadecimal. A restored store has another one than the store it was saved
+// from.
+func (s *Server) ClusterID() string { return hex(uint64(s.etcd.Server.Cluster().ID())) }
+
 // Election returns the election among the members, which whoever leads the raft group wins: so leadership moves as fast as
 // raft moves it, and a leader can always write. A lease would not: etcd re-arms every lease when its own leader dies. A leader
 // that is cut off knows after at most two election timeouts, one later than another may lead: until then it can write nothing,

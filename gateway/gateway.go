@@ -67,6 +67,8 @@ type gateway struct {
 	cert      *certificate
 	metrics   *telemetry.Metrics
 	etcd      *etcd.Server  // nil without one of its own
+	client    *etcd.Client  // nil unless somebody else runs the journal's etcd
+	journalID string        // of the etcd cluster that the journal is in
 	kv        meta.KV       // where the journal is; nil in a process that is no master
 	master    *master       // nil in a process that is complete of its own, or no master
 	internal  remote.Switch // what the internal listener answers with
@@ -249,11 +251,11 @@ func (g *gateway) measure(ctx context.Context) (err error) {
 // openJournal starts the embedded etcd.
 func (g *gateway) openJournal(ctx context.Context) (err error) {
 	log := telemetry.AtLeast(g.log, slog.LevelInfo) // below, it logs every transaction
-	g.etcd, err = etcd.Start(ctx, etcd.ServerOptions{Dir: filepath.Join(g.cfg.Data, "etcd"), Logger: log})
+	g.etcd, err = etcd.Start(ctx, etcd.ServerOptions{Dir: g.journalDir(), Logger: log, Backup: g.backups()})
 	if err != nil {
-		return fmt.Errorf("journal: %w", err)
+		return g.journalFailed(err)
 	}
-	g.kv = g.etcd.KV()
+	g.kv, g.journalID = g.etcd.KV(), g.etcd.ClusterID()
 	g.onClose(g.etcd.Close)
 	return nil
 }
@@ -302,7 +304,16 @@ func (g *gateway) openNamespace(ctx context.Context) (err error) {
 	if err := g.run(ctx); err != nil {
 		return err
 	}
-	return g.mountConfigured(ctx, g.ns)
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	g.running.Go(func() { g.watchSeen(life, func(namespace.Seen) (namespace.Seen, error) { return g.ns.Seen(), nil }) })
+	g.onClose(func() error { stop(); return nil })
+	err = g.mountConfigured(ctx, g.ns)
+	if errors.Is(err, errs.Held) {
+		g.log.Warn("a configured mount waits for the release", "err", err)
+		g.running.Go(func() { g.awaitRelease(life, g.ns) })
+		return nil
+	}
+	return err
 }
 
 // newNamespace opens a namespace over the journal in o and this process's cache and stores.
@@ -311,7 +322,14 @@ func (g *gateway) newNamespace(ctx context.Context, o namespace.Options) (*names
 	if err != nil {
 		return nil, fmt.Errorf("root store: %w", err)
 	}
-	for _, dir := range append([]string{g.cfg.Data}, g.tierDirs...) {
+	private := append([]string{g.cfg.Data}, g.tierDirs...)
+	if dir := g.cfg.BackupDirectory(); dir != "" {
+		if err := makeDurable(dir); err != nil {
+			return nil, errors.Join(fmt.Errorf("backup.dir: %w", err), root.Close())
+		}
+		private = append(private, dir)
+	}
+	for _, dir := range private {
 		own, err := localufs.Root(dir)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), root.Close())
@@ -324,6 +342,10 @@ func (g *gateway) newNamespace(ctx context.Context, o namespace.Options) (*names
 	o.Cache, o.Root, o.OpenStore, o.SecretKey, o.Logger = g.cache, root, g.openStore, g.secretKey, g.log
 	o.Member, o.Superuser, o.Supergroup = cmp.Or(g.cfg.Name, hostname()), g.user, supergroup
 	o.SyncInterval = time.Duration(g.cfg.SyncInterval)
+	o.Store = g.journalID
+	if o.Seen, err = readSeen(g.cfg.Data); err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
 	ns, err := namespace.Open(ctx, o)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("namespace: %w", err), root.Close())

@@ -9,12 +9,12 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sluicefs/sluice/core/cluster"
+	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta"
 	"github.com/sluicefs/sluice/core/namespace"
 	"github.com/sluicefs/sluice/core/remote"
@@ -54,7 +54,10 @@ func (g *gateway) openMaster(ctx context.Context) error {
 			return fmt.Errorf("etcd: %w", err)
 		}
 		g.onClose(c.Close)
-		g.kv, m.members = c.KV(), &members{registry: c.Registry(0), log: g.log}
+		g.kv, g.client, m.members = c.KV(), c, &members{registry: c.Registry(0), log: g.log}
+		if g.journalID, err = c.ClusterID(ctx); err != nil {
+			return fmt.Errorf("etcd: %w", err)
+		}
 		m.election, err = c.Election(namespace.JournalGroup, cluster.Member{Name: g.cfg.Name, Addr: g.internalAddr()}, 0)
 		return err
 	}
@@ -64,14 +67,14 @@ func (g *gateway) openMaster(ctx context.Context) error {
 	}
 	i := g.cfg.Internal
 	server, err := etcd.Start(ctx, etcd.ServerOptions{
-		Dir: filepath.Join(g.cfg.Data, "etcd"), Logger: log, Name: g.cfg.Name, InternalListen: peer.Host, Join: g.cfg.Join,
+		Dir: g.journalDir(), Backup: g.backups(), Logger: log, Name: g.cfg.Name, InternalListen: peer.Host, Join: g.cfg.Join,
 		Addr: g.internalAddr(), TLS: etcd.TLS{CA: i.CA, Cert: i.Cert, Key: i.Key},
 	})
 	if err != nil {
-		return fmt.Errorf("journal: %w", err)
+		return g.journalFailed(err)
 	}
 	g.onClose(server.Close)
-	g.etcd, g.kv, m.election = server, server.KV(), server.Election()
+	g.etcd, g.kv, m.election, g.journalID = server, server.KV(), server.Election(), server.ClusterID()
 	m.members = &members{registry: server.Registry(0), log: g.log}
 	return nil
 }
@@ -132,16 +135,21 @@ func (m *master) once(ctx context.Context) error {
 	if err := log.Load(ctx); err != nil {
 		return err
 	}
+	seeing, stop := context.WithCancel(ctx)
+	defer stop()
+	m.g.running.Go(func() {
+		m.g.watchSeen(seeing, func(last namespace.Seen) (namespace.Seen, error) { return namespace.SeenOf(seeing, log, last) })
+	})
 	won, err := m.follow(ctx, log)
 	if err != nil {
 		return err
 	}
-	life, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
+	life, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	go func() {
 		select {
 		case <-won.Done():
-			stop(won.Err())
+			end(won.Err())
 		case <-life.Done():
 		}
 	}()
@@ -248,6 +256,9 @@ func (m *master) open(ctx context.Context, r *reign) (err error) {
 			return err
 		}
 		g.log.Error("the configured mounts are not as the configuration has them", "err", err)
+		if errors.Is(err, errs.Held) {
+			g.running.Go(func() { g.awaitRelease(ctx, ns) })
+		}
 	}
 	r.server, err = remote.NewServer(remote.ServerOptions{
 		Tree: ns, Authenticator: g.users, Members: m.members, Admin: m.admin(ns), Answers: remote.NewJournaledAnswers(ns), Lease: m.lease(r),

@@ -68,28 +68,41 @@ func lifeOf(ctx context.Context, log *meta.Log) (*life, error) {
 	return l, nil
 }
 
-// SeenOf returns how far log, which is loaded or claimed, has got; the zero value if nobody has led it yet.
-func SeenOf(ctx context.Context, log *meta.Log) (Seen, error) {
+// SeenOf returns how far log, which is loaded, has got; the zero value if nobody has led it yet. Errors: errs.Precondition if
+// that does not follow on what was seen last; errs.Corrupt; errs.Unavailable.
+func SeenOf(ctx context.Context, log *meta.Log, last Seen) (Seen, error) {
 	l, err := lifeOf(ctx, log)
-	if err != nil || l == nil {
+	if err != nil {
 		return Seen{}, err
+	}
+	if why := l.gap(last, log.Seq()); why != "" {
+		return Seen{}, errs.New("namespace.Seen", "", errs.Precondition, why)
+	}
+	if l == nil {
+		return Seen{}, nil
 	}
 	return Seen{Incarnation: l.ID, Seq: log.Seq()}, nil
 }
 
+// gap says why a journal in the life l that ends at record seq does not follow on what was seen of it; "" if it does.
+func (l *life) gap(seen Seen, seq uint64) string {
+	switch {
+	case seen.Incarnation == "":
+	case l == nil:
+		return fmt.Sprintf("the journal has no record of the life in which this process has seen record %d of it", seen.Seq)
+	case l.ID == seen.Incarnation && seen.Seq > seq:
+		return fmt.Sprintf("the journal was set back: it ends at record %d, and this process has seen record %d", seq, seen.Seq)
+	case l.ID != seen.Incarnation && !slices.Contains(l.Earlier, seen.Incarnation):
+		return "the journal is in a life that does not follow the one this process has seen"
+	}
+	return ""
+}
+
 // next returns the life that the journal enters, and whether it is another than the one it was in.
 func (n *Namespace) next(was *life) (*life, bool) {
-	why := ""
-	switch seen := n.o.Seen; {
-	case was != nil && was.Store != "" && n.o.Store != "" && was.Store != n.o.Store:
+	why := was.gap(n.o.Seen, n.Seq())
+	if was != nil && was.Store != "" && n.o.Store != "" && was.Store != n.o.Store {
 		why = "the journal was restored from a snapshot: it was last in another etcd cluster"
-	case seen.Incarnation == "":
-	case was == nil:
-		why = fmt.Sprintf("the journal has no record of the life in which this process has seen record %d of it", seen.Seq)
-	case was.ID == seen.Incarnation && seen.Seq > n.Seq():
-		why = fmt.Sprintf("the journal was set back: it ends at record %d, and this process has seen record %d", n.Seq(), seen.Seq)
-	case was.ID != seen.Incarnation && !slices.Contains(was.Earlier, seen.Incarnation):
-		why = "the journal is in a life that does not follow the one this process has seen"
 	}
 	if was != nil && why == "" {
 		now := *was

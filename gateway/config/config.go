@@ -7,6 +7,7 @@
 package config
 
 import (
+	"path/filepath"
 	"slices"
 	"time"
 )
@@ -22,6 +23,7 @@ type Config struct {
 	RootStore     string        `key:"root_store" help:"URI of the store behind / (default: a directory of the data directory); several masters must share one"`
 	Internal      Internal      `key:"internal"`
 	Etcd          Etcd          `key:"etcd"`
+	Backup        Backup        `key:"backup"`
 	Superuser     string        `key:"superuser" help:"user that passes every permission check and owns the root keys (default: the user running serve)"`
 	S3            S3            `key:"s3"`
 	WebHDFS       WebHDFS       `key:"webhdfs"`
@@ -87,6 +89,26 @@ type Etcd struct {
 	Key       string `key:"key" help:"PEM file of the private key"`
 }
 
+// Backup are the settings of the snapshots that a process takes of the journal in its own etcd.
+type Backup struct {
+	Dir      string        `key:"dir" help:"directory for automatic snapshots of the journal, or off (default: backups in the data directory of a single master, off for one of several)"`
+	Interval time.Duration `key:"interval" help:"from one automatic snapshot to the next"`
+	Keep     int           `key:"keep" help:"how many automatic snapshots are kept, the newest"`
+}
+
+// BackupDirectory returns where automatic snapshots go; "": none are taken.
+func (c Config) BackupDirectory() string {
+	switch {
+	case c.Backup.Dir == "off":
+		return ""
+	case c.Backup.Dir != "":
+		return c.Backup.Dir
+	case len(c.Join) <= 1 && len(c.Etcd.Endpoints) == 0 && c.Has(RoleMaster):
+		return filepath.Join(c.Data, "backups")
+	}
+	return ""
+}
+
 // The roles a process can have.
 const (
 	RoleGateway = "gateway" // serves S3, WebHDFS and the admin API
@@ -133,6 +155,7 @@ func Default() Config {
 		S3:           S3{Listen: "127.0.0.1:9000", Region: "us-east-1"},
 		WebHDFS:      WebHDFS{Listen: "127.0.0.1:9870", Auth: "auto"},
 		Admin:        Admin{Listen: "127.0.0.1:9001"},
+		Backup:       Backup{Interval: time.Hour, Keep: 24},
 		SyncInterval: Interval(time.Minute),
 		WriteType:    "CACHE_THROUGH",
 		ReadType:     "CACHE",

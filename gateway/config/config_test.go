@@ -93,6 +93,7 @@ func TestEveryScalarKeyHasFlagAndVariable(t *testing.T) {
 			"sync_interval": "7s", "drain_timeout": "7s", "drain_notice": "7s", "write_type": "THROUGH", "read_type": "NO_CACHE",
 			"log.level": "debug", "log.format": "json", "webhdfs.auth": "basic", "root.access_key": "abc",
 			"root.secret_key": "12345678", "webhdfs.advertise": "h:7", "data": "/d",
+			"backup.dir": "/b", "backup.interval": "7m", "backup.keep": "7",
 		}
 		value := values[f.key]
 		if value == "" {
@@ -260,6 +261,11 @@ func TestRefused(t *testing.T) {
 		{"gateway that joins", "", []string{"--roles=gateway", "--masters=a:1", "--join=m1=http://a:1", "--name=m1"}, []string{"join", "only masters"}},
 		{"two journals", "", []string{"--etcd-endpoints=http://e:1", "--join=m1=http://a:1", "--name=m1"}, []string{"join", "etcd.endpoints"}},
 		{"bad master", "", []string{"--roles=gateway", "--masters=a"}, []string{"masters", "HOST:PORT"}},
+		{"backup in the journal", "data: /d\nbackup: {dir: /d/etcd/x}", nil, []string{"backup.dir", "another disk"}},
+		{"backups too often", "backup: {interval: 1s}", nil, []string{"backup.interval"}},
+		{"no backups kept", "", []string{"--backup-keep=0"}, []string{"backup.keep", "off"}},
+		{"keep what", "", []string{"--backup-keep=some"}, []string{"backup.keep", "whole number"}},
+		{"backup of a gateway", "", []string{"--roles=gateway", "--masters=a:1", "--backup-dir=/b"}, []string{"backup.dir", "etcdctl"}},
 		{"half a certificate", "", []string{"--internal-ca=c"}, []string{"internal", "together"}},
 		{"alias", "bucket_aliases: {UP_per: lake}", nil, []string{"bucket_aliases.up_per", "starts with /", "bucket name"}},
 		{"all problems", "log: {level: loud}\nwebhdfs: {auth: none}", nil, []string{"log.level", "webhdfs.auth"}},

@@ -258,6 +258,12 @@ func scalarHook(from, to reflect.Type, data any) (any, error) {
 			return nil, fmt.Errorf("%v is not a duration; write a number and a unit, such as 30s", data)
 		}
 		return d, nil
+	case reflect.TypeFor[int]():
+		n, err := strconv.Atoi(fmt.Sprint(data))
+		if err != nil {
+			return nil, fmt.Errorf("%v is not a whole number", data)
+		}
+		return n, nil
 	case reflect.TypeFor[Interval]():
 		return ParseInterval(fmt.Sprint(data))
 	case reflect.TypeFor[bool]():
@@ -293,5 +299,8 @@ func (c *Config) normalize() {
 	}
 	if abs, err := filepath.Abs(c.Data); err == nil && c.Data != "" {
 		c.Data = abs
+	}
+	if abs, err := filepath.Abs(c.Backup.Dir); err == nil && c.Backup.Dir != "" && c.Backup.Dir != "off" {
+		c.Backup.Dir = abs
 	}
 }

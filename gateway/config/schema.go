@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -105,7 +106,7 @@ func toString(v reflect.Value) string {
 	if s, ok := v.Interface().(interface{ String() string }); ok {
 		return s.String()
 	}
-	return v.String()
+	return fmt.Sprint(v.Interface())
 }
 
 // UnknownEnv returns the names in environ (as os.Environ gives it) that start with SLUICE_ and name no setting, sorted.

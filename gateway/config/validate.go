@@ -6,9 +6,11 @@ import (
 	"maps"
 	"net"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sluicefs/sluice/core"
 )
@@ -27,6 +29,7 @@ func (c Config) Validate() error {
 	p.err("read_type", checkReadType(c.ReadType))
 	c.checkCluster(&p)
 	c.checkRoot(&p)
+	c.checkBackup(&p)
 	c.checkAliases(&p)
 	c.checkTiers(&p)
 	c.checkMounts(&p)
@@ -98,6 +101,24 @@ func (c Config) checkListeners(p *problems) {
 	}
 	if c.WebHDFS.Advertise != "" {
 		p.err("webhdfs.advertise", checkAddr(c.WebHDFS.Advertise))
+	}
+}
+
+func (c Config) checkBackup(p *problems) {
+	if c.Backup.Interval < time.Minute {
+		p.add("backup.interval", "a snapshot is the whole journal; take one in a minute at most, such as every 1h")
+	}
+	if c.Backup.Keep < 1 {
+		p.add("backup.keep", "%d snapshots; keep at least 1, or set backup.dir to off", c.Backup.Keep)
+	}
+	if c.Backup.Dir == "" || c.Backup.Dir == "off" {
+		return
+	}
+	if journal := filepath.Join(c.Data, "etcd"); c.Backup.Dir == journal || strings.HasPrefix(c.Backup.Dir, journal+string(filepath.Separator)) {
+		p.add("backup.dir", "it lies in %s, which the journal is in; choose another, best on another disk", journal)
+	}
+	if len(c.Etcd.Endpoints) > 0 || !c.Has(RoleMaster) {
+		p.add("backup.dir", "only a master with an etcd of its own takes snapshots; of etcd.endpoints, take them there with etcdctl snapshot save, or with sluice backup")
 	}
 }
 
