@@ -270,7 +270,7 @@ func (n *Namespace) beginSession(ctx context.Context, id [16]byte) error {
 	rand.Read(epoch[:]) // never fails
 	edge := hex.EncodeToString(id[:]) + "/"
 	e := meta.Entry{Class: meta.Directory, Dir: meta.DirID(dir), Explicit: true, ID: binary.LittleEndian.Uint64(epoch[:]) | 1, MTime: time.Now().UnixNano()}
-	if _, err := n.commit(ctx, meta.Op{Kind: meta.Set, Dir: meta.AnswersDir, Edge: edge, Entry: e}); err != nil {
+	if _, err := n.record(ctx, meta.Op{Kind: meta.Set, Dir: meta.AnswersDir, Edge: edge, Entry: e}); err != nil {
 		return err
 	}
 	n.answers.mu.Lock()
@@ -306,7 +306,7 @@ func (n *Namespace) endIdleSessions(ctx context.Context, idle time.Duration) boo
 	if len(ops) == 0 {
 		return false
 	}
-	if _, err := n.commit(ctx, ops...); err != nil { // the next leader finds them idle again
+	if _, err := n.record(ctx, ops...); err != nil { // the next leader finds them idle again
 		n.o.Logger.Warn("sessions that have ended could not be forgotten", "err", err)
 	}
 	return true

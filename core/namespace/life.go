@@ -163,10 +163,14 @@ func (n *Namespace) jump() (ops []meta.Op) {
 }
 
 // uncover removes what hides names of the stores: it hid what a change was about to remove, and what is there by now may be
-// another's, put there in the life that is lost.
+// another's, put there in the life that is lost. It forgets all sessions, so that no client takes a change that was made in
+// that life for one that was not: their next streams find other epochs.
 func (n *Namespace) uncover(ctx context.Context) error {
 	var ops []meta.Op
 	n.tree.View(func(v meta.View) {
+		for edge, e := range v.Children(meta.AnswersDir, "") {
+			ops = append(ops, meta.Op{Kind: meta.Del, Dir: meta.AnswersDir, Edge: edge}, meta.Op{Kind: meta.DropDir, Dir: e.Dir})
+		}
 		for dir := range v.Dirs() {
 			for edge, e := range v.Children(dir, "") {
 				switch {
@@ -181,10 +185,11 @@ func (n *Namespace) uncover(ctx context.Context) error {
 		}
 	})
 	for chunk := range slices.Chunk(ops, opsPerRecord) {
-		if _, err := n.log.Append(ctx, meta.Batch{Ops: chunk}); err != nil {
+		if _, err := n.record(ctx, chunk...); err != nil {
 			return err
 		}
 	}
+	n.tree.View(n.answers.restore)
 	return nil
 }
 

@@ -300,6 +300,11 @@ func (n *Namespace) commit(ctx context.Context, ops ...meta.Op) (uint64, error) 
 	if l := n.life.Load(); l != nil && l.Held != "" && !l.releasing {
 		return 0, n.held()
 	}
+	return n.record(ctx, ops...)
+}
+
+// record is commit for what is no name and nothing of one, which is journaled while changes are held too.
+func (n *Namespace) record(ctx context.Context, ops ...meta.Op) (uint64, error) {
 	return n.log.Append(context.WithoutCancel(ctx), meta.Batch{Ops: ops})
 }
 
@@ -322,7 +327,7 @@ func (n *Namespace) draw(ctx context.Context, c *counter) (uint64, error) {
 	defer c.mu.Unlock()
 	if c.next == c.limit {
 		limit := c.limit + counterBlock
-		if _, err := n.commit(ctx, meta.Op{Kind: meta.Counter, Name: c.name, Value: limit}); err != nil {
+		if _, err := n.record(ctx, meta.Op{Kind: meta.Counter, Name: c.name, Value: limit}); err != nil {
 			return 0, err
 		}
 		c.limit = limit

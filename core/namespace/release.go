@@ -31,7 +31,6 @@ const (
 	foundIntent  = "intent"  // a change was under way
 	foundUpload  = "upload"  // an upload was being started, or its mount is gone
 	foundMount   = "mount"   // a mount point without a mount
-	foundMissing = "missing" // of a check: the store has not got it
 )
 
 const (
