@@ -275,6 +275,7 @@ func TestLeaderChanges(t *testing.T) {
 	var leader atomic.Int32
 	var addrs [2]string
 	var calls [2]atomic.Int32
+	answers := &remote.MemoryAnswers{} // of both, as if they were journaled: a call under way when its link moves is asked again
 	for i := range 2 {
 		f := &fake{
 			stat:   func(ctx context.Context, p core.Path) (core.Info, error) { calls[i].Add(1); return named(ctx, p) },
@@ -288,7 +289,7 @@ func TestLeaderChanges(t *testing.T) {
 				return newFakeWriter(ctx), nil
 			},
 		}
-		addrs[i], _ = serve(t, remote.ServerOptions{Tree: f, Authenticator: users{}, Lease: func(context.Context) error {
+		addrs[i], _ = serve(t, remote.ServerOptions{Tree: f, Authenticator: users{}, Answers: answers, Lease: func(context.Context) error {
 			if at := int(leader.Load()); at != i {
 				return &remote.NotLeaderError{Leader: addrs[at]}
 			}
