@@ -51,13 +51,13 @@ func (s *Store) removeAt(ctx context.Context, op string, p place, name, version 
 	case version == "":
 		return classify(op, name, unix.Unlinkat(p.dir, p.base, 0))
 	}
-	return s.removeVersion(op, p, name, in)
+	return s.removeVersion(ctx, op, p, name, in)
 }
 
 // removeVersion moves the file at p to staging and looks at what it is: only then is it certain that nobody replaced the
 // awaited version in between. If it is another file it goes back, unless the name is taken again by a still newer one.
-func (s *Store) removeVersion(op string, p place, name string, awaited entry) error {
-	tmp, err := s.makeDir(tmpDir)
+func (s *Store) removeVersion(ctx context.Context, op string, p place, name string, awaited entry) error {
+	tmp, err := s.makeDir(ctx, tmpDir)
 	if err != nil {
 		return outside(op, name, err)
 	}
@@ -124,7 +124,7 @@ func (s *Store) Mkdir(ctx context.Context, name string, attr ufs.Attr) (ufs.Info
 	}
 	_, err := s.stat(op, name)
 	made := errors.Is(err, errs.NotExist)
-	fd, err := s.makeDir(name)
+	fd, err := s.makeDir(ctx, name)
 	if err != nil {
 		return ufs.Info{}, outside(op, name, err)
 	}
@@ -139,15 +139,18 @@ func (s *Store) Mkdir(ctx context.Context, name string, attr ufs.Attr) (ufs.Info
 	}
 	if changed := attr.Marker && !a.Marker && full; made || changed {
 		a.Marker = a.Marker || attr.Marker
-		if err := s.keep(fd, a); err != nil {
+		if err := s.keep(ctx, fd, a); err != nil {
 			return ufs.Info{}, classify(op, name, err)
 		}
 	}
 	return s.describe(op, name, fd, true)
 }
 
-// keep writes the attributes a of fd, durably.
-func (s *Store) keep(fd int, a ufs.Attr) error {
+// keep writes the attributes a of fd, durably, if ctx's guard lets it.
+func (s *Store) keep(ctx context.Context, fd int, a ufs.Attr) error {
+	if err := ufs.Guard(ctx); err != nil {
+		return err
+	}
 	if err := s.writeAttr(fd, a); err != nil {
 		return err
 	}
@@ -176,7 +179,7 @@ func (s *Store) SetAttr(ctx context.Context, name, version string, attr ufs.Attr
 		return ufs.Info{}, errs.New(op, name, errs.Precondition, "the name is another version")
 	}
 	err = s.keepingBytes(&before,
-		func() error { return s.keep(fd, attr) },
+		func() error { return s.keep(ctx, fd, attr) },
 		func(st *unix.Stat_t) error { return unix.Fstat(fd, st) })
 	if err != nil {
 		return ufs.Info{}, classify(op, name, err)
@@ -198,7 +201,7 @@ func (s *Store) Rename(ctx context.Context, from, to string, replace bool) error
 	if _, err := s.entry(op, src, from); err != nil || from == to {
 		return err
 	}
-	dst, err := s.makeParent(to)
+	dst, err := s.makeParent(ctx, to)
 	if err != nil {
 		return outside(op, to, err)
 	}
@@ -316,7 +319,7 @@ func (s *Store) Trash(ctx context.Context, dir string) error {
 	if _, err := s.entry(op, p, dir); err != nil {
 		return err
 	}
-	trash, err := s.makeDir(trashDir)
+	trash, err := s.makeDir(ctx, trashDir)
 	if err != nil {
 		return outside(op, dir, err)
 	}

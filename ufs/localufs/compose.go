@@ -29,7 +29,7 @@ func (s *Store) Begin(ctx context.Context, name string, attr ufs.Attr) (id strin
 		return "", err
 	}
 	id = rand.Text()
-	fd, err := s.makeDir(uploadsDir + id + "/")
+	fd, err := s.makeDir(ctx, uploadsDir + id + "/")
 	if err != nil {
 		return "", outside(op, name, err)
 	}

@@ -351,7 +351,7 @@ func TestCommitWaitsForParents(t *testing.T) {
 			}
 			return nil
 		}
-		l, err := s.makeDir("") // staging is there before the gate matters
+		l, err := s.makeDir(t.Context(), "") // staging is there before the gate matters
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -62,14 +62,14 @@ func (s *Store) parent(name string) (place, error) {
 }
 
 // makeParent returns the place of name, whose missing ancestors it makes, durably.
-func (s *Store) makeParent(name string) (place, error) {
+func (s *Store) makeParent(ctx context.Context, name string) (place, error) {
 	dir, base := split(name)
-	fd, err := s.makeDir(dir)
+	fd, err := s.makeDir(ctx, dir)
 	return place{dir: fd, base: base}, err
 }
 
-// makeDir returns the directory dir ("" or "a/b/"), open; what is missing of it is made, durably.
-func (s *Store) makeDir(dir string) (fd int, err error) {
+// makeDir returns the directory dir ("" or "a/b/"), open; what is missing of it is made, durably, if ctx's guard lets it.
+func (s *Store) makeDir(ctx context.Context, dir string) (fd int, err error) {
 	const tries = 4 // someone may remove what we have just made
 	for range tries {
 		fd, err = s.open(dir, unix.O_RDONLY|unix.O_DIRECTORY)
@@ -80,8 +80,12 @@ func (s *Store) makeDir(dir string) (fd int, err error) {
 		if !errors.Is(err, unix.ENOENT) || dir == "" {
 			return -1, err
 		}
-		p, err := s.makeParent(dir)
+		p, err := s.makeParent(ctx, dir)
 		if err != nil {
+			return -1, err
+		}
+		if err := ufs.Guard(ctx); err != nil {
+			p.close()
 			return -1, err
 		}
 		settled := s.unsettle(dir)

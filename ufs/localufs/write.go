@@ -66,7 +66,7 @@ func (s *Store) stage(ctx context.Context, op, name string, size int64, o ufs.Cr
 	if err := s.room(op, name, max(size, 0)); err != nil {
 		return nil, err
 	}
-	tmp, err := s.makeDir(tmpDir)
+	tmp, err := s.makeDir(ctx, tmpDir)
 	if err != nil {
 		return nil, outside(op, name, err)
 	}
@@ -75,7 +75,7 @@ func (s *Store) stage(ctx context.Context, op, name string, size int64, o ufs.Cr
 		fd, err := unix.Openat(tmp, w.token, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 		if errors.Is(err, unix.ENOENT) { // another store in the directory was closed and took tmp away
 			closeFD(tmp)
-			if tmp, err = s.makeDir(tmpDir); err != nil {
+			if tmp, err = s.makeDir(ctx, tmpDir); err != nil {
 				return nil, outside(op, name, err)
 			}
 			continue
@@ -198,7 +198,7 @@ func (w *writer) publish(ctx context.Context, op string) error {
 	var err error
 	for range tries {
 		var p place
-		if p, err = w.s.makeParent(w.name); err != nil {
+		if p, err = w.s.makeParent(ctx, w.name); err != nil {
 			return outside(op, w.name, err)
 		}
 		err = w.place(ctx, op, p)

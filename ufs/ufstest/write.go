@@ -245,8 +245,8 @@ var createTests = []entry{
 		stopped := errs.New("test", "", errs.Unavailable, "not any more")
 		ctx := ufs.WithGuard(f.ctx(), func() error { return stopped })
 		x := f.s.Features()
-		commit := func(size int, o ufs.CreateOptions) error {
-			w, err := f.s.Create(f.ctx(), "a", int64(size), o)
+		write := func(name string, size int, o ufs.CreateOptions) error {
+			w, err := f.s.Create(f.ctx(), name, int64(size), o)
 			if err != nil {
 				return err
 			}
@@ -256,6 +256,8 @@ var createTests = []entry{
 			_, err = w.Commit(ctx)
 			return err
 		}
+		commit := func(size int, o ufs.CreateOptions) error { return write("a", size, o) }
+		before := f.stat("a")
 		for _, c := range []struct {
 			what string
 			can  bool
@@ -269,6 +271,24 @@ var createTests = []entry{
 			{"a rename", x.AtomicRename, func() error { return ufs.Rename(ctx, f.s, "a", "c", false) }},
 			{"a replacing rename", x.AtomicRename, func() error { return ufs.Rename(ctx, f.s, "b", "a", true) }},
 			{"a rename of a directory", x.AtomicRename, func() error { return ufs.Rename(ctx, f.s, "d/", "e/", false) }},
+			{"a write below directories that are not there", true, func() error { return write("m/n/a", 3, ufs.CreateOptions{}) }},
+			{"a rename below directories that are not there", x.AtomicRename, func() error { return ufs.Rename(ctx, f.s, "a", "m/n/a", false) }},
+			{"a directory", x.Mkdir, func() error {
+				_, err := ufs.Mkdir(ctx, f.s, "m/n/", ufs.Attr{})
+				return err
+			}},
+			{"attributes", x.SetAttr, func() error {
+				_, err := ufs.SetAttr(ctx, f.s, "a", "", ufs.Attr{User: map[string]string{"k": "v"}})
+				return err
+			}},
+			{"attributes of a directory", x.SetAttr && x.Dirs, func() error {
+				_, err := ufs.SetAttr(ctx, f.s, "d/", "", ufs.Attr{Marker: true})
+				return err
+			}},
+			{"a marker", x.Mkdir && x.Dirs && x.Attrs, func() error {
+				_, err := ufs.Mkdir(ctx, f.s, "d/", ufs.Attr{Marker: true})
+				return err
+			}},
 			{"a removal of a tree", x.Trash, func() error { return ufs.Trash(ctx, f.s, "d/") }},
 			{"a copy", x.Copy, func() error {
 				_, err := ufs.Copy(ctx, f.s, "b", "", "a", nil)
@@ -304,6 +324,13 @@ var createTests = []entry{
 		f.wantData("d/a", "below")
 		f.wantGone("c")
 		f.wantGone("e/")
+		f.wantGone("m/")
+		if now := f.stat("a"); len(now.Attr.User) > 0 || now.Version != before.Version {
+			f.Errorf("the file is %+v, and was %+v", now, before)
+		}
+		if f.stat("d/").Attr.Marker {
+			f.Error("the directory has become a marker")
+		}
 	}},
 	{"a known MD5 is no harm", nil, func(f fixture) {
 		sum := md5.Sum([]byte("data")) //nolint:gosec // S3's ETag is an MD5
