@@ -65,6 +65,15 @@ func SetAttr(ctx context.Context, s Store, name, version string, attr Attr) (Inf
 	return a.SetAttr(ctx, name, version, attr)
 }
 
+// Discard calls s's Discarder. A store that is none has nothing that could be taken away.
+func Discard(ctx context.Context, s Store, token, origin string) error {
+	d, err := ability[Discarder](s, s.Features().Discard, "Discard", "")
+	if err != nil {
+		return nil
+	}
+	return d.Discard(ctx, token, origin)
+}
+
 // ComposerOf returns s as a Composer.
 func ComposerOf(s Store) (Composer, error) {
 	return ability[Composer](s, s.Features().Compose, "Compose", "")

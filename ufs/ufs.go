@@ -83,6 +83,7 @@ type Features struct {
 	SetAttr      bool          // is an AttrSetter
 	Compose      bool          // is a Composer
 	RemoveFiles  bool          // is a FileRemover
+	Discard      bool          // is a Discarder
 	Probe        bool          // is a Prober
 	Racy         time.Duration // a version first seen within this of its ModTime may change again without a trace; 0: never
 }
@@ -231,6 +232,14 @@ type FileRemover interface {
 type Versioned struct {
 	Name    string
 	Version string
+}
+
+// Discarder is a Store that can take staged bytes away from a writer in another process.
+type Discarder interface {
+	// Discard makes sure that the bytes that a Writer staged under a token, or a Copy or Complete for an attempt with that
+	// Attr.Origin, do not become visible after it returns. What is visible already stays, and what is not there is no error.
+	// A writer that nobody has open any more may be left to CleanStaging: it cannot commit.
+	Discard(ctx context.Context, token, origin string) error
 }
 
 // Prober is a Store that can be checked before it is mounted.

@@ -21,7 +21,8 @@ import (
 // and the record of the outcome closes it. An intent without an answer (a crash, a store that timed out) stays open; its
 // names accept no other change until it is resolved by looking at the store:
 //
-//	put, copy, append, complete   the key carries the attempt's origin → the outcome is committed; else it did not happen
+//	put, copy, append, complete   what is staged is discarded, where the store can; then, if the key carries the attempt's
+//	                              origin → the outcome is committed; else it did not happen
 //	remove                        the key is gone → committed; else it did not happen
 //	rename                        the source is gone and the destination there → committed; else it did not happen
 //	remove tree, rename by copy   carried on to the end: their first record has already changed what readers see
@@ -468,6 +469,10 @@ func (n *Namespace) unhideOps(p core.Path) []meta.Op {
 }
 
 func (n *Namespace) putOutcome(ctx context.Context, m *mounted, in *openIntent, path core.Path) ([]meta.Op, bool, error) {
+	// Who began it may be paused in the last moment before the store's step: what he has staged must not be what he finds.
+	if err := ufs.Discard(ctx, m.store, in.token, origin(in.entry.ID, in.entry.Rev)); err != nil {
+		return nil, false, err
+	}
 	info, err := m.store.Stat(ctx, in.key)
 	if err != nil && !isGone(err) {
 		return nil, false, err

@@ -80,6 +80,7 @@ var (
 	_ ufs.AttrSetter  = (*tapped)(nil)
 	_ ufs.Composer    = (*tapped)(nil)
 	_ ufs.FileRemover = (*tapped)(nil)
+	_ ufs.Discarder   = (*tapped)(nil)
 	_ ufs.Prober      = (*tapped)(nil)
 )
 
@@ -189,6 +190,10 @@ func (s *tapped) RemoveFiles(ctx context.Context, files []ufs.Versioned) error {
 
 func (s *tapped) CleanStaging(ctx context.Context, live func(string) bool) error {
 	return s.x.do(ctx, "CleanStaging", "", func() error { return s.Store.CleanStaging(ctx, live) })
+}
+
+func (s *tapped) Discard(ctx context.Context, token, origin string) error {
+	return s.x.do(ctx, "Discard", "", func() error { return ufs.Discard(ctx, s.Store, token, origin) })
 }
 
 func (s *tapped) Rename(ctx context.Context, from, to string, replace bool) error {

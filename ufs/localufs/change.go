@@ -363,6 +363,57 @@ func (s *Store) CleanStaging(ctx context.Context, live func(token string) bool) 
 	return classify(op, "", err)
 }
 
+// Discard implements ufs.Discarder: a staged file that its writer holds, and so may yet rename, is unlinked. Under a token that
+// nobody holds there may be what a writer has swapped its bytes with, which is not its own; that is left alone unless it says
+// that it is of the attempt.
+func (s *Store) Discard(ctx context.Context, token, origin string) error {
+	const op = "localufs.Discard"
+	dir, err := s.open(tmpDir, unix.O_RDONLY|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return outside(op, "", err)
+	}
+	defer closeFD(dir)
+	for _, name := range []string{token, originToken(origin)} {
+		if name == "" || ufs.CheckFile(s.feat, op, name) != nil {
+			continue
+		}
+		if err := s.discard(ctx, dir, name, origin); err != nil {
+			return classify(op, "", err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) discard(ctx context.Context, dir int, token, origin string) error {
+	fd, err := unix.Openat(dir, token, look|unix.O_NOFOLLOW, 0)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ELOOP), errors.Is(err, unix.EACCES): // nobody's staged bytes
+		return nil
+	case err != nil:
+		return err
+	}
+	defer closeFD(fd)
+	if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+		if a, _ := readAttr(fd, &st); origin == "" || a.Origin != origin {
+			return nil
+		}
+	}
+	if err := ufs.Guard(ctx); err != nil {
+		return err
+	}
+	if err := unix.Unlinkat(dir, token, 0); !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return nil
+}
+
 // cleanDir calls clean for every entry of the staging directory path.
 func (s *Store) cleanDir(ctx context.Context, path string, clean func(dir int, token string) error) error {
 	fd, err := s.open(path, unix.O_RDONLY|unix.O_DIRECTORY)
@@ -463,7 +514,7 @@ func (s *Store) Probe(ctx context.Context, write bool) error {
 		return nil
 	}
 	const text = "probe"
-	w, err := s.stage(ctx, op, "", int64(len(text)), ufs.CreateOptions{})
+	w, err := s.stage(ctx, op, "", "", int64(len(text)), ufs.CreateOptions{})
 	if err != nil {
 		return fmt.Errorf("write below .sluice: %w", err)
 	}

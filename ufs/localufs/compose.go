@@ -3,6 +3,8 @@ package localufs
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,7 +31,7 @@ func (s *Store) Begin(ctx context.Context, name string, attr ufs.Attr) (id strin
 		return "", err
 	}
 	id = rand.Text()
-	fd, err := s.makeDir(ctx, uploadsDir + id + "/")
+	fd, err := s.makeDir(ctx, uploadsDir+id+"/")
 	if err != nil {
 		return "", outside(op, name, err)
 	}
@@ -186,7 +188,7 @@ func (s *Store) Complete(ctx context.Context, name, id string, parts []ufs.Part,
 	if err := s.room(op, name, size); err != nil {
 		return ufs.Info{}, err
 	}
-	w, err := s.stage(ctx, op, name, -1, o)
+	w, err := s.stage(ctx, op, name, originToken(o.Attr.Origin), -1, o)
 	if err != nil {
 		return ufs.Info{}, err
 	}
@@ -202,6 +204,16 @@ func (s *Store) Complete(ctx context.Context, name, id string, parts []ufs.Part,
 	}
 	_ = s.Cancel(context.WithoutCancel(ctx), name, id) // CleanStaging takes what stays
 	return in, nil
+}
+
+// originToken is the token of what is staged in one call, so that Discard finds it by the attempt: a name for any origin, ""
+// for none.
+func originToken(origin string) string {
+	if origin == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(origin))
+	return "by-" + hex.EncodeToString(sum[:16])
 }
 
 // addPart copies one part behind what is staged.

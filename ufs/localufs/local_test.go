@@ -273,7 +273,7 @@ func TestCleanStaging(t *testing.T) {
 	ctx := t.Context()
 	none := func(string) bool { return false }
 	stage := func() *writer {
-		w, err := s.stage(ctx, "test", "a", -1, ufs.CreateOptions{})
+		w, err := s.stage(ctx, "test", "a", "", -1, ufs.CreateOptions{})
 		must(t, err)
 		return w
 	}

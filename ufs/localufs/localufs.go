@@ -147,7 +147,7 @@ func (s *Store) learn(o Options) error {
 	attrs := err == nil || err == unix.ENODATA
 	s.feat = ufs.Features{
 		Kind: "local", Root: s.feat.Root, Dirs: true, AtomicRename: true, Attrs: attrs, MaxName: 255, MaxKey: unix.PathMax - 1, Mkdir: true,
-		Trash: true, Copy: true, Append: true, SetAttr: attrs, Compose: true, Probe: true, Racy: o.Racy,
+		Trash: true, Copy: true, Append: true, SetAttr: attrs, Compose: true, Discard: true, Probe: true, Racy: o.Racy,
 	}
 	// Only these are known to have renameat2 with both of its flags; elsewhere a condition is judged just before the rename.
 	switch int64(fs.Type) { //nolint:unconvert // the width differs by architecture

@@ -50,7 +50,7 @@ func (s *Store) Create(ctx context.Context, name string, size int64, o ufs.Creat
 	} else if !errors.Is(err, unix.ENOENT) {
 		return nil, outside(op, name, err)
 	}
-	return begun(s.stage(ctx, op, name, size, o))
+	return begun(s.stage(ctx, op, name, "", size, o))
 }
 
 // begun hands out a writer as the interface, which without one is nil.
@@ -61,8 +61,9 @@ func begun(w *writer, err error) (ufs.Writer, error) {
 	return w, nil
 }
 
-// stage makes an empty staged file for name.
-func (s *Store) stage(ctx context.Context, op, name string, size int64, o ufs.CreateOptions) (*writer, error) {
+// stage makes an empty staged file for name, with a token of its own if none is given. A staged file that has the given one is
+// an earlier try of the same attempt, and goes.
+func (s *Store) stage(ctx context.Context, op, name, token string, size int64, o ufs.CreateOptions) (*writer, error) {
 	if err := s.room(op, name, max(size, 0)); err != nil {
 		return nil, err
 	}
@@ -71,7 +72,10 @@ func (s *Store) stage(ctx context.Context, op, name string, size int64, o ufs.Cr
 		return nil, outside(op, name, err)
 	}
 	for {
-		w := &writer{s: s, ctx: ctx, name: name, size: size, o: o, tmp: tmp, token: rand.Text()}
+		w := &writer{s: s, ctx: ctx, name: name, size: size, o: o, tmp: tmp, token: token}
+		if token == "" {
+			w.token = rand.Text()
+		}
 		fd, err := unix.Openat(tmp, w.token, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 		if errors.Is(err, unix.ENOENT) { // another store in the directory was closed and took tmp away
 			closeFD(tmp)
@@ -79,6 +83,11 @@ func (s *Store) stage(ctx context.Context, op, name string, size int64, o ufs.Cr
 				return nil, outside(op, name, err)
 			}
 			continue
+		}
+		if token != "" && errors.Is(err, unix.EEXIST) {
+			if err = unix.Unlinkat(tmp, token, 0); err == nil || errors.Is(err, unix.ENOENT) {
+				continue
+			}
 		}
 		if err != nil {
 			closeFD(tmp)
@@ -329,7 +338,7 @@ func (s *Store) Append(ctx context.Context, name, version string, attr ufs.Attr)
 		return nil, err
 	}
 	defer src.Close() //nolint:errcheck // only read
-	return begun(s.stageCopy(ctx, op, src, name, ufs.CreateOptions{Attr: attr, IfVersion: versionOf(&src.st)}))
+	return begun(s.stageCopy(ctx, op, src, name, "", ufs.CreateOptions{Attr: attr, IfVersion: versionOf(&src.st)}))
 }
 
 // Copy implements ufs.Copier.
@@ -344,12 +353,13 @@ func (s *Store) Copy(ctx context.Context, from, version, to string, attr *ufs.At
 	}
 	defer src.Close() //nolint:errcheck // only read
 	a, full := readAttr(int(src.f.Fd()), &src.st)
+	token := ""
 	if attr != nil {
-		a = *attr
+		a, token = *attr, originToken(attr.Origin)
 	} else if !full {
 		return ufs.Info{}, errs.New(op, from, errs.Unavailable, "the attributes of the source cannot be read")
 	}
-	w, err := s.stageCopy(ctx, op, src, to, ufs.CreateOptions{Attr: a})
+	w, err := s.stageCopy(ctx, op, src, to, token, ufs.CreateOptions{Attr: a})
 	if err != nil {
 		return ufs.Info{}, err
 	}
@@ -358,12 +368,12 @@ func (s *Store) Copy(ctx context.Context, from, version, to string, attr *ufs.At
 
 // stageCopy stages a copy of src for name.
 func (s *Store) stageCopy(
-	ctx context.Context, op string, src *reader, name string, o ufs.CreateOptions,
+	ctx context.Context, op string, src *reader, name, token string, o ufs.CreateOptions,
 ) (*writer, error) {
 	if err := s.room(op, name, src.st.Size); err != nil {
 		return nil, err
 	}
-	w, err := s.stage(ctx, op, name, -1, o)
+	w, err := s.stage(ctx, op, name, token, -1, o)
 	if err != nil {
 		return nil, err
 	}

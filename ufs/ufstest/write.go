@@ -332,6 +332,81 @@ var createTests = []entry{
 			f.Error("the directory has become a marker")
 		}
 	}},
+	{"what is discarded in the last moment does not become visible", func(x ufs.Features) bool { return x.Discard }, func(f fixture) {
+		f.put("a", "old")
+		f.put("b", "b")
+		const origin = "attempt.1"
+		token := ""
+		ctx := ufs.WithGuard(f.ctx(), func() error { return ufs.Discard(f.ctx(), f.s, token, origin) })
+		x := f.s.Features()
+		write := func(name string, o ufs.CreateOptions) error {
+			w, err := f.s.Create(f.ctx(), name, 3, o)
+			if err != nil {
+				return err
+			}
+			if _, err := w.Write([]byte("new")); err != nil {
+				return err
+			}
+			token = w.Token()
+			_, err = w.Commit(ctx)
+			return err
+		}
+		by := ufs.Attr{Origin: origin}
+		for _, c := range []struct {
+			what string
+			can  bool
+			do   func() error
+		}{
+			{"a write", true, func() error { return write("c", ufs.CreateOptions{}) }},
+			{"a write over a file", true, func() error { return write("a", ufs.CreateOptions{Attr: by}) }},
+			{"a new file", true, func() error { return write("c", ufs.CreateOptions{IfNew: true}) }},
+			{"a replacing write", true, func() error { return write("a", ufs.CreateOptions{IfVersion: f.stat("a").Version}) }},
+			{"a copy", x.Copy, func() error {
+				_, err := ufs.Copy(ctx, f.s, "b", "", "a", &by)
+				return err
+			}},
+			{"a completion", x.Compose, func() error {
+				composer, err := ufs.ComposerOf(f.s)
+				if err != nil {
+					return err
+				}
+				id, err := composer.Begin(f.ctx(), "a", by)
+				if err != nil {
+					return err
+				}
+				defer func() { _ = composer.Cancel(f.ctx(), "a", id) }()
+				etag, err := composer.PutPart(f.ctx(), "a", id, 1, 4, strings.NewReader("data"))
+				if err != nil {
+					return err
+				}
+				parts := []ufs.Part{{Number: 1, ETag: etag, Size: 4}}
+				if _, err = composer.Complete(ctx, "a", id, parts, ufs.CreateOptions{Attr: by}); err == nil {
+					return nil
+				}
+				_, again := composer.Complete(f.ctx(), "d", id, parts, ufs.CreateOptions{Attr: by}) // the parts are still there
+				f.wantData("d", "data")
+				return errors.Join(err, again)
+			}},
+		} {
+			if !c.can {
+				continue
+			}
+			token = ""
+			if err := c.do(); err == nil {
+				f.Errorf("%s: it was made", c.what)
+			}
+		}
+		f.wantData("a", "old")
+		f.wantGone("c")
+		in := f.putWith("c", "data", ufs.CreateOptions{Attr: by})
+		if err := ufs.Discard(f.ctx(), f.s, token, origin); err != nil {
+			f.Error(err)
+		}
+		if got := f.stat("c"); got.Version != in.Version {
+			f.Errorf("what was visible before is %+v, and was %+v", got, in)
+		}
+		f.wantData("b", "b")
+	}},
 	{"a known MD5 is no harm", nil, func(f fixture) {
 		sum := md5.Sum([]byte("data")) //nolint:gosec // S3's ETag is an MD5
 		o := ufs.CreateOptions{MD5: sum[:], Attr: ufs.Attr{ETag: hex.EncodeToString(sum[:])}}

@@ -41,13 +41,14 @@ const (
 	Complete     Op = "Complete"
 	Cancel       Op = "Cancel"
 	Lost         Op = "Lost"
+	Discard      Op = "Discard"
 	Probe        Op = "Probe"
 )
 
 // Ops returns every call, for tests that must cover all of them.
 func Ops() []Op {
 	return []Op{Stat, List, Open, Read, Create, Write, Commit, Abort, Remove, RemoveFiles, CleanStaging, Rename, Mkdir,
-		Trash, Copy, Append, SetAttr, Begin, PutPart, CopyPart, Complete, Cancel, Lost, Probe}
+		Trash, Copy, Append, SetAttr, Begin, PutPart, CopyPart, Complete, Cancel, Lost, Discard, Probe}
 }
 
 // Changes reports whether the call can change the store.
@@ -182,6 +183,10 @@ func (b *base) RemoveFiles(ctx context.Context, files []ufs.Versioned) error {
 
 func (b *base) CleanStaging(ctx context.Context, live func(string) bool) error {
 	return b.do(ctx, CleanStaging, "", func(ctx context.Context) error { return b.inner.CleanStaging(ctx, live) })
+}
+
+func (b *base) Discard(ctx context.Context, token, origin string) error {
+	return b.do(ctx, Discard, "", func(ctx context.Context) error { return ufs.Discard(ctx, b.inner, token, origin) })
 }
 
 func (b *base) Rename(ctx context.Context, from, to string, replace bool) error {

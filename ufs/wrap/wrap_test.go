@@ -47,7 +47,7 @@ func TestWrapsEverything(t *testing.T) {
 		reflect.TypeFor[ufs.Store](), reflect.TypeFor[ufs.Renamer](), reflect.TypeFor[ufs.Mkdirer](),
 		reflect.TypeFor[ufs.Trasher](), reflect.TypeFor[ufs.Copier](), reflect.TypeFor[ufs.Appender](),
 		reflect.TypeFor[ufs.AttrSetter](), reflect.TypeFor[ufs.Composer](), reflect.TypeFor[ufs.FileRemover](),
-		reflect.TypeFor[ufs.Prober](),
+		reflect.TypeFor[ufs.Prober](), reflect.TypeFor[ufs.Discarder](),
 	}
 	all := map[string]ufs.Store{"readonly": wrap.ReadOnly(memufs.New(memufs.Options{}))}
 	for name, wrapped := range decorators {
