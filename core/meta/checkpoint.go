@@ -566,7 +566,7 @@ func (l *Log) rest(ctx context.Context, bytes int) error {
 	if l.pressed() {
 		return ctx.Err()
 	}
-	return sleep(ctx, time.Duration(int64(bytes)*int64(time.Second)/int64(l.o.CheckpointRate)), nil)
+	return sleep(ctx, time.Duration(int64(bytes)*int64(time.Second)/int64(l.o.CheckpointRate)))
 }
 
 // fenced does t, which puts something and compares the leader key, once, and returns the revision of what it put.

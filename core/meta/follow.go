@@ -37,7 +37,7 @@ func (l *Log) Follow(ctx context.Context) error {
 		if l.seq.Load() != before {
 			backoff = firstBackoff
 		}
-		if sleep(ctx, backoff, nil) == nil {
+		if sleep(ctx, backoff) == nil {
 			backoff = min(2*backoff, lastBackoff)
 		}
 	}

@@ -336,6 +336,36 @@ func TestLeaseAfterPause(t *testing.T) {
 	}
 }
 
+// TestLeadsOutlastsALapse has the KV answer late for a time, and then no more: who asks in the last moment before a change is
+// kept waiting for the one, and told after the other.
+func TestLeadsOutlastsALapse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cut := &cutOff{KV: memkv.New()}
+		now := clock()
+		l, _ := open(t, cut, LogOptions{ReadLease: testLease, Clock: now})
+		stop := run(t, l)
+		defer stop()
+		synctest.Wait()
+		cut.set(true)
+		time.Sleep(2 * testLease)
+		healed := time.AfterFunc(testLease/2, func() { cut.set(false) })
+		defer healed.Stop()
+		if err := l.Leads(); err != nil {
+			t.Errorf("a lease that is renewed soon: %v", err)
+		}
+		cut.set(true)
+		time.Sleep(2 * testLease)
+		asked := now()
+		if err := l.Leads(); !errors.Is(err, errs.Unavailable) {
+			t.Errorf("a lease that is not renewed: got %v, want Unavailable", err)
+		}
+		if waited := now() - asked; waited == 0 || waited > 4*testLease {
+			t.Errorf("it took %v of a lease of %v", waited, testLease)
+		}
+		cut.set(false)
+	})
+}
+
 // TestRunMakesCheckpoints has Run make checkpoints of its own, which bound the journal.
 func TestRunMakesCheckpoints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -33,6 +33,7 @@ type lease struct {
 const (
 	leaseDrift     = 20 // a lease is at most 1/20 longer by another's clock
 	leaseRenewals  = 3  // renewals within a lease
+	leadsWait      = 2  // leases that Leads waits for a renewal: by then another may lead, which the renewal finds out
 	leaseForEver   = int64(1<<63 - 1)
 	leastRenewWait = time.Millisecond // between two renewals that fail
 )
@@ -120,12 +121,36 @@ func (l *Log) ServeAfter() time.Duration {
 //
 // Errors: errs.Unavailable if leadership is lost, Run does not run, or ctx ends first.
 func (l *Log) Lease(ctx context.Context) error {
-	x := &l.lease
-	if until := x.until.Load(); until == leaseForEver {
-		return nil
-	} else if now := int64(l.o.Clock()); now < until && now >= x.after.Load() {
+	if l.leased() {
 		return nil
 	}
+	return l.awaitLease(ctx.Done())
+}
+
+// Leads is Lease for who is about to do what only a leader may and has no time to wait for whatever keeps the renewals: it
+// waits for leadsWait leases at most.
+func (l *Log) Leads() error {
+	if l.leased() {
+		return nil
+	}
+	late := make(chan struct{})
+	defer time.AfterFunc(leadsWait*l.o.ReadLease, func() { close(late) }).Stop()
+	return l.awaitLease(late)
+}
+
+// leased reports whether the lease is valid now.
+func (l *Log) leased() bool {
+	until := l.lease.until.Load()
+	if until == leaseForEver {
+		return true
+	}
+	now := int64(l.o.Clock())
+	return now < until && now >= l.lease.after.Load()
+}
+
+// awaitLease waits for the lease to be valid until late is closed.
+func (l *Log) awaitLease(late <-chan struct{}) error {
+	x := &l.lease
 	x.lapses.Add(1)
 	for {
 		x.mu.Lock()
@@ -145,44 +170,30 @@ func (l *Log) Lease(ctx context.Context) error {
 			default:
 			}
 		}
-		if err := sleep(ctx, wait, renewed); err != nil {
+		var served <-chan time.Time
+		if wait > 0 {
+			served = time.After(wait)
+		}
+		select {
+		case <-served:
+		case <-renewed:
+		case <-late:
 			return errs.New("meta.Log.Lease", l.o.Group, errs.Unavailable, "it is not known in time whether this member still leads; try again")
 		}
 	}
 }
 
-// Leads is Lease without waiting, for who is about to do what only a leader may: it fails if the lease is not valid now.
-func (l *Log) Leads() error {
-	x := &l.lease
-	if until := x.until.Load(); until == leaseForEver {
-		return nil
-	} else if now := int64(l.o.Clock()); now < until && now >= x.after.Load() {
-		return nil
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.ended != nil {
-		return x.ended
-	}
-	return errs.New("meta.Log.Leads", l.o.Group, errs.Unavailable, "it is not known now whether this member still leads; try again")
-}
-
-// sleep waits until ctx ends, whose error it returns, until other is closed, or for the time d. Without either it does not wait.
-func sleep(ctx context.Context, d time.Duration, other <-chan struct{}) error {
-	var timer <-chan time.Time
-	if d <= 0 && other == nil {
+// sleep waits for the time d, or until ctx ends, whose error it returns.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
 		return ctx.Err()
 	}
-	if d > 0 {
-		timer = time.After(d)
-	}
 	select {
-	case <-timer:
-	case <-other:
+	case <-time.After(d):
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return nil
 }
 
 // renew keeps the lease valid until ctx ends. Errors: errs.Unavailable if leadership is lost.
@@ -202,7 +213,7 @@ func (l *Log) renew(ctx context.Context) error {
 		select {
 		case <-time.After(wait):
 		case <-l.lease.kick:
-			if err := sleep(ctx, leastRenewWait, nil); err != nil {
+			if err := sleep(ctx, leastRenewWait); err != nil {
 				return nil
 			}
 		case <-ctx.Done():

@@ -279,8 +279,9 @@ func (n *Namespace) Close() error {
 	return errors.Join(all...)
 }
 
-// leads reports, without waiting, whether this process may still change stores. It is asked in the last moment before each
-// change: a leader that was paused may have been succeeded, and its successor has resolved its intents.
+// leads reports whether this process may still change stores. It is asked in the last moment before each change: a leader
+// that was paused may have been succeeded, and its successor has resolved its intents. A lease that has lapsed is waited for,
+// but not for long.
 func (n *Namespace) leads() error { return n.log.Leads() }
 
 // Seq returns the sequence of the last committed change.
