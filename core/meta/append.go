@@ -25,8 +25,9 @@ const (
 	proposeLimit = 5 * time.Second // for one answer of the KV; a proposal may be done after it
 	firstBackoff = 10 * time.Millisecond
 	lastBackoff  = time.Second
-	outageLimit  = 10 * time.Second // without an answer until what is not yet proposed is refused
-	configRoom   = MaxTxnOps - 1    // configuration keys of one record; the record itself is one change
+	endLimit     = 500 * time.Millisecond // for the record in flight, once nothing more is to be written
+	outageLimit  = 10 * time.Second       // without an answer until what is not yet proposed is refused
+	configRoom   = MaxTxnOps - 1          // configuration keys of one record; the record itself is one change
 )
 
 // call is a batch on its way through the Log.
@@ -145,7 +146,7 @@ func (l *Log) enqueue(ctx context.Context, c *call) error {
 // Run comes once, after Claim, and returns when ctx ends, with its error, or when nothing can be committed any more:
 // errs.Unavailable if another member has claimed the journal. What waits then fails.
 //
-// A record in flight when ctx ends is awaited, for 10 seconds at most.
+// A record in flight when ctx ends is awaited for half a second: who waits for it has a next leader to ask.
 func (l *Log) Run(ctx context.Context) error {
 	_, done, err := l.begin("Run", lifeClaimed)
 	if err != nil {
@@ -372,8 +373,15 @@ func (l *Log) count(p *proposal) {
 func (l *Log) commit(ctx context.Context, p *proposal) (refused, err error) {
 	backoff, start := firstBackoff, time.Now()
 	defer l.accept()
+	outlasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		if sleep(outlasting, endLimit) == nil {
+			cancel()
+		}
+	})()
 	for try := 0; ; try++ {
-		ok, err := l.propose(ctx, p.txn)
+		ok, err := l.propose(outlasting, p.txn)
 		switch {
 		case err == nil && ok:
 			return nil, nil
@@ -383,7 +391,7 @@ func (l *Log) commit(ctx context.Context, p *proposal) (refused, err error) {
 			l.retries.Add(1)
 			l.o.Logger.Warn("journal: outcome of a record unknown, asking again", "group", l.o.Group, "seq", p.h.seq, "err", err)
 		}
-		known, lost := l.settle(ctx, p, err == nil)
+		known, lost := l.settle(outlasting, p, err == nil)
 		if known {
 			return nil, lost
 		}
@@ -401,7 +409,7 @@ func (l *Log) commit(ctx context.Context, p *proposal) (refused, err error) {
 }
 
 func (l *Log) propose(ctx context.Context, t Txn) (bool, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), proposeLimit)
+	ctx, cancel := context.WithTimeout(ctx, proposeLimit)
 	defer cancel()
 	sent := l.o.Clock()
 	ok, _, err := l.kv.Txn(ctx, t)
@@ -415,7 +423,7 @@ func (l *Log) propose(ctx context.Context, t Txn) (bool, error) {
 // why). judged says that the KV has judged p's conditions and found one that does not hold: a lasting state, for each is of
 // a kind that once broken stays so.
 func (l *Log) settle(ctx context.Context, p *proposal, judged bool) (known bool, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), proposeLimit)
+	ctx, cancel := context.WithTimeout(ctx, proposeLimit)
 	defer cancel()
 	page, err := l.kv.Scan(ctx, l.recordKey(p.h.seq), l.recordKey(p.h.seq+1), 1)
 	if err != nil {

@@ -572,3 +572,66 @@ func TestOutage(t *testing.T) {
 		}
 	})
 }
+
+// hung is a KV whose transactions on records are answered when hold is closed, or not at all.
+type hung struct {
+	KV
+	entered chan struct{}
+	hold    chan struct{}
+}
+
+func (h *hung) Txn(ctx context.Context, t Txn) (bool, int64, error) {
+	if strings.Contains(t.Puts[0].Key, "/j/") {
+		h.entered <- struct{}{}
+		select {
+		case <-h.hold:
+		case <-ctx.Done():
+			return false, 0, errs.E("test.Txn", "", errs.Unavailable, ctx.Err())
+		}
+	}
+	return h.KV.Txn(ctx, t)
+}
+
+// TestEndOfReignIsQuick ends Run while a record is in flight: one that is answered soon counts, and one that is not keeps
+// nobody waiting.
+func TestEndOfReignIsQuick(t *testing.T) {
+	for _, answered := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			kv := &hung{KV: memkv.New(), entered: make(chan struct{}, 10), hold: make(chan struct{})}
+			l, _ := open(t, kv, LogOptions{})
+			ctx, cancel := context.WithCancel(t.Context())
+			ran := make(chan error, 1)
+			go func() { ran <- l.Run(ctx) }()
+			results := make(chan error, 2)
+			add := func() { _, err := l.Append(t.Context(), set("a")); results <- err }
+			go add()
+			<-kv.entered
+			go add() // waits, and is not proposed
+			synctest.Wait()
+			began := time.Now()
+			cancel()
+			if answered {
+				time.AfterFunc(100*time.Millisecond, func() { close(kv.hold) })
+			}
+			first, second := <-results, <-results
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("answered %v: it took %v until the callers knew", answered, took)
+			}
+			failed := 0
+			for _, err := range []error{first, second} {
+				if err != nil {
+					failed++
+				}
+				if err != nil && !errors.Is(err, errs.Unavailable) {
+					t.Errorf("answered %v: got %v", answered, err)
+				}
+			}
+			if want := map[bool]int{true: 1, false: 2}[answered]; failed != want {
+				t.Errorf("answered %v: %d changes failed, want %d", answered, failed, want)
+			}
+			if err := <-ran; !errors.Is(err, context.Canceled) && !errors.Is(err, errs.Unavailable) {
+				t.Errorf("Run: got %v", err)
+			}
+		})
+	}
+}
