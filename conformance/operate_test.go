@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"runtime"
@@ -174,8 +176,130 @@ const handoverMost = 500 * time.Millisecond
 func TestOperate(t *testing.T) {
 	c, _ := startCluster(t)
 	cases := 0
+	t.Run("nodes", func(t *testing.T) { cases += c.drains(t) })
 	t.Run("handover", func(t *testing.T) { cases += c.handovers(t) })
 	Minimum(t, "operate", cases)
+}
+
+// listed is a line of sluice node ls.
+type listed struct {
+	Name, Role, Address, Version string
+	Leader, Draining             bool
+	Since                        time.Time
+}
+
+// nodes lists the processes, as an admin address tells them.
+func (c *cluster) nodes(t *testing.T, admin string) (all map[string]listed, leader string) {
+	t.Helper()
+	var list struct{ Items []listed }
+	mustSluice(t, admin, &list, "node", "ls")
+	all = map[string]listed{}
+	for _, n := range list.Items {
+		if all[n.Name] = n; n.Leader {
+			leader = n.Name
+		}
+	}
+	return all, leader
+}
+
+// drains lists the processes through every admin address, and drains a gateway, a worker and the leader.
+func (c *cluster) drains(t *testing.T) (cases int) {
+	for _, admin := range c.Admin {
+		all, leader := c.nodes(t, admin)
+		for _, p := range c.processes {
+			role := map[byte]string{'m': "master", 'g': "gateway", 'w': "worker"}[p.name[0]]
+			if n := all[p.name]; n.Role != role || n.Address == "" || n.Since.IsZero() || n.Version == "" || n.Draining {
+				t.Errorf("%s is listed as %+v", p.name, n)
+			}
+		}
+		if all[leader].Role != "master" || len(all) != len(c.processes) {
+			t.Errorf("%d of %d processes are listed, led by %q", len(all), len(c.processes), leader)
+		}
+		cases++
+	}
+	_, leader := c.nodes(t, c.Admin[0])
+	r := newRig(&Server{S3: c.S3[0], WebHDFS: c.WebHDFS[0]})
+	r.mkbucket(t, "drain")
+	r.mustPut(t, "/drain/x", content{"x", 1, 1 << 20})
+	for _, name := range []string{"g1", "w1", leader} {
+		if _, err := sluice(t, c.Admin[1], "node", "drain", name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, 10*time.Second, func() error {
+		status, text := readiness(t, c.Admin[0])
+		if status != http.StatusServiceUnavailable || !strings.Contains(text, "draining") {
+			return fmt.Errorf("a gateway that is drained answers /readyz with %d: %s", status, text)
+		}
+		return nil
+	})
+	if status, text := readiness(t, c.Admin[1]); status != http.StatusOK {
+		t.Errorf("a gateway that is not drained answers /readyz with %d: %s", status, text)
+	}
+	if _, _, err := r.get(t.Context(), "/drain/x", content{"x", 1, 1 << 20}); err != nil {
+		t.Errorf("a gateway that is drained does not serve: %v", err)
+	}
+	cases++
+	eventually(t, 10*time.Second, func() error {
+		all, next := c.nodes(t, c.Admin[1])
+		if next == leader || next == "" || !all[leader].Draining || !all["w1"].Draining || !all["g1"].Draining {
+			return fmt.Errorf("%q leads, %s was drained: %+v", next, leader, all)
+		}
+		return nil
+	})
+	cases++
+	// It outlives the process, and a master that is drained takes the lead no more.
+	if _, err := sluice(t, c.Admin[1], "master", "handover", "--to", "nobody"); err == nil || !strings.Contains(err.Error(), "no other master") {
+		t.Errorf("a handover to nobody: %v", err)
+	}
+	for _, p := range c.processes {
+		if p.name == "g1" {
+			p.kill(t)
+			p.pid = p.restart(t, 0)
+		}
+	}
+	eventually(t, 10*time.Second, func() error {
+		if status, text := readiness(t, c.Admin[0]); status != http.StatusServiceUnavailable || !strings.Contains(text, "draining") {
+			return fmt.Errorf("a gateway that was drained and started again answers /readyz with %d: %s", status, text)
+		}
+		return nil
+	})
+	cases++
+	for range 2 {
+		var done struct{ From, To string }
+		mustSluice(t, c.Admin[1], &done, "master", "handover")
+		if done.To == leader {
+			t.Errorf("%s leads, which is drained", leader)
+		}
+	}
+	cases++
+	for _, name := range []string{"g1", "w1", leader} {
+		if _, err := sluice(t, c.Admin[1], "node", "drain", name, "--undo"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, 10*time.Second, func() error {
+		if status, text := readiness(t, c.Admin[0]); status != http.StatusOK {
+			return fmt.Errorf("a gateway that is drained no more answers /readyz with %d: %s", status, text)
+		}
+		return nil
+	})
+	if _, err := sluice(t, c.Admin[1], "node", "drain", "nobody"); err == nil || !strings.Contains(err.Error(), "list the nodes") {
+		t.Errorf("a node that is not there was drained: %v", err)
+	}
+	return cases + 1
+}
+
+// readiness asks /readyz of an admin address.
+func readiness(t *testing.T, admin string) (status int, text string) {
+	t.Helper()
+	resp, err := http.Get(admin + "/readyz?verbose")
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b)
 }
 
 // handovers changes the leader, as planned, while applications work.

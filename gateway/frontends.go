@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/gateway/admin"
+	"github.com/sluicefs/sluice/gateway/config"
 	"github.com/sluicefs/sluice/s3api"
 	"github.com/sluicefs/sluice/webhdfs"
 )
@@ -74,6 +75,9 @@ func (g *gateway) serve(ctx context.Context) error {
 	}
 	g.onClose(func() error { return g.drain(ctx, servers) })
 	g.reloadOnHangup()
+	if g.cfg.Has(config.RoleGateway) {
+		g.health.stepAside(g.drainingGateway)
+	}
 	g.health.enter("", check{"journal", g.journalAnswers}, check{"root", g.rootAnswers})
 	return nil
 }

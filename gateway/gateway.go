@@ -71,6 +71,7 @@ type gateway struct {
 	journalID string        // of the etcd cluster that the journal is in
 	kv        meta.KV       // where the journal is; nil in a process that is no master
 	master    *master       // nil in a process that is complete of its own, or no master
+	alone     *members      // of a process that is complete of its own, else nil
 	internal  remote.Switch // what the internal listener answers with
 	tiers     *page.Tiered
 	tierDirs  []string
@@ -126,7 +127,7 @@ func Run(ctx context.Context, c config.Config, o Options) (err error) {
 func (g *gateway) steps() []func(context.Context) error {
 	all := []func(context.Context) error{g.begin, g.listen, g.prepare, g.identify, g.measure, g.serveHealth}
 	if g.cfg.Alone() {
-		return append(all, g.openJournal, g.openCache, g.openNamespace, g.watchNumbers, g.serve)
+		return append(all, g.openJournal, g.openCache, g.openNamespace, g.joinNobody, g.watchNumbers, g.serve)
 	}
 	master, isWorker := g.cfg.Has(config.RoleMaster), g.cfg.Has(config.RoleWorker)
 	if master || isWorker {

@@ -298,7 +298,7 @@ type memberState struct {
 }
 
 func (m *master) state() memberState {
-	s := memberState{Name: m.g.cfg.Name, Leading: m.turn.now() != nil, Following: m.following.Load()}
+	s := memberState{Name: m.g.cfg.Name, Leading: m.turn.now() != nil, Following: m.following.Load(), Draining: m.draining()}
 	if log := m.log.Load(); log != nil {
 		s.Seq = log.Seq()
 	}

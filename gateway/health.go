@@ -16,6 +16,7 @@ type health struct {
 	mu     sync.Mutex
 	phase  string // why the process is not ready, "" while it serves
 	checks []check
+	aside  func() string // why it should be sent no requests although it serves them, "" if it should; nil: never
 }
 
 // check is one thing that must work for the process to be ready.
@@ -37,6 +38,13 @@ func (h *health) enter(phase string, checks ...check) {
 	h.checks = append(h.checks, checks...)
 }
 
+// stepAside sets what says why the process should be sent no requests although it serves them.
+func (h *health) stepAside(why func() string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.aside = why
+}
+
 // live serves /livez: the process answers. It depends on nothing else, or a store's outage would get it killed.
 func (h *health) live(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
 
@@ -44,8 +52,11 @@ func (h *health) live(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, 
 // always listed, by the kind of its error only, since anybody may ask.
 func (h *health) ready(w http.ResponseWriter, r *http.Request) {
 	h.mu.Lock()
-	phase, checks := h.phase, h.checks
+	phase, checks, aside := h.phase, h.checks, h.aside
 	h.mu.Unlock()
+	if phase == "" && aside != nil {
+		phase = aside()
+	}
 	results := make([]error, len(checks))
 	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
 	defer cancel()

@@ -54,7 +54,7 @@ func (g *gateway) openMaster(ctx context.Context) error {
 			return fmt.Errorf("etcd: %w", err)
 		}
 		g.onClose(c.Close)
-		g.kv, g.client, m.members = c.KV(), c, &members{registry: c.Registry(0), log: g.log}
+		g.kv, g.client, m.members = c.KV(), c, &members{registry: c.Registry(0), kv: c.KV(), log: g.log, onChange: m.look}
 		if g.journalID, err = c.ClusterID(ctx); err != nil {
 			return fmt.Errorf("etcd: %w", err)
 		}
@@ -75,7 +75,7 @@ func (g *gateway) openMaster(ctx context.Context) error {
 	}
 	g.onClose(server.Close)
 	g.etcd, g.kv, m.election, g.journalID = server, server.KV(), server.Election(), server.ClusterID()
-	m.members = &members{registry: server.Registry(0), log: g.log}
+	m.members = &members{registry: server.Registry(0), kv: g.kv, log: g.log, onChange: m.look}
 	return nil
 }
 
@@ -88,6 +88,7 @@ func (g *gateway) lead(ctx context.Context) error {
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	g.master.life = life
 	g.running.Go(func() { g.master.watchLeader(life) })
+	g.running.Go(func() { g.master.giveUp(life) })
 	ended := make(chan struct{})
 	g.running.Go(func() {
 		defer close(ended)
@@ -153,6 +154,9 @@ func (m *master) once(ctx context.Context) error {
 		case <-life.Done():
 		}
 	}()
+	if m.passesOn(life) {
+		return errHandedOver
+	}
 	err = log.Claim(life)
 	if err == nil {
 		err = m.serve(life, log)
@@ -186,7 +190,7 @@ func (m *master) follow(ctx context.Context, log *meta.Log) (*cluster.Reign, err
 		stop()
 		followed <- err
 	}()
-	won, err := m.election.Campaign(ctx)
+	won, err := m.campaign(ctx)
 	stop()
 	if ferr := <-followed; err != nil && !errors.Is(ferr, context.Canceled) {
 		err = ferr

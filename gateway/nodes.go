@@ -6,11 +6,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sluicefs/sluice/core/cluster"
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/meta"
 	"github.com/sluicefs/sluice/gateway/config"
 )
 
@@ -50,11 +52,19 @@ func (g *gateway) begin(context.Context) error {
 	return nil
 }
 
-// members implements remote.Members over the registry, as a master sees it.
+// members implements remote.Members over the registry, as a master sees it, and over what the journal says of who is to be
+// drained.
 type members struct {
 	registry cluster.Registry
+	kv       meta.KV // of the journal
 	log      *slog.Logger
 	now      atomic.Pointer[roll]
+
+	mu       sync.Mutex
+	live     []cluster.Node
+	drained  map[nodeName]bool
+	state    uint64
+	onChange func() // may be nil
 }
 
 // roll is the list of the processes that were alive at one time.
@@ -85,13 +95,12 @@ func (m *members) Nodes() ([]cluster.Node, uint64) {
 
 // watch keeps the list until ctx ends.
 func (m *members) watch(ctx context.Context) {
-	for state := uint64(1); ctx.Err() == nil; {
+	for ctx.Err() == nil {
 		for nodes, err := range m.registry.Watch(ctx) {
 			if err != nil {
 				break
 			}
-			m.now.Store(&roll{nodes, state})
-			state++
+			m.publish(func() { m.live = nodes })
 		}
 		select {
 		case <-time.After(watchPause):
@@ -108,11 +117,11 @@ func (g *gateway) joinCluster(ctx context.Context) error {
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	self := g.node(cluster.Master)
 	self.Addr = g.internalAddr()
-	var done [2]chan struct{}
-	for i, run := range []func(){func() { g.master.members.Join(life, self) }, func() { g.master.members.watch(life) }} {
-		done[i] = make(chan struct{})
-		g.running.Go(func() { defer close(done[i]); run() })
+	m := g.master.members
+	var done sync.WaitGroup
+	for _, run := range []func(){func() { m.Join(life, self) }, func() { m.watch(life) }, func() { m.watchDrained(life) }} {
+		done.Go(run)
 	}
-	g.onClose(func() error { stop(); <-done[0]; <-done[1]; return nil })
+	g.onClose(func() error { stop(); done.Wait(); return nil })
 	return nil
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/sluicefs/sluice/core/cluster"
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/meta"
 	"github.com/sluicefs/sluice/core/namespace"
 	"github.com/sluicefs/sluice/core/remote"
 	"github.com/sluicefs/sluice/etcd"
@@ -21,6 +23,8 @@ func (g *gateway) adminOptions(tree remote.Tree) admin.Options {
 	}
 	if g.masters != nil {
 		o.Forward = g.masters.Tunnel("")
+	} else {
+		o.Nodes = &roster{g.alone, func() (*meta.Log, string, error) { return g.ns.Log(), g.node(cluster.Master).Name, nil }}
 	}
 	return o
 }
@@ -29,6 +33,13 @@ func (g *gateway) adminOptions(tree remote.Tree) admin.Options {
 func (m *master) admin(ns *namespace.Namespace) http.Handler {
 	o := m.g.adminOptions(ns)
 	o.Forward, o.Masters = nil, m
+	o.Nodes = &roster{m.members, func() (*meta.Log, string, error) {
+		r := m.turn.now()
+		if r == nil {
+			return nil, "", errs.New("gateway.Drain", "", errs.Unavailable, "this master leads no more; try again")
+		}
+		return r.log, m.g.cfg.Name, nil
+	}}
 	return guarded(admin.New(o).Trusted(), admin.Panicked, m.g.log, new(busy))
 }
 

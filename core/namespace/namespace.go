@@ -284,6 +284,9 @@ func (n *Namespace) Close() error {
 // but not for long.
 func (n *Namespace) leads() error { return n.log.Leads() }
 
+// Log returns the journal.
+func (n *Namespace) Log() *meta.Log { return n.log }
+
 // Seq returns the sequence of the last committed change.
 func (n *Namespace) Seq() uint64 { return n.log.Seq() }
 

@@ -29,7 +29,7 @@ import (
 	"github.com/sluicefs/sluice/gateway/config"
 )
 
-// Options are what a Server is made of. All but the last five are required.
+// Options are what a Server is made of. All but the last six are required.
 type Options struct {
 	Namespace     core.Namespace
 	Locator       core.Locator
@@ -39,8 +39,9 @@ type Options struct {
 	Version       string        // of the program
 	Logger        *slog.Logger  // gets one line per request; nil: none
 
-	// Forward carries what only the leading master answers there. nil: this process answers it, with Masters.
+	// Forward carries what only the leading master answers there. nil: this process answers it, with those after it.
 	Forward http.RoundTripper
+	Nodes   Nodes
 	Masters Masters
 
 	// Observe, if not nil, is told of every request when it has ended: the operation id of the OpenAPI document ("" if
@@ -71,6 +72,7 @@ func New(o Options) *Server {
 	s.api.UseMiddleware(noteOperation, s.forward)
 	s.registerMounts()
 	s.registerFiles()
+	s.registerNodes()
 	s.registerMasters()
 	s.trusted = s.superusers(mountPathInPath(router))
 	origin := http.NewCrossOriginProtection()
