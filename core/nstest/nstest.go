@@ -72,7 +72,7 @@ func RunGroups(t *testing.T, open func(t *testing.T, o Options) Fixture, names .
 		{"Compose", composeTests}, {"Copy", copyTests}, {"Mkdir", mkdirTests}, {"Rename", renameTests},
 		{"Remove", removeTests}, {"Access", accessTests}, {"SetAttr", setAttrTests}, {"Uploads", uploadTests},
 		{"Locator", locatorTests}, {"Mounts", mountTests}, {"Behind", behindTests}, {"Safety", safetyTests},
-		{"Restart", restartTests}, {"Faults", faultTests}, {"Races", raceTests}, {"Model", modelTests},
+		{"Restart", restartTests}, {"Faults", faultTests}, {"Races", raceTests}, {"Model", modelTests}, {"ListModel", listModelTests},
 	} {
 		if len(names) > 0 && !slices.Contains(names, g.name) {
 			continue

@@ -86,7 +86,7 @@ func TestSuite(t *testing.T) {
 		{"dirs", inMemory(true), 0, nil, 0},
 		{"workers", inMemory(true), 0, []string{"Open", "Create", "Append", "Copy", "Rename", "Uploads", "Behind", "Safety", "Restart"}, 2},
 		// Beside what is above, these show pages that end anywhere, and bytes that an end of a writer leaves behind.
-		{"small pages", inMemory(false), 2, []string{"List", "Uploads", "Mkdir", "Remove", "Rename", "Races"}, 0},
+		{"small pages", inMemory(false), 2, []string{"List", "ListModel", "Uploads", "Mkdir", "Remove", "Rename", "Races"}, 0},
 		{"local", inDirectory, 0, []string{"Create", "Append", "Uploads"}, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
