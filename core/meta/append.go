@@ -36,6 +36,7 @@ type call struct {
 	raw   []byte // the encoded operations
 	size  int    // of the transaction it needs alone, in bytes
 	cost  int64  // memory while it is queued
+	ends  bool   // it takes something away
 	seq   uint64
 	done  chan error // receives the outcome once
 }
@@ -47,8 +48,11 @@ var calls = sync.Pool{New: func() any { return &call{} }}
 // is queued; then the outcome is awaited, for a change that may be done must not look as if it were not. b must not be
 // modified meanwhile. Batches queued one after the other are applied in that order. An empty batch makes a record too.
 //
+// A journal that is much longer than its bound, because checkpoints fail or are late, takes no batch but one that takes
+// something away: it ends what another has begun.
+//
 // Errors: errs.Invalid; errs.TooLarge for a batch that does not fit in one record; errs.NoSpace; errs.Unavailable if too
-// much is queued, the KV has not answered for 10 seconds, or nothing can be written any more: leadership is lost, or Run has
+// much is queued or in no checkpoint, the KV has not answered for 10 seconds, or nothing can be written any more: leadership is lost, or Run has
 // ended. Only if Run was stopped while the KV did not answer may a batch that failed be in the journal; then the next Replay
 // finds it.
 func (l *Log) Append(ctx context.Context, b Batch) (seq uint64, err error) {
@@ -79,7 +83,9 @@ func (c *call) encode(b Batch) error {
 		return errs.New(op, "", errs.TooLarge, fmt.Sprintf("a batch has at most %d operations and %d configuration keys", MaxRecordOps, configRoom))
 	}
 	var err error
+	c.ends = false
 	for i := range b.Ops {
+		c.ends = c.ends || b.Ops[i].Kind == Del || b.Ops[i].Kind == DropDir
 		if c.raw, err = appendOp(c.raw, &b.Ops[i]); err != nil {
 			return err
 		}
@@ -128,6 +134,9 @@ func (l *Log) enqueue(ctx context.Context, c *call) error {
 	}
 	if l.refused != nil {
 		return l.refused
+	}
+	if l.tail.full.Load() && !c.ends {
+		return errs.New("meta.Log.Append", l.o.Group, errs.Unavailable, "checkpoints of the journal are not made as fast as it grows; try again later")
 	}
 	if l.queued+c.cost > l.o.MaxQueueBytes && len(l.queue) > 0 {
 		return errs.New("meta.Log.Append", l.o.Group, errs.Unavailable, "too many changes wait for the journal; try again later")
@@ -365,7 +374,7 @@ func (l *Log) count(p *proposal) {
 	l.batches.Add(uint64(len(p.calls)))
 	l.ops.Add(uint64(p.h.ops))
 	l.bytes.Add(uint64(len(p.record)))
-	l.tail.add(len(p.record), p.h.ops)
+	l.tail.wrote(mark{int64(len(p.record)), int64(p.h.ops)}, mark{l.o.MaxTailBytes, l.o.MaxTailOps})
 }
 
 // commit has p's transaction done once. It returns refused if the KV will never do it, and err if this Log can write no

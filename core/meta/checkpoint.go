@@ -103,12 +103,14 @@ func (c *checkpointer) tryPass(ctx context.Context) error {
 			return err
 		}
 	}
+	tail, own := c.l.tail.mark(), c.l.tail.written() // before seq: what is counted has been applied
 	t := c.l.tree
 	t.mu.Lock()
 	seq, dirty := t.seq, t.layout.unsaved()
 	t.mu.Unlock()
-	tail := c.l.tail.mark()
-	if seq == c.ck.Seq && len(dirty) == 0 {
+	if seq == c.ck.Seq && len(dirty) == 0 { // perhaps since a pass whose last answer was lost
+		c.l.tail.forget(tail)
+		c.l.tail.saved(own)
 		return nil
 	}
 	c.written = 0
@@ -130,6 +132,7 @@ func (c *checkpointer) tryPass(ctx context.Context) error {
 		return err
 	}
 	c.l.tail.forget(tail)
+	c.l.tail.saved(own)
 	return c.trim(ctx)
 }
 
@@ -529,6 +532,7 @@ func (l *Log) checkpoints(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	l.tail.begin()
 	c.pace = func(ctx context.Context, bytes int) error { return l.rest(ctx, bytes) }
 	tick := time.NewTicker(min(l.o.CheckpointEvery, time.Second))
 	defer tick.Stop()

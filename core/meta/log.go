@@ -59,8 +59,8 @@ type LogOptions struct {
 
 	CheckpointEvery time.Duration // the least time between checkpoints; 5 s; negative: none is made
 	CheckpointRate  int           // bytes per second that a checkpoint writes, if the journal is not long; 8 MiB
-	MaxTailBytes    int64         // of records that no checkpoint holds; beyond it checkpoints do not wait; 512 MiB
-	MaxTailOps      int64         // operations in such records; 5 million
+	MaxTailBytes    int64         // of records that no checkpoint holds; from half of it on checkpoints do not wait; 512 MiB
+	MaxTailOps      int64         // operations in such records; 5 million. Beyond twice one of them Append refuses what is new
 }
 
 func (o LogOptions) withDefaults() LogOptions {
@@ -266,31 +266,75 @@ func (l *Log) Stats() LogStats {
 
 // tail counts what no checkpoint holds.
 type tail struct {
-	mu         sync.Mutex
-	bytes, ops int64
+	mu   sync.Mutex
+	all  mark      // as far as is known: a follower does not see what the leader's checkpoints hold
+	own  mark      // of it, what this Log has written
+	made time.Time // when the last checkpoint was made, or the first could have been
+
+	full atomic.Bool // nothing that is new should be written
 }
 
 // mark is an amount of a tail.
 type mark struct{ bytes, ops int64 }
 
+func (m *mark) add(o mark) { m.bytes, m.ops = m.bytes+o.bytes, m.ops+o.ops }
+
+func (m *mark) sub(o mark) { m.bytes, m.ops = max(m.bytes-o.bytes, 0), max(m.ops-o.ops, 0) }
+
+// beyond reports whether there is more of m than n times o.
+func (m mark) beyond(n int64, o mark) bool { return m.bytes > n*o.bytes || m.ops > n*o.ops }
+
 func (t *tail) add(bytes, ops int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.bytes += int64(bytes)
-	t.ops += int64(ops)
+	t.all.add(mark{int64(bytes), int64(ops)})
 }
 
 func (t *tail) mark() mark {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return mark{t.bytes, t.ops}
+	return t.all
 }
 
 func (t *tail) forget(m mark) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.bytes = max(t.bytes-m.bytes, 0)
-	t.ops = max(t.ops-m.ops, 0)
+	t.all.sub(m)
+}
+
+// begin notes that checkpoints are made from now on.
+func (t *tail) begin() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.made = time.Now()
+}
+
+// tailAge is how long checkpoints may fail until a tail that is beyond its bound is full.
+const tailAge = 10 * time.Minute
+
+// wrote counts a record that this Log has written; most is the bound of a tail.
+func (t *tail) wrote(m, most mark) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.all.add(m)
+	t.own.add(m)
+	t.full.Store(!t.made.IsZero() && (t.own.beyond(2, most) || t.own.beyond(1, most) && time.Since(t.made) > tailAge))
+}
+
+// written returns what this Log has written of the tail.
+func (t *tail) written() mark {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.own
+}
+
+// saved notes that a checkpoint holds what this Log had written when there was so much of it.
+func (t *tail) saved(own mark) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.own.sub(own)
+	t.made = time.Now()
+	t.full.Store(false) // the next record will tell
 }
 
 // unknown reports whether a Txn that failed with err may have been done, or be done later.

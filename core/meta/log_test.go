@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -634,4 +635,60 @@ func TestEndOfReignIsQuick(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestJournalIsBounded has the KV refuse pages: the journal grows up to a bound, what ends a change is taken beyond it, and
+// when a checkpoint is made at last everything is.
+func TestJournalIsBounded(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		o      LogOptions
+		each   time.Duration // between two changes
+		at, by int           // changes until one is refused
+	}{
+		{"operations", LogOptions{MaxTailOps: 50}, time.Millisecond, 100, 102},
+		{"bytes", LogOptions{MaxTailBytes: 5 << 10}, time.Millisecond, 100, 200},
+		{"age", LogOptions{MaxTailOps: 100}, 10 * time.Second, 100, 102}, // beyond the cap, and ten minutes without a checkpoint
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				kv := &noPages{KV: memkv.New()}
+				kv.off.Store(true)
+				c.o.CheckpointEvery = time.Second
+				l, _ := open(t, kv, c.o)
+				stop := run(t, l)
+				defer stop()
+				made := 0
+				var err error
+				for ; err == nil && made < 1000; made++ {
+					_, err = l.Append(t.Context(), set(fmt.Sprintf("%06d", made)))
+					time.Sleep(c.each)
+				}
+				if !errors.Is(err, errs.Unavailable) || made < c.at || made > c.by {
+					t.Errorf("change %d: got %v, want Unavailable between %d and %d", made, err, c.at, c.by)
+				}
+				if _, err := l.Append(t.Context(), Batch{Ops: []Op{{Kind: Del, Dir: RootDir, Edge: "000000"}}}); err != nil {
+					t.Errorf("what ends a change: %v", err)
+				}
+				kv.off.Store(false)
+				time.Sleep(30 * time.Second)
+				if _, err := l.Append(t.Context(), set("again")); err != nil {
+					t.Errorf("after a checkpoint: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// noPages is a KV that takes no pages of a checkpoint while it is off.
+type noPages struct {
+	KV
+	off atomic.Bool
+}
+
+func (k *noPages) Txn(ctx context.Context, t Txn) (bool, int64, error) {
+	if k.off.Load() && strings.Contains(t.Puts[0].Key, "/p/") {
+		return false, 0, errs.New("test.Txn", t.Puts[0].Key, errs.NoSpace, "no room for pages")
+	}
+	return k.KV.Txn(ctx, t)
 }
