@@ -98,8 +98,25 @@ func (s *Server) receive(r *request, o core.CreateOptions) (core.Info, error) {
 	return wr.Commit(r.Context(), core.CommitOptions{})
 }
 
+// maxVanished is how many names may vanish under a CREATE between two looks at them: with the last name in it goes a directory
+// that nobody asked for.
+const maxVanished = 10
+
 // checkCreate reports what Create would, without writing, and that the user may write there.
 func (s *Server) checkCreate(r *request, o core.CreateOptions) error {
+	tries := maxVanished
+	if !o.MakeParents { // mostly it is the parent that is not there
+		tries = 1
+	}
+	for {
+		err := s.mayCreate(r, o)
+		if tries--; !errors.Is(err, errs.NotExist) || tries < 0 {
+			return err
+		}
+	}
+}
+
+func (s *Server) mayCreate(r *request, o core.CreateOptions) error {
 	info, err := s.ns.Stat(r.Context(), r.path)
 	switch {
 	case err == nil && info.Dir:
@@ -117,6 +134,11 @@ func (s *Server) checkCreate(r *request, o core.CreateOptions) error {
 	case r.path.IsDir(): // nothing is there, so the name's last segment is the empty one
 		return errs.New("webhdfs.create", r.name, errs.Invalid, "a file's name is not empty")
 	}
+	return s.checkParent(r, o)
+}
+
+// checkParent reports whether the user may write where Create would make the name.
+func (s *Server) checkParent(r *request, o core.CreateOptions) error {
 	up, err := s.nearest(r)
 	switch {
 	case err != nil:

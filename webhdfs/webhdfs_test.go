@@ -3,6 +3,7 @@ package webhdfs
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
 )
 
@@ -512,6 +514,54 @@ func TestCreate(t *testing.T) {
 	one = f.send("PUT", "/race?op=CREATE&overwrite=true", nil)
 	if a := f.send("PUT", one.header.Get("Location")+"&overwrite=false", strings.NewReader("third")); a.status != 201 || f.content("/race") != "third" {
 		t.Errorf("bound parameters: %d %s", a.status, a.body)
+	}
+}
+
+// vanishing takes the node key away just before its rights are looked at for the n-th time.
+type vanishing struct {
+	*fake
+	key string
+	n   int
+}
+
+func (v *vanishing) CheckAccess(ctx context.Context, p core.Path, want uint32) error {
+	if v.key == p.File().String() || v.key == p.Dir().String() {
+		if v.n--; v.n == 0 {
+			v.mu.Lock()
+			delete(v.nodes, v.key)
+			v.mu.Unlock()
+		}
+	}
+	return v.fake.CheckAccess(ctx, p, want)
+}
+
+// TestCreateWhereNamesVanish removes the parent, or the file, between two looks at it: CREATE makes both, unless it is told
+// that the parent must be there.
+func TestCreateWhereNamesVanish(t *testing.T) {
+	for _, c := range []struct {
+		key, params string
+		n, want     int
+	}{
+		{"/going/", "", 1, 307},
+		{"/going/", "", 2, 307},
+		{"/going/", "&createparent=false", 1, 404},
+		{"/going/", "&createparent=false", 2, 404},
+		{"/stays/x", "&overwrite=true", 1, 307},
+		{"/stays/x", "&overwrite=true&createparent=false", 1, 307},
+	} {
+		f := serve(t, func(o *Options) {
+			ns := o.Namespace.(*fake)
+			ns.put("/stays/", "bob", 0o755, nil)
+			ns.put(c.key, "bob", 0o755, nil)
+			o.Attrs = &vanishing{ns, c.key, c.n}
+		})
+		target := "/" + strings.Trim(c.key, "/")
+		if strings.HasSuffix(c.key, "/") {
+			target += "/x"
+		}
+		if a := f.send("PUT", target+"?op=CREATE"+c.params, nil); a.status != c.want {
+			t.Errorf("%+v: %d %s", c, a.status, a.body)
+		}
 	}
 }
 
