@@ -183,7 +183,7 @@ func TestOperate(t *testing.T) {
 
 // listed is a line of sluice node ls.
 type listed struct {
-	Name, Role, Address, Version string
+	Name, Role, Address, Pages, Version string
 	Leader, Draining             bool
 	Since                        time.Time
 }

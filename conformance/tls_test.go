@@ -69,8 +69,22 @@ func TestTLSBetweenRoles(t *testing.T) {
 	if len(ports) != 9 {
 		t.Fatalf("the internal addresses are %v", ports)
 	}
-	for _, addr := range ports {
-		if err := knock(addr, &tls.Config{Certificates: []tls.Certificate{own}, InsecureSkipVerify: true}); err != nil {
+	listed, _ := c.nodes(t, c.Admin[0])
+	var streams []string
+	for _, n := range listed {
+		if n.Role == "worker" {
+			streams = append(streams, n.Pages)
+		}
+	}
+	if len(streams) != 3 {
+		t.Fatalf("the page streams are %v", streams)
+	}
+	for _, addr := range append(slices.Clone(ports), streams...) {
+		ask := knock
+		if slices.Contains(streams, addr) {
+			ask = read
+		}
+		if err := ask(addr, &tls.Config{Certificates: []tls.Certificate{own}, InsecureSkipVerify: true}); err != nil {
 			t.Errorf("%s does not answer a process of the cluster: %v", addr, err)
 		}
 		for who, config := range map[string]*tls.Config{
@@ -79,7 +93,7 @@ func TestTLSBetweenRoles(t *testing.T) {
 			"with another authority's":           {InsecureSkipVerify: true, Certificates: []tls.Certificate{other}},
 			"with another's, shown to be forced": {InsecureSkipVerify: true, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &other, nil }},
 		} {
-			if err := knock(addr, config); err == nil {
+			if ask(addr, config) == nil {
 				t.Errorf("%s answers somebody %s", addr, who)
 			}
 			cases++
@@ -115,6 +129,30 @@ func knock(addr string, config *tls.Config) error {
 		return fmt.Errorf("the answer begins with %q", frame)
 	}
 	return nil
+}
+
+// read sends a request to a page stream, of nothing, and returns nil if it is answered.
+func read(addr string, config *tls.Config) error {
+	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return err
+	}
+	if config != nil {
+		conn = tls.Client(conn, config)
+	}
+	if _, err := conn.Write(make([]byte, 4)); err != nil {
+		return err
+	}
+	var frame [5]byte
+	_, err = io.ReadFull(conn, frame[:])
+	if err == nil && frame[0] != 'F' {
+		err = fmt.Errorf("the answer begins with %q", frame)
+	}
+	return err
 }
 
 // issued is a certificate with its key.

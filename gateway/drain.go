@@ -124,7 +124,7 @@ func (r *roster) Nodes(context.Context) ([]admin.Node, error) {
 	for i, n := range nodes {
 		all[i] = admin.Node{
 			Name: n.Name, Role: string(n.Role), Address: n.Addr, Leader: n.Role == cluster.Master && n.Name == leader, Since: n.Since,
-			Version: n.Version, Host: n.Host, Zone: n.Zone, Capacity: n.Capacity, Draining: n.Draining,
+			Version: n.Version, Host: n.Host, Zone: n.Zone, Capacity: n.Capacity, Pages: n.Pages, Draining: n.Draining,
 		}
 	}
 	return all, nil

@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -206,10 +207,11 @@ func (g *gateway) listen(ctx context.Context) (err error) {
 		{name: "webhdfs", flag: "webhdfs-listen", addr: g.cfg.WebHDFS.Listen},
 		{name: "webhdfs over TLS", flag: "webhdfs-tls-listen", addr: g.cfg.WebHDFS.TLSListen, tls: true},
 		{name: "internal", flag: "internal-listen", addr: g.cfg.Internal.Listen},
+		{name: "pages", flag: "internal-pages-listen", addr: g.cfg.PagesListen()},
 	}
 	var problems []error
 	for _, l := range g.listeners {
-		if front := l.name != "admin" && l.name != "internal"; l.addr == "" || front && !g.cfg.Has(config.RoleGateway) {
+		if front := !slices.Contains([]string{"admin", "internal", "pages"}, l.name); l.addr == "" || front && !g.cfg.Has(config.RoleGateway) {
 			continue
 		}
 		if l.Listener, err = listen(ctx, l.name, l.addr, l.flag); err != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,13 +30,23 @@ func (g *gateway) describe() (nodes []cluster.Node) {
 	}
 	if g.cfg.Has(config.RoleWorker) {
 		n := g.node(cluster.Worker)
-		n.Addr = g.internalAddr()
+		n.Addr, n.Pages = g.internalAddr(), g.pagesAddr()
 		for _, t := range g.cache.Stats().Tiers {
 			n.Capacity += t.Quota
 		}
 		nodes = append(nodes, n)
 	}
 	return nodes
+}
+
+// pagesAddr is where gateways reach this process's page stream: on the host on which it is reached.
+func (g *gateway) pagesAddr() string {
+	host, _, err := net.SplitHostPort(g.internalAddr())
+	_, port, perr := net.SplitHostPort(g.listener("pages").Addr().String())
+	if err != nil || perr != nil {
+		return g.listener("pages").Addr().String()
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // node returns what all roles of this process have in common.

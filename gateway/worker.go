@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/remote"
 	"github.com/sluicefs/sluice/core/seal"
 	"github.com/sluicefs/sluice/core/worker"
 )
@@ -24,6 +25,20 @@ func (g *gateway) openWorker(ctx context.Context) error {
 		Stores: func(ctx context.Context) ([]core.StoreSpec, error) { return g.masters.Stores(ctx) },
 	})
 	g.onClose(w.Close)
-	g.internal.ServePages(w)
+	config, err := g.internalTLS()
+	if err != nil {
+		return err
+	}
+	pages, err := remote.NewPageServer(ctx, remote.PagesOptions{Pages: w, TLS: config})
+	if err != nil {
+		return err
+	}
+	l := g.listener("pages")
+	g.running.Go(func() {
+		if err := pages.Serve(l.Listener); err != nil {
+			g.failed(fmt.Errorf("pages: %w", err))
+		}
+	})
+	g.onClose(func() error { pages.Stop(); return nil })
 	return nil
 }

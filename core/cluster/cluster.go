@@ -69,7 +69,8 @@ const (
 type Node struct {
 	Name        string `json:"name"` // unique within its role; not empty, without "/"
 	Role        Role   `json:"role"`
-	Addr        string `json:"addr"` // host:port on which the others reach it
+	Addr        string `json:"addr"`            // host:port on which the others reach it
+	Pages       string `json:"pages,omitempty"` // host:port of a worker's page stream
 	Version     string `json:"version,omitempty"`
 	Host        string `json:"host,omitempty"`        // the machine: nodes of one host fail together
 	Zone        string `json:"zone,omitempty"`        // as the operator names them

@@ -66,6 +66,7 @@ type Client struct {
 	why     error         // there is no link
 	closed  bool
 	conns   map[string]*connection
+	pages   pageConns
 	last    uint64          // sequence of the last change begun
 	below   uint64          // no change below it is in progress
 	ended   map[uint64]bool // changes from below on that are not in progress
@@ -88,6 +89,7 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c := &Client{
 		o: o.withDefaults(), buffers: newBuffers(), stop: stop, over: ctx.Done(), changed: make(chan struct{}), conns: map[string]*connection{},
+		pages: pageConns{busy: map[*pageConn]struct{}{}, idle: map[string][]*pageConn{}},
 		below: 1, ended: map[uint64]bool{}, why: errors.New("no master has answered yet"),
 	}
 	c.ops.New = func() any { return &op{reply: make(chan reply, 1)} }
@@ -119,6 +121,7 @@ func (c *Client) Close() error {
 		}
 	}
 	clear(c.conns)
+	c.endPageConns(nil)
 	return first
 }
 

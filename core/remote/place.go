@@ -5,9 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"time"
-
-	"google.golang.org/grpc"
 
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/cluster"
@@ -29,8 +26,8 @@ func (c *Client) learn(nodes []cluster.Node) {
 	var workers []cluster.Node
 	known := map[string]bool{}
 	for _, n := range nodes {
-		known[n.Addr] = true
-		if n.Role == cluster.Worker && !n.Draining {
+		known[n.Addr], known[n.Pages] = true, n.Pages != ""
+		if n.Role == cluster.Worker && n.Pages != "" && !n.Draining {
 			workers = append(workers, n)
 		}
 	}
@@ -40,6 +37,7 @@ func (c *Client) learn(nodes []cluster.Node) {
 	c.cluster.Store(&members{nodes, cluster.NewRing(workers)})
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.endPageConns(known)
 	for addr, conn := range c.conns {
 		if known[addr] || c.link != nil && c.link.addr == addr {
 			continue
@@ -86,9 +84,11 @@ func (c *Client) Open(ctx context.Context, p core.Path, r core.Range) (core.Read
 	if rd.left == 0 {
 		return rd, nil
 	}
-	// The first bytes show whether they are cached, and fail before anything was said to anybody.
-	if err := rd.more(); err != nil {
-		return nil, errors.Join(err, rd.Close())
+	// What comes first shows whether it is cached, and fails before anything was said to anybody.
+	for rd.leader == nil && (rd.from == nil || rd.from.body == 0) {
+		if err := rd.next(); err != nil {
+			return nil, errors.Join(err, rd.Close())
+		}
 	}
 	return rd, nil
 }
@@ -132,8 +132,9 @@ func (r *placedReader) Read(p []byte) (int, error) {
 	return k, nil
 }
 
-// WriteTo implements io.WriterTo.
+// WriteTo implements io.WriterTo. What comes from a worker goes to w without being looked at, where w lets it.
 func (r *placedReader) WriteTo(w io.Writer) (n int64, err error) {
+	to, _ := w.(io.ReaderFrom)
 	for {
 		for len(r.rest) > 0 {
 			k, err := w.Write(r.rest[0])
@@ -143,12 +144,27 @@ func (r *placedReader) WriteTo(w io.Writer) (n int64, err error) {
 			}
 			r.rest = r.rest[1:]
 		}
-		switch err := r.more(); err {
-		case nil:
-		case io.EOF:
+		if r.err == nil && to != nil && r.from != nil && r.from.direct() {
+			k, err := r.from.pass(to)
+			n += k
+			r.at += k
+			r.left -= k
+			if err != nil && r.from.conn != nil { // the frame is done
+				return n, err
+			}
+			if err != nil { // another worker goes on; if it was w that failed, it fails again with the next bytes
+				r.err = r.another(err)
+			}
+			continue
+		}
+		if r.err == nil {
+			r.err = r.next()
+		}
+		switch {
+		case r.err == io.EOF && len(r.rest) == 0:
 			return n, nil
-		default:
-			return n, err
+		case r.err != nil && len(r.rest) == 0:
+			return n, r.err
 		}
 	}
 }
@@ -186,8 +202,8 @@ func (r *placedReader) next() error {
 		r.rest = r.leader.rest
 		return err
 	}
-	if r.from != nil && r.from.left == 0 { // nobody looks at its last bytes any more
-		r.from.close()
+	if r.from != nil && r.from.left == 0 {
+		r.from.end()
 		r.from = nil
 	}
 	if r.left == 0 {
@@ -203,13 +219,19 @@ func (r *placedReader) next() error {
 		return nil
 	case r.from == nil:
 		return r.ask(run)
+	case r.from.body == 0:
+		if err := r.from.next(); err != nil {
+			return r.another(err)
+		}
+		return nil
 	}
-	n, err := r.from.next(&r.rest)
-	r.at += n
-	r.left -= n
+	p, err := r.from.take()
 	if err != nil {
 		return r.another(err)
 	}
+	r.at += int64(len(p))
+	r.left -= int64(len(p))
+	r.rest = append(r.rest[:0], p)
 	return nil
 }
 
@@ -260,114 +282,4 @@ func (r *placedReader) another(err error) error {
 	}
 	r.leader = rd
 	return nil
-}
-
-// pageStream reads a part of one content from a worker.
-type pageStream struct {
-	c      *Client
-	ticket []byte
-	off    int64 // of the next byte in the content
-	left   int64 // bytes that have not come
-	owners []cluster.Node
-
-	st     grpc.ClientStream
-	cancel context.CancelCauseFunc
-	quiet  *time.Timer // ends a stream on which nothing comes
-	ctx    context.Context
-	m      message
-}
-
-// open asks the next owner for what is left.
-func (s *pageStream) open(ctx context.Context) (resident bool, err error) {
-	s.close()
-	if len(s.owners) == 0 {
-		return false, errs.New("remote.Pages", "", errs.Unavailable, "there is no worker")
-	}
-	addr := s.owners[0].Addr
-	s.owners = s.owners[1:]
-	conn, err := s.c.connection(addr)
-	if err != nil {
-		return false, err
-	}
-	s.ctx, s.cancel = context.WithCancelCause(ctx)
-	s.quiet = time.AfterFunc(s.c.o.Silence, func() { s.cancel(errSilent) })
-	if s.st, err = conn.bytes.NewStream(s.ctx, &grpc.StreamDesc{StreamName: "Pages", ServerStreams: true}, pagesMethod); err != nil {
-		return false, s.failed(err)
-	}
-	ask := coder{b: []byte{kindOpen}}
-	ask.bytes(&s.ticket)
-	ask.varint(&s.off)
-	ask.varint(&s.left)
-	if err := errors.Join(s.st.SendMsg(plain(ask.b)), s.st.CloseSend()); err != nil && !errors.Is(err, io.EOF) {
-		return false, s.failed(err)
-	}
-	kind, c, err := receive(s.st, true)
-	if err != nil {
-		return false, s.failed(err)
-	}
-	s.quiet.Stop()
-	if kind != kindOpen {
-		return false, faultOf(kind, &c)
-	}
-	c.flags(&resident)
-	return resident, c.finish()
-}
-
-// failed returns the error of a stream that broke.
-func (s *pageStream) failed(err error) error {
-	if s.ctx.Err() != nil {
-		err = context.Cause(s.ctx)
-	}
-	return errs.E("remote.Pages", "", errs.Unavailable, err)
-}
-
-// next appends the bytes that come next to rest, which are good until the next call, and returns how many they are.
-func (s *pageStream) next(rest *[][]byte) (n int64, err error) {
-	s.m.free()
-	*rest = (*rest)[:0]
-	s.quiet.Reset(s.c.o.Silence)
-	err = s.st.RecvMsg(&s.m)
-	s.quiet.Stop()
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	if err != nil {
-		return 0, s.failed(err)
-	}
-	if s.m.kind() != kindBytes {
-		c := reader(s.m.take(), true)
-		var kind byte
-		c.byte(&kind)
-		return 0, faultOf(kind, &c)
-	}
-	if n = int64(s.m.parts.Len() - 1); n > s.left {
-		return 0, broken(errors.New("more bytes than were asked for"))
-	}
-	err = s.m.body(func(b []byte) error { *rest = append(*rest, b); return nil })
-	s.off += n
-	s.left -= n
-	return n, err
-}
-
-// faultOf returns the error that c has.
-func faultOf(kind byte, c *coder) error {
-	var err error
-	if kind != kindFault {
-		c.fail("a message of an unknown kind")
-	} else {
-		c.fault(&err)
-	}
-	if bad := c.finish(); bad != nil {
-		return broken(bad)
-	}
-	return err
-}
-
-// close ends the stream. What its last message held is gone.
-func (s *pageStream) close() {
-	if s.cancel != nil {
-		s.cancel(nil)
-		s.quiet.Stop()
-	}
-	s.m.free()
 }

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/cluster"
 	"github.com/sluicefs/sluice/core/errs"
@@ -61,27 +59,24 @@ var secretKey = bytes.Repeat([]byte{5}, seal.KeySize)
 // servePages runs the endpoint of a worker until stop.
 func servePages(t testing.TB, name string, p core.Pages) (n cluster.Node, stop func()) {
 	t.Helper()
-	var w remote.Switch
-	w.Set(remote.NewStandby(func(context.Context) error { return &remote.NotLeaderError{} }))
-	w.ServePages(p)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := w.Endpoint(nil)
+	s, err := remote.NewPageServer(t.Context(), remote.PagesOptions{Pages: p})
 	if err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- e.Serve(l) }()
+	go func() { done <- s.Serve(l) }()
 	stop = sync.OnceFunc(func() {
-		e.Stop()
-		if err := <-done; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		s.Stop()
+		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
 	t.Cleanup(stop)
-	return cluster.Node{Name: name, Role: cluster.Worker, Addr: l.Addr().String(), Capacity: 1 << 20}, stop
+	return cluster.Node{Name: name, Role: cluster.Worker, Addr: "127.0.0.1:1", Pages: l.Addr().String(), Capacity: 1 << 20}, stop
 }
 
 // startWorkers runs workers over the stores of the world, and enters them in r.
@@ -248,8 +243,8 @@ func TestWorkersFail(t *testing.T) {
 				pages := &memoryPages{data: data, hook: hook}
 				n, stop := servePages(t, fmt.Sprint("w", i), pages)
 				if k.silent {
-					p := newProxy(t, n.Addr)
-					n.Addr = p.addr()
+					p := newProxy(t, n.Pages)
+					n.Pages = p.addr()
 					pages.hook = func(ctx context.Context, _ int64, _ io.Writer) error {
 						p.deaf.Store(true)
 						<-ctx.Done()
@@ -308,6 +303,43 @@ func TestOnlyWorkersAreToldOfStores(t *testing.T) {
 		c := dial(t, remote.Options{Addrs: []string{addr}, Nodes: []cluster.Node{{Name: "n", Role: k.role}}})
 		if _, err := c.Stores(t.Context()); !errors.Is(err, k.want) {
 			t.Errorf("a %s: got %v", k.role, err)
+		}
+	}
+}
+
+// TestRequestsThatAreNot sends a page server what no client sends: it answers with a fault or hangs up, and serves the next one.
+func TestRequestsThatAreNot(t *testing.T) {
+	data := bytes.Repeat([]byte("x"), 1000)
+	node, _ := servePages(t, "w", &memoryPages{data: data})
+	whole := "R\x01\x02v1\x00\xd0\x0f" // version 1, the ticket v1, bytes 0 to 1000
+	for _, k := range []struct {
+		name, sent string
+		answer     byte // kind of the first frame; 0: the connection is closed
+	}{
+		{"whole", "\x00\x00\x00\x08" + whole, 'O'},
+		{"too long", "\xff\xff\xff\xff" + whole, 0},
+		{"nothing", "\x00\x00\x00\x00", 'F'},
+		{"cut", "\x00\x00\x00\x04" + whole[:4], 'F'},
+		{"more", "\x00\x00\x00\x09" + whole + "x", 'F'},
+		{"another version", "\x00\x00\x00\x08" + "R\x02" + whole[2:], 'F'},
+		{"another kind", "\x00\x00\x00\x08" + "X" + whole[1:], 'F'},
+		{"another ticket", "\x00\x00\x00\x08" + "R\x01\x02v9\x00\xd0\x0f", 'F'},
+		{"HTTP", "GET / HTTP/1.1\r\n\r\n", 0},
+	} {
+		conn, err := net.Dial("tcp", node.Pages)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, k.sent); err != nil {
+			t.Fatal(err)
+		}
+		var head [5]byte
+		n, err := io.ReadFull(conn, head[:])
+		if k.answer == 0 && (n > 0 || err == nil) || k.answer != 0 && (err != nil || head[0] != k.answer) {
+			t.Errorf("%s: got %q, %v", k.name, head[:n], err)
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -235,3 +235,17 @@ func (r *remoteReader) Close() error {
 	}
 	return nil
 }
+
+// faultOf returns the error that c has.
+func faultOf(kind byte, c *coder) error {
+	var err error
+	if kind != kindFault {
+		c.fail("a message of an unknown kind")
+	} else {
+		c.fault(&err)
+	}
+	if bad := c.finish(); bad != nil {
+		return broken(bad)
+	}
+	return err
+}

@@ -12,7 +12,8 @@
 //
 // Where there are workers, the leader says what the bytes of a file are and signs tickets for them (core.Placer), and the
 // client reads each block of them from the worker that owns it (cluster.Ring), the next owner if that one does not answer or
-// falls silent, and from the leader if none does: the same version, from the byte on at which the last one stopped.
+// falls silent, and from the leader if none does: the same version, from the byte on at which the last one stopped. A worker's
+// page stream is no gRPC (serve_pages.go): its bytes go through a gateway without being looked at.
 //
 // # Who may call
 //
@@ -122,7 +123,7 @@ body. A body is a kind:byte and values as in coder.go.
 The flags of a header say which of its optional values are there: deadline is the rest of it in microseconds, maxage seconds,
 sequence and acknowledged belong to changes. 'L' with tag 0 ends the stream.
 
-The messages on Read, Write and Pages are one gRPC message each, a kind:byte and values, or bytes as they are:
+The messages on Read and Write are one gRPC message each, a kind:byte and values, or bytes as they are:
 
 	Read:  client 'O' header path range                  server 'O' info off n | 'L' leader | 'F' fault
 	                                                            'B' bytes … until the stream ends | 'F' fault
@@ -131,10 +132,6 @@ The messages on Read, Write and Pages are one gRPC message each, a kind:byte and
 	              'C' header options                            'A' (0 info | 1 fault)
 	              'X' (abort)                                   'A' (0 | 1 fault)
 	       target = 'f' path createoptions | 'p' path id number size
-	Pages: client 'O' ticket off n                       server 'O' resident | 'F' fault
-	                                                            'B' bytes … until the stream ends | 'F' fault
-
-A worker that waits for a store sends 'B' without bytes every Heartbeat.
 
 Forward carries an HTTP request. The request is made once 'G' has come, which the client says to one process only:
 

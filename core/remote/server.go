@@ -90,11 +90,7 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 type Switch struct {
 	now   atomic.Pointer[Server]
 	local http.Handler
-	pages core.Pages
 }
-
-// ServePages makes w answer for the pages of a worker too. It comes before Endpoint or Register.
-func (w *Switch) ServePages(p core.Pages) { w.pages = p }
 
 // Set makes new streams begin with s.
 func (w *Switch) Set(s *Server) { w.now.Store(s) }
@@ -163,7 +159,6 @@ func (w *Switch) Register(r grpc.ServiceRegistrar) {
 			{StreamName: "Forward", ServerStreams: true, ClientStreams: true, Handler: handle(func(s *Server, st grpc.ServerStream) error {
 				return s.forward(st, w.local)
 			})},
-			{StreamName: "Pages", Handler: handle(w.servePages), ServerStreams: true},
 		},
 	}, w)
 }

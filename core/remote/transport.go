@@ -24,7 +24,6 @@ const (
 	namesMethod = "/" + serviceName + "/Names"
 	readMethod  = "/" + serviceName + "/Read"
 	writeMethod = "/" + serviceName + "/Write"
-	pagesMethod = "/" + serviceName + "/Pages"
 
 	forwardMethod = "/" + serviceName + "/Forward"
 )

@@ -206,6 +206,7 @@ func (c *coder) node(n *cluster.Node) {
 	text(c, &n.Name)
 	text(c, &n.Role)
 	text(c, &n.Addr)
+	text(c, &n.Pages)
 	text(c, &n.Version)
 	text(c, &n.Host)
 	text(c, &n.Zone)

@@ -22,6 +22,7 @@ type Node struct {
 	Name     string    `json:"name"`
 	Role     string    `json:"role" enum:"gateway,master,worker"`
 	Address  string    `json:"address" doc:"Where it is reached: a gateway by clients, a master or worker by the other processes." example:"10.0.0.1:9010"`
+	Pages    string    `json:"pages,omitempty" doc:"Where a worker's bytes are read."`
 	Leader   bool      `json:"leader" doc:"It is the master that leads."`
 	Since    time.Time `json:"since" doc:"When it was started."`
 	Version  string    `json:"version"`

@@ -7,6 +7,7 @@
 package config
 
 import (
+	"net"
 	"path/filepath"
 	"slices"
 	"time"
@@ -73,6 +74,7 @@ type TLS struct {
 type Internal struct {
 	Listen    string `key:"listen" help:"address on which other processes of the cluster reach this one"`
 	Advertise string `key:"advertise" help:"host:port under which they reach it (default: the listen address)"`
+	Pages     string `key:"pages_listen" help:"address of a worker's page stream (default: any port of the host of internal.listen)"`
 	CA        string `key:"ca" help:"PEM file of the authorities that sign the certificates of the cluster's processes; with it, all show one and check the other's"`
 	Cert      string `key:"cert" help:"PEM file of this process's certificate"`
 	Key       string `key:"key" help:"PEM file of its private key"`
@@ -122,6 +124,18 @@ func (c Config) Has(role string) bool { return len(c.Roles) == 0 || slices.Conta
 // Alone reports whether the process is a complete Sluice of its own.
 func (c Config) Alone() bool {
 	return len(c.Join) == 0 && len(c.Etcd.Endpoints) == 0 && len(c.Masters) == 0 && c.Has(RoleGateway) && c.Has(RoleMaster) && c.Has(RoleWorker)
+}
+
+// PagesListen returns the address of the page stream, "" in a process that has none.
+func (c Config) PagesListen() string {
+	if c.Alone() || !c.Has(RoleWorker) {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(c.Internal.Listen)
+	if c.Internal.Pages != "" || err != nil {
+		return c.Internal.Pages
+	}
+	return net.JoinHostPort(host, "0")
 }
 
 // Root is the key pair of the superuser. Left empty, it is generated at the first start and kept in Data.

@@ -174,6 +174,9 @@ func (c Config) checkCluster(p *problems) {
 	if !c.Alone() && (master || c.Has(RoleWorker)) && c.Internal.Listen == "" {
 		p.add("internal.listen", "masters and workers of a cluster need an address on which gateways reach them")
 	}
+	if c.Internal.Pages != "" {
+		p.err("internal.pages_listen", checkAddr(c.Internal.Pages))
+	}
 	for _, addr := range c.Masters {
 		p.err("masters", checkAddr(addr))
 	}
