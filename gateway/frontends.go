@@ -78,7 +78,11 @@ func (g *gateway) serve(ctx context.Context) error {
 	if g.cfg.Has(config.RoleGateway) {
 		g.health.stepAside(g.drainingGateway)
 	}
-	g.health.enter("", check{"journal", g.journalAnswers}, check{"root", g.rootAnswers})
+	root := check{name: "root", run: g.rootAnswers}
+	if !g.cfg.Alone() {
+		root.hold = leaderHold
+	}
+	g.health.enter("", check{name: "journal", run: g.journalAnswers}, root)
 	return nil
 }
 

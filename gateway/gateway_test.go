@@ -435,10 +435,21 @@ func TestHealth(t *testing.T) {
 		}
 	}
 	want("", 503, "[-]serving failed: starting\nnot ready\n")
-	h.enter("", check{"good", func(context.Context) error { return nil }})
+	h.enter("", check{name: "good", run: func(context.Context) error { return nil }})
 	want("", 200, "ok\n")
 	want("?verbose", 200, "[+]serving ok\n[+]good ok\nok\n")
-	h.enter("", check{"bad", func(context.Context) error { return errs.New("op", "secret name", errs.Unavailable, "why") }})
+	var lost error
+	h.enter("", check{name: "leader", run: func(context.Context) error { return lost }, hold: time.Hour},
+		check{name: "short", run: func(context.Context) error { return lost }, hold: time.Nanosecond})
+	lost = errs.New("op", "", errs.Unavailable, "nobody leads")
+	want("", 503, "[-]leader failed: temporarily unavailable\n[-]short failed: temporarily unavailable\nnot ready\n") // as yet
+	lost = nil
+	want("", 200, "ok\n")
+	lost = errs.New("op", "", errs.Unavailable, "nobody leads")
+	want("?verbose", 200, "[+]serving ok\n[+]good ok\n[+]leader fails for less than 1h0m0s\n[+]short fails for less than 1ns\nok\n")
+	want("", 503, "[-]short failed: temporarily unavailable\nnot ready\n")
+	h.checks = h.checks[:1]
+	h.enter("", check{name: "bad", run: func(context.Context) error { return errs.New("op", "secret name", errs.Unavailable, "why") }})
 	want("?verbose", 503, "[+]serving ok\n[+]good ok\n[-]bad failed: temporarily unavailable\nnot ready\n")
 	h.enter("draining")
 	if status, text := get(""); status != 503 || !strings.Contains(text, "draining") {

@@ -16,19 +16,43 @@ type health struct {
 	mu     sync.Mutex
 	phase  string // why the process is not ready, "" while it serves
 	checks []check
-	aside  func() string // why it should be sent no requests although it serves them, "" if it should; nil: never
+	aside  func() string        // why it should be sent no requests although it serves them, "" if it should; nil: never
+	since  map[string]time.Time // the first failure after the last success, by the check's name; zero after a success
 }
 
-// check is one thing that must work for the process to be ready.
+// check is one thing that must work for the process to be ready. Once it has worked, it may fail for the time of hold: what
+// all processes of a cluster wait for at the same time, a new leader, is no reason to send requests to none of them.
 type check struct {
 	name string
 	run  func(context.Context) error
+	hold time.Duration
 }
+
+// leaderHold is how long a process stays ready without a leading master. Its requests wait for one, for less than that.
+const leaderHold = 10 * time.Second
 
 // checkTimeout bounds a check: a store that hangs must not hang the prober.
 const checkTimeout = time.Second
 
-func newHealth() *health { return &health{phase: "starting"} }
+func newHealth() *health { return &health{phase: "starting", since: map[string]time.Time{}} }
+
+// held notes what became of a check, and reports whether its failure does not count yet.
+func (h *health) held(c check, err error) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	since, worked := h.since[c.name]
+	switch {
+	case err == nil:
+		h.since[c.name] = time.Time{}
+	case !worked:
+	case since.IsZero():
+		h.since[c.name] = time.Now()
+		return c.hold > 0
+	default:
+		return time.Since(since) < c.hold
+	}
+	return false
+}
 
 // enter sets why the process is not ready; "" says that it is, as far as its checks agree.
 func (h *health) enter(phase string, checks ...check) {
@@ -73,9 +97,12 @@ func (h *health) ready(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(&failed, "[-]serving failed: %s\n", phase)
 	}
 	for i, c := range checks {
+		held := h.held(c, results[i])
 		switch err := results[i]; {
 		case err == nil:
 			fmt.Fprintf(&passed, "[+]%s ok\n", c.name)
+		case held:
+			fmt.Fprintf(&passed, "[+]%s fails for less than %v\n", c.name, c.hold)
 		case ctx.Err() != nil:
 			fmt.Fprintf(&failed, "[-]%s failed: no answer within %v\n", c.name, checkTimeout)
 		default:
