@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
@@ -170,6 +171,126 @@ var safetyTests = []entry{
 		func(f *fixture) { f.rename("d/", "e/") }, func(f *fixture) { f.wantUnseen("d/a"); f.wantSeen("e/a", "x") }),
 	late("Stat", "e/a", "does not remove the new name of a rename", func(f *fixture) { f.storePut("d/a", "x") },
 		func(f *fixture) { f.rename("d/", "e/") }, func(f *fixture) { f.wantUnseen("d/a"); f.wantSeen("e/a", "x") }),
+	{name: "rule 7: who wants no old answer does not join a question that was sent before", needs: mounted, with: synced(-1), test: func(f *fixture) {
+		f.storePut("d/a", "old")
+		for op, name := range map[string]string{"Stat": "d/a", "List": "d/"} {
+			f.restart() // nothing is known
+			reached, release := f.hold(op, name)
+			ask := func(f *fixture) error {
+				var err error
+				if op == "Stat" {
+					_, err = f.Stat(f.ctx(), f.path(name))
+				} else {
+					_, err = f.names(name, core.ListOptions{})
+				}
+				return err
+			}
+			first, strict := make(chan error, 1), make(chan string, 1)
+			go func() { first <- ask(f) }()
+			<-reached // the store has answered, and the answer is on its way
+			change := op + " has begun before this"
+			f.storePut("d/a", change)
+			go func() {
+				g := f.fresh(0)
+				if op == "List" {
+					g.names(name, core.ListOptions{})
+				}
+				got, _ := g.read("d/a", core.All)
+				strict <- got
+			}()
+			select { // it asks by itself, or waits for the first to end and then asks
+			case got := <-strict:
+				strict <- got
+			case <-time.After(20 * time.Millisecond):
+			}
+			release()
+			f.must(<-first)
+			if got := <-strict; got != change {
+				f.Errorf("%s: a strict reader got %q, want %q", op, got, change)
+			}
+			f.tap.set(nil)
+		}
+	}},
+	{name: "rule 31: renames of other files of the same directories do not wait", test: func(f *fixture) {
+		f.put("d/a", "a")
+		f.put("d/b", "b")
+		f.put("e/z", "z")
+		var once sync.Once
+		reached, free := make(chan struct{}), make(chan struct{})
+		f.tap.set(func(c call) verdict {
+			if c.op != "Rename" && c.op != "Copy" {
+				return verdict{}
+			}
+			return verdict{done: func() {
+				first := false
+				once.Do(func() { first = true })
+				if first {
+					close(reached)
+					<-free
+				}
+			}}
+		})
+		done := make(chan error, 1)
+		go func() { done <- f.renameErr("d/a", "e/a", false) }()
+		select {
+		case <-reached:
+		case err := <-done:
+			f.Fatalf("the store was not asked to rename (%v)", err)
+		}
+		f.rename("d/b", "e/b")
+		f.put("d/c", "c")
+		f.remove("e/z")
+		f.wantData("e/b", "b")
+		close(free)
+		f.must(<-done)
+		f.tap.set(nil)
+		f.wantKeys("", "d/c", "e/a", "e/b")
+	}},
+	{name: "rule 31: of two directories renamed into each other one stays where it is", test: func(f *fixture) {
+		for i := range 20 {
+			a, b := fmt.Sprintf("a%d/", i), fmt.Sprintf("b%d/", i)
+			f.put(a+"x", "a")
+			f.put(b+"x", "b")
+			var errA, errB error
+			var both sync.WaitGroup
+			both.Go(func() { errA = f.renameErr(a, b+"in/", false) })
+			both.Go(func() { errB = f.renameErr(b, a+"in/", false) })
+			both.Wait()
+			switch {
+			case errA == nil && errB != nil:
+				f.wantKeys(b, "in/x", "x")
+				f.wantGone(a)
+			case errB == nil && errA != nil:
+				f.wantKeys(a, "in/x", "x")
+				f.wantGone(b)
+			default:
+				f.Fatalf("%s into %s: %v; the other way: %v", a, b, errA, errB)
+			}
+		}
+	}},
+	{name: "rule 31: a directory that gets a file is not removed as an empty one", test: func(f *fixture) {
+		for i := range 30 {
+			d := fmt.Sprintf("d%d/", i)
+			f.mkdir(d)
+			var put, removed error
+			var both sync.WaitGroup
+			both.Go(func() { _, put = f.write(d+"a", "x", core.CreateOptions{Size: 1}) })
+			both.Go(func() { removed = f.removeErr(d, core.RemoveOptions{}) })
+			both.Wait()
+			switch {
+			case put == nil && removed == nil:
+				f.Fatalf("%s was removed, and a file written in it", d)
+			case put == nil:
+				f.wantErr("remove", removed, errs.NotEmpty)
+				f.wantData(d+"a", "x")
+			case removed == nil:
+				f.wantErr("put", put, errs.NotExist)
+				f.wantGone(d)
+			default:
+				f.Errorf("%s: put %v, remove %v", d, put, removed)
+			}
+		}
+	}},
 	{name: "rule 9: a name removed while it is being written", test: func(f *fixture) {
 		f.put("a", "old")
 		w, err := f.create("a", "new", core.CreateOptions{Size: 3})
