@@ -29,12 +29,12 @@ func TestOnce(t *testing.T) {
 		for try := 0; ; try++ {
 			o := c.once(t, dir, fault, fmt.Sprintf("%d.%d", i, try))
 			t.Logf("%s: %s", fault, o)
-			if o.across.Load() > 0 {
+			if o.judged() {
 				cases++
 				break
 			}
 			if try == 3 {
-				t.Fatal("no change was ever in flight when the leader was lost")
+				t.Fatal("no change was ever in flight when the leader was lost, or no leader took over in time")
 			}
 		}
 	}
@@ -46,7 +46,30 @@ type onces struct {
 	t *testing.T
 	// made, refused and across count changes; across those that were in flight when the leader was lost.
 	made, refused, across atomic.Int32
-	lost                  atomic.Int64 // when, in nanoseconds since 1970
+	lost                  atomic.Int64    // when, in nanoseconds since 1970
+	served                [2]atomic.Int64 // when the gateways acknowledged something made after that
+
+	mu       sync.Mutex
+	unspoken []string // what was made and refused
+}
+
+// oncePatience is less than the time for which a gateway asks again (remote.Patience). Where nobody led for longer, what it
+// had in flight is refused, made or not.
+const oncePatience = 4 * time.Second
+
+// judged reports whether the run says anything: changes were in flight, and there was somebody to answer them in time. It
+// reports those made and refused as errors then.
+func (o *onces) judged() bool {
+	for i := range o.served {
+		if d := time.Duration(o.served[i].Load() - o.lost.Load()); d < 0 || d > oncePatience {
+			o.t.Logf("void: gateway %d was without a leader for %v", i, d)
+			return false
+		}
+	}
+	for _, s := range o.unspoken {
+		o.t.Error(s)
+	}
+	return o.across.Load() > 0
 }
 
 func (o *onces) String() string {
@@ -65,7 +88,7 @@ func (c *cluster) once(t *testing.T, dir, fault, run string) *onces {
 		size := []int64{100, 200_000}[w/4%2] // with its names, and with a stream
 		writers.Go(func() {
 			for n := 0; !stop.Load(); n++ {
-				o.life(r, fmt.Sprintf("%s/%s/%d-%d", place, run, w, n), size)
+				o.life(r, w%2, fmt.Sprintf("%s/%s/%d-%d", place, run, w, n), size)
 			}
 		})
 	}
@@ -88,7 +111,7 @@ func (c *cluster) once(t *testing.T, dir, fault, run string) *onces {
 }
 
 // life takes a name from its making to its end. It stops at the first change that is refused.
-func (o *onces) life(r *rig, name string, size int64) {
+func (o *onces) life(r *rig, gateway int, name string, size int64) {
 	x := content{name, 0, size}
 	tail := content{name + " tail", 0, 10}
 	bucket, key := bucketKey(name)
@@ -101,24 +124,27 @@ func (o *onces) life(r *rig, name string, size int64) {
 		}
 		return err
 	}
-	_ = o.change("create "+name, func(ctx context.Context) error {
+	change := func(what string, do func(ctx context.Context) error, is func(ctx context.Context) bool) bool {
+		return o.change(gateway, what, do, is)
+	}
+	_ = change("create "+name, func(ctx context.Context) error {
 		_, err := r.s3.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key, Body: x.reader(), ContentLength: &size, IfNoneMatch: aws.String("*")})
 		return err
 	}, made(name, x)) &&
-		o.change("append "+name, func(ctx context.Context) error {
+		change("append "+name, func(ctx context.Context) error {
 			_, err := r.hdfs(ctx, "POST", name, "APPEND", "", tail.reader(), tail.size)
 			return err
 		}, made(name, x, tail)) &&
-		o.change("rename "+name, func(ctx context.Context) error {
+		change("rename "+name, func(ctx context.Context) error {
 			return yes(r.hdfs(ctx, "PUT", name, "RENAME", "destination="+name+".moved", nil, 0))
 		}, made(name+".moved", x, tail)) &&
-		o.change("delete "+name, func(ctx context.Context) error {
+		change("delete "+name, func(ctx context.Context) error {
 			return yes(r.hdfs(ctx, "DELETE", name+".moved", "DELETE", "", nil, 0))
-		}, func(ctx context.Context) bool { return !made(name + ".moved", x, tail)(ctx) })
+		}, func(ctx context.Context) bool { return !made(name+".moved", x, tail)(ctx) })
 }
 
 // change makes one change. It reports whether it was made; is says, some time later, whether it shows.
-func (o *onces) change(what string, do func(ctx context.Context) error, is func(ctx context.Context) bool) bool {
+func (o *onces) change(gateway int, what string, do func(ctx context.Context) error, is func(ctx context.Context) bool) bool {
 	ctx, cancel := context.WithTimeout(o.t.Context(), 30*time.Second)
 	defer cancel()
 	start := time.Now()
@@ -127,6 +153,9 @@ func (o *onces) change(what string, do func(ctx context.Context) error, is func(
 		o.across.Add(1)
 	}
 	if err == nil {
+		if lost := o.lost.Load(); lost != 0 && start.UnixNano() > lost {
+			o.served[gateway].CompareAndSwap(0, time.Now().UnixNano())
+		}
 		o.made.Add(1)
 		if !is(ctx) {
 			o.t.Errorf("%s: acknowledged, and not there", what)
@@ -141,7 +170,9 @@ func (o *onces) change(what string, do func(ctx context.Context) error, is func(
 	settled := time.Now().Add(3 * time.Second) // what was refused is not made later either
 	for ; time.Now().Before(settled); time.Sleep(100 * time.Millisecond) {
 		if is(ctx) {
-			o.t.Errorf("%s: refused after %v (%v), and made", what, time.Since(start), err)
+			o.mu.Lock()
+			o.unspoken = append(o.unspoken, fmt.Sprintf("%s: refused (%v) and made", what, err))
+			o.mu.Unlock()
 			return false
 		}
 	}
