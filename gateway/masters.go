@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -67,7 +68,7 @@ func (g *gateway) openMaster(ctx context.Context) error {
 	}
 	i := g.cfg.Internal
 	server, err := etcd.Start(ctx, etcd.ServerOptions{
-		Dir: g.journalDir(), Backup: g.backups(), Logger: log, Name: g.cfg.Name, InternalListen: peer.Host, Join: g.cfg.Join,
+		Dir: g.journalDir(), Backup: g.backups(), Logger: log, Name: g.cfg.Name, InternalListen: cmp.Or(i.Peers, peer.Host), Join: g.cfg.Join,
 		Addr: g.internalAddr(), TLS: etcd.TLS{CA: i.CA, Cert: i.Cert, Key: i.Key},
 	})
 	if err != nil {

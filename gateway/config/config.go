@@ -74,6 +74,7 @@ type TLS struct {
 type Internal struct {
 	Listen    string `key:"listen" help:"address on which other processes of the cluster reach this one"`
 	Advertise string `key:"advertise" help:"host:port under which they reach it (default: the listen address)"`
+	Peers     string `key:"peer_listen" help:"address, of an IP address or localhost, on which a master hears the others (default: the host and port that join has for it)"`
 	Pages     string `key:"pages_listen" help:"address of a worker's page stream (default: any port of the host of internal.listen)"`
 	CA        string `key:"ca" help:"PEM file of the authorities that sign the certificates of the cluster's processes; with it, all show one and check the other's"`
 	Cert      string `key:"cert" help:"PEM file of this process's certificate"`

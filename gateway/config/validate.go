@@ -177,6 +177,9 @@ func (c Config) checkCluster(p *problems) {
 	if c.Internal.Pages != "" {
 		p.err("internal.pages_listen", checkAddr(c.Internal.Pages))
 	}
+	if c.Internal.Peers != "" {
+		p.err("internal.peer_listen", checkAddr(c.Internal.Peers))
+	}
 	for _, addr := range c.Masters {
 		p.err("masters", checkAddr(addr))
 	}
