@@ -102,13 +102,14 @@ func (c *cluster) serves(t testing.TB) {
 // TestCluster uses 3 masters through 2 gateways, and checks histories under faults.
 func TestCluster(t *testing.T) {
 	lake := t.TempDir()
-	c, _ := startCluster(t, "--mount", "/lake=file://"+lake+",sync_interval=0s")
+	c, dir := startApart(t, "--mount", "/lake=file://"+lake+",sync_interval=0s")
 	cases := 0
 	t.Run("any gateway serves any step", func(t *testing.T) { cases += c.anyGateway(t) })
+	t.Run("a leader apart is succeeded", func(t *testing.T) { cases += c.succeeds(t, dir) })
 	t.Run("histories", func(t *testing.T) {
 		r := &linearRun{T: t, cluster: c, places: []string{"/linear", "/lake"}, rnd: rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0)), counted: map[string]int{}, answers: map[string]int{}}
 		newRig(&Server{S3: c.S3[0]}).mkbucket(t, "linear")
-		cases += r.enough(wanted(t, 40))
+		cases += r.enough(wanted(t, 48)) // six of each fault
 	})
 	Minimum(t, "cluster", cases)
 }
@@ -177,7 +178,7 @@ func (c *cluster) anyGateway(t *testing.T) (cases int) {
 }
 
 // leader returns the master that said last that it leads.
-func (c *cluster) leader(t *testing.T, dir string) *member {
+func (c *cluster) leader(t testing.TB, dir string) *member {
 	t.Helper()
 	var best *member
 	var latest string

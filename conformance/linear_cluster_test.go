@@ -25,6 +25,8 @@ type cluster struct {
 	S3, WebHDFS, Admin []string // URLs
 	processes          []*member
 	proxies            []*proxy // in front of some of the endpoints
+	// isolate keeps a master and the others apart for a time; nil if nothing here can.
+	isolate func(t testing.TB, rnd *rand.Rand)
 }
 
 // member is one process of a cluster.
@@ -319,6 +321,12 @@ var linearFaults = []fault{
 	{name: "pause", needs: hasProcesses, strike: func(t testing.TB, c *cluster, rnd *rand.Rand) {
 		c.one(rnd).stop(t, 200*time.Millisecond+time.Duration(rnd.Int64N(int64(2800*time.Millisecond))))
 	}},
+	{name: "partition", needs: func(c *cluster) error {
+		if c.isolate == nil {
+			return errors.New("no masters that could be kept apart")
+		}
+		return nil
+	}, strike: func(t testing.TB, c *cluster, rnd *rand.Rand) { c.isolate(t, rnd) }},
 	{name: "slow", proxied: true, strike: storm(func(rnd *rand.Rand) weather {
 		return weather{delay: time.Duration(5+rnd.IntN(150)) * time.Millisecond}
 	})},
