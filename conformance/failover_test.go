@@ -64,6 +64,9 @@ func TestFailover(t *testing.T) {
 		}
 	}
 	fmt.Fprintf(&report, "acknowledged %d, lost %d\n", acked, lost)
+	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
+		fmt.Fprintf(&report, "load average at the end: %s", load)
+	}
 	t.Logf("\n%s", report.String())
 	if measured != "" && !t.Failed() {
 		if err := os.WriteFile(filepath.Join("results", "failover.txt"), report.Bytes(), 0o644); err != nil {
