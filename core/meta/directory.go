@@ -1,9 +1,6 @@
 package meta
 
-import (
-	"slices"
-	"sort"
-)
+import "slices"
 
 // directory is one directory of the overlay: its entries in slabs, in order. Its parent is nil for the reserved ones and
 // while no edge leads to it.
@@ -11,13 +8,20 @@ type directory struct {
 	id     DirID
 	parent *directory
 	edge   string
-	groups [][]*slab // none is empty
+	groups []slabGroup
+	hints  *hints // of the groups' first edges
+}
+
+// slabGroup is a run of a directory's slabs; none is empty.
+type slabGroup struct {
+	slabs []*slab
+	hints *hints // of the slabs' first edges
 }
 
 const (
 	groupMax = 256 // slabs of one group, so that inserting a slab moves little
 	// dirBytes is what a directory takes beside its slabs: itself, its place in the tree's maps, its first group.
-	dirBytes = 150
+	dirBytes = 158
 )
 
 // spot is a place in a directory: before the entry i of a slab, or at its end.
@@ -29,19 +33,27 @@ func (d *directory) find(edge string) (at spot, found bool) {
 		return at, false
 	}
 	if len(d.groups) > 1 {
-		at.group = max(sort.Search(len(d.groups), func(i int) bool { return slabAfter(d.groups[i][0].data, edge) })-1, 0)
+		lo, hi := d.hints.among(edge, len(d.groups))
+		for lo < hi {
+			if mid := (lo + hi) / 2; slabAfter(d.groups[mid].slabs[0].data, edge) {
+				hi = mid
+			} else {
+				lo = mid + 1
+			}
+		}
+		at.group = max(lo-1, 0)
 	}
-	g := d.groups[at.group]
-	lo, hi := 0, len(g)
+	g := &d.groups[at.group]
+	lo, hi := g.hints.among(edge, len(g.slabs))
 	for lo < hi {
-		if mid := (lo + hi) / 2; slabAfter(g[mid].data, edge) {
+		if mid := (lo + hi) / 2; slabAfter(g.slabs[mid].data, edge) {
 			hi = mid
 		} else {
 			lo = mid + 1
 		}
 	}
 	at.slab = max(lo-1, 0)
-	at.i, found = slabSearch(g[at.slab].data, edge)
+	at.i, found = slabSearch(g.slabs[at.slab].data, edge)
 	return at, found
 }
 
@@ -75,7 +87,7 @@ func (d *directory) seek(from string) cursor {
 // settle moves from the end of a slab to the next one.
 func (c *cursor) settle() {
 	for c.at.group < len(c.d.groups) {
-		g := c.d.groups[c.at.group]
+		g := c.d.groups[c.at.group].slabs
 		if c.at.slab < len(g) && c.at.i < g[c.at.slab].len() {
 			c.ok = true
 			return
@@ -94,7 +106,9 @@ func (c *cursor) next() {
 	c.settle()
 }
 
-func (c *cursor) slab() *slab { return c.d.groups[c.at.group][c.at.slab] }
+func (d *directory) slabAt(at spot) *slab { return d.groups[at.group].slabs[at.slab] }
+
+func (c *cursor) slab() *slab { return c.d.slabAt(c.at) }
 
 func (c *cursor) edge() string { return slabEdge(c.slab().data, c.at.i) }
 
@@ -104,6 +118,73 @@ func (c *cursor) packed() []byte {
 	_, body := slabBody(b)
 	_, packed := slabEntry(b, body, c.at.i)
 	return packed
+}
+
+// scan is a cursor for who reads every entry.
+type scan struct {
+	cursor
+	data, prefix, body []byte // of the slab
+	rest, packed       []byte // of the entry
+}
+
+// start makes c the place.
+func (x *scan) start(c cursor) {
+	x.cursor = c
+	x.load()
+}
+
+func (x *scan) load() {
+	if x.ok {
+		x.data = x.slab().data
+		x.prefix, x.body = slabBody(x.data)
+		x.rest, x.packed = slabEntry(x.data, x.body, x.at.i)
+	}
+}
+
+func (x *scan) next() {
+	if x.at.i+1 < slabLen(x.data) {
+		x.at.i++
+		x.rest, x.packed = slabEntry(x.data, x.body, x.at.i)
+		return
+	}
+	x.cursor.next()
+	x.load()
+}
+
+// compare compares the edge with another.
+func (x *scan) compare(edge string) int {
+	n := min(len(x.prefix), len(edge))
+	switch prefix, other := x.prefix[:n], edge[:n]; {
+	case string(prefix) < other:
+		return -1
+	case string(prefix) > other, n < len(x.prefix):
+		return 1
+	}
+	switch edge = edge[n:]; {
+	case string(x.rest) < edge:
+		return -1
+	case string(x.rest) == edge:
+		return 0
+	}
+	return 1
+}
+
+// startsWith reports whether the edge starts with text.
+func (x *scan) startsWith(text string) bool {
+	n := min(len(x.prefix), len(text))
+	if string(x.prefix[:n]) != text[:n] {
+		return false
+	}
+	text = text[n:]
+	return len(x.rest) >= len(text) && string(x.rest[:len(text)]) == text
+}
+
+// byte returns byte i of the edge, which is longer.
+func (x *scan) byte(i int) byte {
+	if i < len(x.prefix) {
+		return x.prefix[i]
+	}
+	return x.rest[i-len(x.prefix)]
 }
 
 // editor changes directories. It holds what it needs for one change at a time.
@@ -128,10 +209,10 @@ func (x *editor) set(d *directory, at spot, found bool, edge string, packed []by
 	added := item{edge: []byte(edge), packed: packed}
 	if len(d.groups) == 0 {
 		s := newSlab([]item{added})
-		d.groups = [][]*slab{{s}}
+		d.groups = []slabGroup{{slabs: []*slab{s}}}
 		return s.bytes()
 	}
-	g := d.groups[at.group]
+	g := d.groups[at.group].slabs
 	old := g[at.slab]
 	if !found && at.i == slabMax && at.slab == len(g)-1 && at.group == len(d.groups)-1 {
 		s := newSlab([]item{added}) // names that arrive in order fill their slabs
@@ -152,42 +233,83 @@ func (x *editor) put(d *directory, at spot) int64 {
 	n := len(x.items)
 	if n <= slabMax && (n == 1 || weight(x.items) <= slabWeight) {
 		s := newSlab(x.items)
-		d.groups[at.group][at.slab] = s
+		d.replace(at, s)
 		return s.bytes()
 	}
 	left, right := newSlab(x.items[:n/2]), newSlab(x.items[n/2:])
-	d.groups[at.group][at.slab] = left
+	d.replace(at, left)
 	d.insert(at, right)
 	return left.bytes() + right.bytes()
 }
 
-// insert adds a slab after the one at at.
-func (d *directory) insert(at spot, s *slab) {
-	g := slices.Insert(d.groups[at.group], at.slab+1, s)
-	d.groups[at.group] = g
-	if len(g) > groupMax {
-		half := len(g) / 2
-		if at.group == len(d.groups)-1 && at.slab == len(g)-2 {
-			half = len(g) - 1
-		}
-		d.groups[at.group] = slices.Clone(g[:half])
-		d.groups = slices.Insert(d.groups, at.group+1, slices.Clone(g[half:]))
+// replace puts s in the place of the slab at at.
+func (d *directory) replace(at spot, s *slab) {
+	g := &d.groups[at.group]
+	old := g.slabs[at.slab]
+	g.slabs[at.slab] = s
+	if g.hints == nil && d.hints == nil || sameFirst(old.data, s.data) {
+		return
+	}
+	g.hints.set(at.slab, s)
+	d.firstChanged(at)
+	d.hint(at.group)
+}
+
+// firstChanged notes that the slab at at is another one, or has another first edge.
+func (d *directory) firstChanged(at spot) {
+	if at.slab == 0 {
+		d.hints.set(at.group, d.groups[at.group].slabs[0])
 	}
 }
 
-// push adds a slab at the end.
+// hint makes the hints of the group i, and those of the groups, if they are missing or have become bad ones.
+func (d *directory) hint(i int) {
+	g := &d.groups[i]
+	g.hints = g.hints.fit(len(g.slabs), func(i int) *slab { return g.slabs[i] })
+	d.hints = d.hints.fit(len(d.groups), func(i int) *slab { return d.groups[i].slabs[0] })
+}
+
+// insert adds a slab after the one at at.
+func (d *directory) insert(at spot, s *slab) {
+	g := &d.groups[at.group]
+	g.slabs = slices.Insert(g.slabs, at.slab+1, s)
+	g.hints.insert(at.slab+1, s)
+	if n := len(g.slabs); n > groupMax {
+		half := n / 2
+		if at.group == len(d.groups)-1 && at.slab == n-2 {
+			half = n - 1
+		}
+		left, right := slices.Clone(g.slabs[:half]), slices.Clone(g.slabs[half:])
+		*g = slabGroup{slabs: left}
+		d.groups = slices.Insert(d.groups, at.group+1, slabGroup{slabs: right})
+		d.hints.insert(at.group+1, right[0])
+		d.hint(at.group + 1)
+	}
+	d.hint(at.group)
+}
+
+// push adds a slab at the end. Who has pushed the last one calls hintAll.
 func (d *directory) push(s *slab) {
 	n := len(d.groups)
-	if n == 0 || len(d.groups[n-1]) == groupMax {
-		d.groups = append(d.groups, nil)
+	if n == 0 || len(d.groups[n-1].slabs) == groupMax {
+		d.groups = append(d.groups, slabGroup{})
 		n++
 	}
-	d.groups[n-1] = append(d.groups[n-1], s)
+	g := &d.groups[n-1]
+	g.slabs = append(g.slabs, s)
+	g.hints, d.hints = nil, nil
+}
+
+// hintAll makes the hints that are missing.
+func (d *directory) hintAll() {
+	for i := range d.groups {
+		d.hint(i)
+	}
 }
 
 // remove takes the entry at at away and returns by how much the directory shrinks in bytes.
 func (x *editor) remove(d *directory, at spot) (shrunk int64) {
-	g := d.groups[at.group]
+	g := d.groups[at.group].slabs
 	old := g[at.slab]
 	shrunk = old.bytes()
 	if old.len() == 1 {
@@ -211,10 +333,16 @@ func (x *editor) remove(d *directory, at spot) (shrunk int64) {
 
 // cut removes the slab at at.
 func (d *directory) cut(at spot) {
-	d.groups[at.group] = slices.Delete(d.groups[at.group], at.slab, at.slab+1)
-	if len(d.groups[at.group]) == 0 {
+	g := &d.groups[at.group]
+	g.slabs = slices.Delete(g.slabs, at.slab, at.slab+1)
+	g.hints.delete(at.slab)
+	if len(g.slabs) == 0 {
 		d.groups = slices.Delete(d.groups, at.group, at.group+1)
+		d.hints.delete(at.group)
+		return
 	}
+	d.firstChanged(at)
+	d.hint(at.group)
 }
 
 // last returns the last slab of d, nil if it has none.
@@ -222,6 +350,6 @@ func (d *directory) last() *slab {
 	if len(d.groups) == 0 {
 		return nil
 	}
-	g := d.groups[len(d.groups)-1]
+	g := d.groups[len(d.groups)-1].slabs
 	return g[len(g)-1]
 }

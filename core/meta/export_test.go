@@ -46,7 +46,7 @@ func (l *Log) Touch(n int) {
 	var ops []Op
 	for i := range n {
 		dir := dirs[r.IntN(len(dirs))]
-		g := l.tree.dirs[dir].groups[0]
+		g := l.tree.dirs[dir].groups[0].slabs
 		edge := slabEdge(g[r.IntN(len(g))].data, 0)
 		ops = append(ops, Op{Kind: Set, Dir: dir, Edge: edge, Entry: realEntry(r, i)})
 	}

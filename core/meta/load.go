@@ -237,6 +237,9 @@ func (x *loader) pages(ctx context.Context, whole bool) error {
 	if scanned != nil {
 		return scanned
 	}
+	for _, d := range x.tree.dirs {
+		d.hintAll()
+	}
 	return x.check(whole)
 }
 

@@ -390,7 +390,7 @@ func (x *columnReader) item(to *item, first bool) error {
 	if number == 0 {
 		var v values
 		v.unpack(x.text[from:], s)
-		e := v.join(s)
+		e := v.join(s, &box{}, nil)
 		x.text = appendEntry(append(x.text[:from], 0), e)
 	}
 	to.edge, to.packed = x.text[at:edgeEnd:edgeEnd], x.text[edgeEnd:len(x.text):len(x.text)]

@@ -3,6 +3,7 @@ package meta
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"math/bits"
 	"strconv"
 	"strings"
 )
@@ -276,9 +277,8 @@ type box struct {
 	whole [1]Extent
 }
 
-// join puts an entry together again. Its text is new: it keeps nothing of v.
-func (v *values) join(s *shape) *Entry {
-	x := &box{}
+// join puts an entry together again, in x, which is empty. Its text is new, and in t if that is not nil: it keeps nothing of v.
+func (v *values) join(s *shape, x *box, t *text) *Entry {
 	e := &x.Entry
 	e.Class, e.Mode, e.Replication, e.BlockSize, e.Owner, e.Group = s.class, s.mode, s.replication, s.blockSize, s.owner, s.group
 	e.Explicit, e.Marker, e.Mount = s.flags&flagExplicit != 0, s.flags&flagMarker != 0, s.flags&flagMount != 0
@@ -299,13 +299,13 @@ func (v *values) join(s *shape) *Entry {
 		d.fields(e) // what is packed has been checked
 	}
 	if s.etag != textNone || s.version != textNone {
-		v.joinText(s, e)
+		v.joinText(s, e, t)
 	}
 	return e
 }
 
 // joinText writes the ETag and the version into one piece of memory.
-func (v *values) joinText(s *shape, e *Entry) {
+func (v *values) joinText(s *shape, e *Entry, t *text) {
 	var array [160]byte
 	b := array[:0]
 	if s.etag != textNone {
@@ -315,26 +315,46 @@ func (v *values) joinText(s *shape, e *Entry) {
 		}
 	}
 	n := len(b)
-	if s.version == textLocal {
+	switch s.version {
+	case textLocal:
 		for i, x := range [...]uint64{s.device, uint64(v.num[colInode]), uint64(e.Size), uint64(e.MTime), uint64(v.num[colCTime] + e.MTime)} {
 			if i > 0 {
 				b = append(b, '.')
 			}
-			b = strconv.AppendUint(b, x, 16)
+			b = appendHex(b, x)
 		}
-	}
-	text := string(b)
-	if s.etag != textNone {
-		e.ETag = text[:n]
-	}
-	switch s.version {
-	case textLocal:
-		e.Version = text[n:]
-	case textSame:
-		e.Version = e.ETag
 	case textStamp:
-		e.Version = e.ETag + "|" + strconv.FormatInt(v.num[colCTime]+e.MTime/1e9, 10)
+		if s.etag == textNone { // it is in the rest
+			b = append(b, e.ETag...)
+		} else {
+			b = append(b, b...)
+		}
+		b = strconv.AppendInt(append(b, '|'), v.num[colCTime]+e.MTime/1e9, 10)
 	}
+	written := ""
+	if t != nil {
+		written = t.keep(b)
+	} else {
+		written = string(b)
+	}
+	if s.etag != textNone {
+		e.ETag = written[:n]
+	}
+	if s.version == textSame {
+		e.Version = e.ETag
+	} else if s.version != textNone {
+		e.Version = written[n:]
+	}
+}
+
+const hexDigits = "0123456789abcdef"
+
+// appendHex appends x in hexadecimal, as strconv does, in less time.
+func appendHex(b []byte, x uint64) []byte {
+	for shift := (max(bits.Len64(x), 1) - 1) &^ 3; shift >= 0; shift -= 4 {
+		b = append(b, hexDigits[x>>shift&15])
+	}
+	return b
 }
 
 // shapes are the shapes of a tree's entries. They are numbered from 1 on and are never forgotten; an entry whose shape there
@@ -404,7 +424,22 @@ func (x *shapes) entry(packed []byte) *Entry {
 	}
 	var v values
 	v.unpack(b, s)
-	return v.join(s)
+	return v.join(s, &box{}, nil)
+}
+
+// hop unpacks what a Hop has.
+func (x *shapes) hop(packed []byte) Hop {
+	s, b := x.of(packed)
+	if s == nil || s.class == Directory && s.has&(1<<colRest) != 0 { // it may have a base
+		e := x.entry(packed)
+		return Hop{e.Class, e.Dir, e.Base, e.Mount, e.Owner, e.Group, e.Mode}
+	}
+	h := Hop{Class: s.class, Mount: s.flags&flagMount != 0, Owner: s.owner, Group: s.group, Mode: s.mode}
+	if s.has&(1<<colDir) != 0 {
+		dir, _ := binary.Varint(b)
+		h.Dir = DirID(dir)
+	}
+	return h
 }
 
 // peek returns the class of a packed entry and the directory it leads to.

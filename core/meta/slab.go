@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"bytes"
 	"encoding/binary"
 	"sync/atomic"
 )
@@ -8,10 +9,10 @@ import (
 /*
 A slab holds up to 32 entries of one directory that follow each other, in one piece of memory that never changes:
 
-	n:byte wide:byte prefix length:2 bytes | n ends | prefix | n times: rest of edge:length:uvarint bytes, packed entry
+	n:byte wide:byte prefix length:2 bytes | n hints | n ends | prefix | n times: rest of edge:length:uvarint bytes, packed entry
 
-All edges start with the prefix. The ends say where each entry ends, counted from the first entry's start; they have 2 bytes,
-or 4 if the slab is wide. Numbers are little-endian. The entries are in the order of their edges. Whatever changes an entry
+All edges start with the prefix. The hints are the first 2 bytes of each edge's rest, as numbers. The ends say where each entry
+ends, counted from the first entry's start; they have 2 bytes, or 4 if the slab is wide. Numbers are little-endian. The entries are in the order of their edges. Whatever changes an entry
 makes another slab, so who holds the bytes may read them without a lock.
 */
 type slab struct {
@@ -24,11 +25,11 @@ type checks [slabMax]atomic.Int64
 
 const (
 	slabMax    = 32       // entries of a slab
-	slabHeader = 4        // bytes before the ends
+	slabHeader = 4        // bytes before the hints
 	slabWeight = 64 << 10 // bytes of edges and entries beyond which a slab is split; an entry alone may be longer
-	// slabBytes is what a slab takes beside its data: itself, its place in the directory, and what is lost to the sizes
-	// in which memory is handed out.
-	slabBytes = 32 + 16
+	// slabBytes is what a slab takes beside its data: itself, its place in the directory and among the hints, and what is lost
+	// to the sizes in which memory is handed out.
+	slabBytes = 32 + 16 + 14
 )
 
 // item is one entry on its way into a slab.
@@ -54,10 +55,13 @@ func appendSlab(b []byte, items []item) []byte {
 		wide = 1
 	}
 	if b == nil {
-		b = make([]byte, 0, slabHeader+len(items)<<(1+wide)+prefix+size)
+		b = make([]byte, 0, slabHeader+2*len(items)+len(items)<<(1+wide)+prefix+size)
 	}
 	b = append(b, byte(len(items)), wide)
 	b = binary.LittleEndian.AppendUint16(b, uint16(prefix))
+	for i := range items {
+		b = binary.LittleEndian.AppendUint16(b, slabHint(items[i].edge[prefix:]))
+	}
 	end := 0
 	for i := range items {
 		rest := len(items[i].edge) - prefix
@@ -75,6 +79,17 @@ func appendSlab(b []byte, items []item) []byte {
 		b = append(b, items[i].packed...)
 	}
 	return b
+}
+
+// slabHint returns the first 2 bytes of the rest of an edge, followed by zeros if it is shorter.
+func slabHint[T string | []byte](rest T) uint16 {
+	switch len(rest) {
+	case 0:
+		return 0
+	case 1:
+		return uint16(rest[0]) << 8
+	}
+	return uint16(rest[0])<<8 | uint16(rest[1])
 }
 
 func uvarintLen(n int) int {
@@ -134,16 +149,17 @@ func slabLen(b []byte) int { return int(b[0]) }
 
 // slabBody returns the prefix of the slab b, and its entries.
 func slabBody(b []byte) (prefix, body []byte) {
-	at := slabHeader + int(b[0])<<(1+b[1])
+	at := slabHeader + 2*int(b[0]) + int(b[0])<<(1+b[1])
 	n := int(binary.LittleEndian.Uint16(b[2:]))
 	return b[at : at+n], b[at+n:]
 }
 
 func slabEnd(b []byte, i int) int {
+	ends := b[slabHeader+2*int(b[0]):]
 	if b[1] == 0 {
-		return int(binary.LittleEndian.Uint16(b[slabHeader+2*i:]))
+		return int(binary.LittleEndian.Uint16(ends[2*i:]))
 	}
-	return int(binary.LittleEndian.Uint32(b[slabHeader+4*i:]))
+	return int(binary.LittleEndian.Uint32(ends[4*i:]))
 }
 
 // slabEntry returns what follows the prefix in the edge of entry i of b, whose body is given, and the packed entry.
@@ -170,8 +186,19 @@ func slabSearch(b []byte, edge string) (i int, found bool) {
 		return slabLen(b), false
 	}
 	edge = edge[len(prefix):]
-	lo, hi := 0, slabLen(b)
+	hint, n := slabHint(edge), slabLen(b)
+	hints := b[slabHeader : slabHeader+2*n]
+	lo, hi := 0, n
 	for lo < hi {
+		if mid := (lo + hi) / 2; binary.LittleEndian.Uint16(hints[2*mid:]) < hint {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	for ; hi < n && binary.LittleEndian.Uint16(hints[2*hi:]) == hint; hi++ {
+	}
+	for lo < hi { // nothing but the edges tells those with one hint apart
 		mid := (lo + hi) / 2
 		rest, _ := slabEntry(b, body, mid)
 		switch { // conversions within a comparison copy nothing
@@ -194,6 +221,19 @@ func slabAfter(b []byte, edge string) bool {
 	}
 	rest, _ := slabEntry(b, body, 0)
 	return string(rest) > edge[len(prefix):]
+}
+
+// slabFirst appends the first edge of b to dst.
+func slabFirst(dst, b []byte) []byte {
+	prefix, body := slabBody(b)
+	rest, _ := slabEntry(b, body, 0)
+	return append(append(dst, prefix...), rest...)
+}
+
+// sameFirst reports whether a and b have the same first edge.
+func sameFirst(a, b []byte) bool {
+	var arrayA, arrayB [128]byte
+	return bytes.Equal(slabFirst(arrayA[:0], a), slabFirst(arrayB[:0], b))
 }
 
 // slabEdge returns the edge of entry i of b.

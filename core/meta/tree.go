@@ -113,7 +113,7 @@ func (t *Tree) directory(id DirID) *directory {
 func (t *Tree) set(d *directory, edge string, e *Entry) {
 	at, replaced := d.find(edge)
 	if replaced {
-		t.unlink(d, edge, d.groups[at.group][at.slab].data, at.i)
+		t.unlink(d, edge, d.slabAt(at).data, at.i)
 	} else {
 		t.rows++
 	}
@@ -138,7 +138,7 @@ func (t *Tree) del(d *directory, edge string) {
 	if !ok {
 		return
 	}
-	t.unlink(d, edge, d.groups[at.group][at.slab].data, at.i)
+	t.unlink(d, edge, d.slabAt(at).data, at.i)
 	t.bytes.Add(-t.edit.remove(d, at))
 	t.rows--
 	t.layout.touch(d.id, edge)
@@ -163,7 +163,7 @@ func (t *Tree) drop(id DirID) {
 	}
 	if p := d.parent; p != nil {
 		if at, ok := p.find(d.edge); ok {
-			b := p.groups[at.group][at.slab].data
+			b := p.slabAt(at).data
 			_, body := slabBody(b)
 			_, packed := slabEntry(b, body, at.i)
 			if class, dir := t.shapes.peek(packed); class == Directory && dir == id {
@@ -195,7 +195,7 @@ func (t *Tree) free(n int) {
 			continue
 		}
 		g := len(d.groups) - 1
-		d.cut(spot{g, len(d.groups[g]) - 1, 0})
+		d.cut(spot{g, len(d.groups[g].slabs) - 1, 0})
 		t.bytes.Add(-s.bytes())
 		t.rows -= int64(s.len())
 		n -= s.len()
@@ -270,6 +270,34 @@ func (v View) Lookup(dir DirID, edge string) (class Class, id DirID, ok bool) {
 		return class, id, true
 	}
 	return 0, 0, false
+}
+
+// Hop is what matters of a directory, or of what is in its place, to who only passes it.
+type Hop struct {
+	Class        Class
+	Dir          DirID
+	Base         Base
+	Mount        bool
+	Owner, Group string
+	Mode         uint32
+}
+
+// Hop returns what Get does, as far as it is of use on a path. It costs less.
+func (v View) Hop(dir DirID, edge string) (h Hop, ok bool) {
+	c, found := v.t.dirs[dir].lookup(edge)
+	if !found {
+		return h, false
+	}
+	return v.t.shapes.hop(c.packed()), true
+}
+
+// Find returns the entry at (dir, edge) and, of a file, when its bytes were last compared with the store, as CheckedAt does.
+func (v View) Find(dir DirID, edge string) (e *Entry, checked time.Time, ok bool) {
+	c, found := v.t.dirs[dir].lookup(edge)
+	if !found {
+		return nil, time.Time{}, false
+	}
+	return v.t.shapes.entry(c.packed()), v.checked(&c), true
 }
 
 // Children yields the entries of dir with edges not less than from, in byte order.

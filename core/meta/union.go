@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -46,12 +47,37 @@ type Item struct {
 	Name         string // relative to the directory listed; a directory's ends in "/", unless it is a common prefix
 	CommonPrefix bool   // Name stands for all keys that start with it; nothing else is set
 
-	Entry *Entry // what the overlay has, nil if nothing. Must not be changed
-	Row   *Row   // what the store has at the same name and the overlay does not hide, nil if nothing. Must not be changed
-	Dir   DirID  // the overlay's directory that holds the name, 0 if it is not in the overlay
+	Class Class // of what the overlay has, 0 if it has nothing; Entries reads it
+	Row   *Row  // what the store has at the same name and the overlay does not hide, nil if nothing. Must not be changed
+	Dir   DirID // the overlay's directory that holds the name, 0 if it is not in the overlay
 
 	Store, Key string    // the name's place in its store, as its path gives it; Store is "" if no store is below
 	At         time.Time // when Row was learnt or, of a Persisted entry, when it was last compared with the store
+
+	packed []byte
+	known  *shapes
+}
+
+// Entries reads the overlay's entries of items, which stay what they were when the page was made. It is for one goroutine.
+type Entries struct {
+	v    values
+	b    box
+	text text
+}
+
+// Of returns the entry of it, nil if the overlay has none. The entry is good until the next call; what it refers to is the
+// caller's. It must not be changed.
+func (x *Entries) Of(it *Item) *Entry {
+	if it.Class == 0 {
+		return nil
+	}
+	s, b := it.known.of(it.packed)
+	if s == nil {
+		return it.known.entry(it.packed)
+	}
+	x.v.unpack(b, s)
+	x.b = box{}
+	return x.v.join(s, &x.b, &x.text)
 }
 
 // Need is a listing that must be asked of a store before a walk can go on: from After (a full name of the store, or "")
@@ -75,7 +101,7 @@ func (u *Union) Page(q Query) (items []Item, need *Need, done bool) {
 		q.Limit = defaultPage
 	}
 	u.Tree.View(func(v View) {
-		w := &walk{u: u, v: v, q: q, flat: !q.Children && q.Delimiter != "/", items: make([]Item, 0, min(q.Limit, 64))}
+		w := &walk{u: u, v: v, q: q, flat: !q.Children && q.Delimiter != "/", known: &shapes{list: v.t.shapes.list}}
 		p := w.start()
 		if from, ok := q.from(); !ok || q.beyond(from) {
 			w.end = exhausted
@@ -151,6 +177,8 @@ type walk struct {
 	flat bool // gaps of object stores are filled by flat listings
 
 	items []Item
+	known *shapes // of the items
+	text  text    // of the items
 	need  *Need
 	end   ending
 	from  string // names less than it are not wanted any more, because they are rolled up
@@ -169,9 +197,10 @@ const (
 
 // place is one directory in both layers.
 type place struct {
-	name string // relative to the directory listed
-	dir  DirID  // 0: not in the overlay
-	self *Entry // the directory's own entry, nil if it is not in the overlay or where the walk starts
+	name   string // relative to the directory listed
+	dir    DirID  // 0: not in the overlay
+	self   *Entry // the directory's own entry, nil if it is not in the overlay or where the walk starts
+	packed []byte // self
 
 	store string
 	d     *Derived // nil: nothing below comes from a store
@@ -191,9 +220,15 @@ func (w *walk) start() *place {
 	return p
 }
 
-// child returns the directory at an edge of p; e is the overlay's entry there, nil if none.
-func (w *walk) child(p *place, edge string, e *Entry) *place {
-	c := &place{name: p.name + edge, self: e, store: p.store, d: p.d, key: p.key + edge, flat: p.flat}
+// child returns the directory at an edge of p; o is what the overlay has there.
+func (w *walk) child(p *place, edge string, o over) *place {
+	return w.sub(p, p.name+edge, p.key+edge, o)
+}
+
+// sub is child for who has its name and its key.
+func (w *walk) sub(p *place, name, key string, o over) *place {
+	e := o.entry
+	c := &place{name: name, self: e, packed: o.packed, store: p.store, d: p.d, key: key, flat: p.flat}
 	if strings.HasPrefix(w.q.Prefix, c.name) {
 		c.flat = c.key // a listing from further up would bring what the prefix leaves out
 	}
@@ -223,8 +258,8 @@ func (p *place) real() bool {
 func (w *walk) keys(p *place, from string) (found bool) {
 	if edge := firstEdge(from); edge != from || isDir(from) && from != "" {
 		// The one edge that leads to from is entered without asking what else p holds.
-		if e, ok := w.v.Get(p.dir, edge); !ok || e.Class == Directory {
-			found = w.keys(w.child(p, edge, e), from[len(edge):])
+		if o := w.at(p, edge); o.class == 0 || o.class == Directory {
+			found = w.keys(w.child(p, edge, o), from[len(edge):])
 		}
 		if w.end == running && strings.HasPrefix(w.q.Prefix, p.name+edge) {
 			w.end = exhausted
@@ -237,39 +272,49 @@ func (w *walk) keys(p *place, from string) (found bool) {
 	own := from == "" && p.name != ""
 	if own && w.markerAbove(p) {
 		own, found = false, true
-		w.emit(p.name, w.item(p, "", p.self, nil))
+		w.emit(p.name, w.self(p, nil))
 	}
 	m := w.open(p, from)
 	defer w.close(m)
-	for w.end == running {
-		if w.from > p.name+m.from {
-			rest, inside := strings.CutPrefix(w.from, p.name)
-			if !inside {
+	var c child
+	for sought := ""; w.end == running; {
+		if w.from != sought {
+			sought = w.from
+			if rest, inside := strings.CutPrefix(w.from, p.name); inside {
+				m.seek(firstEdge(rest))
+			} else if w.from > p.name {
 				return true
 			}
-			m.seek(firstEdge(rest))
 		}
-		c, ok := m.next()
-		switch {
+		switch ok := m.next(&c); {
 		case !ok:
 			if w.end == running && own && !found && p.real() {
 				found = true
-				w.emit(p.name, w.item(p, "", p.self, nil))
+				w.emit(p.name, w.self(p, nil))
 			}
 			return found
 		case c.edge == "":
 			if own {
 				own, found = false, true
-				w.emit(p.name, w.item(p, "", p.self, &c))
+				w.emit(p.name, w.self(p, &c))
 			}
 		case isDir(c.edge):
 			found = w.subtree(p, &c) || found
 		default:
 			found = true
-			w.emit(p.name+c.edge, w.item(p, c.edge, c.entry, &c))
+			w.emit(c.name, w.item(p, &c))
 		}
 	}
 	return found
+}
+
+// at returns what the overlay has at an edge of p.
+func (w *walk) at(p *place, edge string) over {
+	c, ok := w.v.t.dirs[p.dir].lookup(edge)
+	if !ok {
+		return over{}
+	}
+	return w.over(c.packed())
 }
 
 // firstEdge returns the first segment of name, with its slash if it has one.
@@ -282,12 +327,12 @@ func firstEdge(name string) string {
 
 // subtree lists what is at and below one directory of p.
 func (w *walk) subtree(p *place, c *child) (found bool) {
-	name := p.name + c.edge
+	name := c.name
 	if w.q.beyond(name) {
 		w.end = exhausted
 		return false
 	}
-	sub := w.child(p, c.edge, c.entry)
+	sub := w.sub(p, name, c.key, c.over)
 	if _, rolled := w.q.commonPrefix(name); rolled {
 		if !w.visible(sub, c.row) {
 			return false
@@ -307,7 +352,7 @@ func (w *walk) visible(p *place, row *Row) bool {
 	if p.self == nil && row != nil || p.self != nil && p.self.Marker || p.real() {
 		return true
 	}
-	probe := &walk{u: w.u, v: w.v, flat: w.flat, q: Query{Limit: 1, NotBefore: w.q.NotBefore, Covered: w.q.Covered}}
+	probe := &walk{u: w.u, v: w.v, flat: w.flat, known: w.known, q: Query{Limit: 1, NotBefore: w.q.NotBefore, Covered: w.q.Covered}}
 	found := probe.keys(p, "")
 	if probe.end == stuck {
 		w.end, w.need = stuck, probe.need
@@ -331,32 +376,34 @@ func (w *walk) markerAbove(p *place) bool {
 // children lists the entries of p with edges not less than from.
 func (w *walk) children(p *place, from string) {
 	m := w.open(p, from)
-	for w.end == running {
-		c, ok := m.next()
+	var c child
+	for w.end == running && m.next(&c) {
 		switch {
-		case !ok:
-			return
 		case c.edge == "":
 			continue
-		case isDir(c.edge) && !w.visible(w.child(p, c.edge, c.entry), c.row):
+		case isDir(c.edge) && !w.visible(w.sub(p, c.name, c.key, c.over), c.row):
 			continue
-		case !isDir(c.edge) && w.q.HideShadowed && w.shadowed(p, c.edge+"/"):
+		case !isDir(c.edge) && w.q.HideShadowed && w.shadowed(p, m, c.edge):
 			continue
 		}
 		if w.end == running {
-			w.emit(c.edge, w.item(p, c.edge, c.entry, &c))
+			w.emit(c.edge, w.item(p, &c))
 		}
 	}
 }
 
-// shadowed reports whether the directory edge of p is visible.
-func (w *walk) shadowed(p *place, name string) bool {
-	e, _ := w.v.Get(p.dir, name)
-	if e != nil && e.Class != Directory {
+// shadowed reports whether the directory of p that has a file's edge and a slash is visible. m has just yielded the file.
+func (w *walk) shadowed(p *place, m *merge, file string) bool {
+	if m.passes(file) {
+		return false
+	}
+	name := file + "/"
+	o := w.at(p, name)
+	if o.class != 0 && o.class != Directory {
 		return false
 	}
 	var row *Row
-	if p.d != nil && !hides(e) {
+	if p.d != nil && !o.hides() {
 		rows, next, gap := p.d.read(p.key, name, w.limits(p), 1, nil)
 		if gap && next == name {
 			w.stop(p, name)
@@ -366,20 +413,25 @@ func (w *walk) shadowed(p *place, name string) bool {
 			row = rows[0].row
 		}
 	}
-	return (e != nil || row != nil) && w.visible(w.child(p, name, e), row)
+	return (o.class != 0 || row != nil) && w.visible(w.child(p, name, o), row)
 }
 
-// item describes one edge of p, or with an empty edge p itself. e is the overlay's entry, c what the merge found.
-func (w *walk) item(p *place, edge string, e *Entry, c *child) Item {
-	it := Item{Entry: e, Dir: p.dir, Store: p.store, Key: p.key + edge}
-	if edge == "" {
-		it.Dir = 0
-		if p.self != nil {
-			it.Dir, _, _, _ = w.v.Dir(p.self.Dir)
-		}
-	} else if e != nil && e.Class == Directory && e.Base.Kind != Inherit {
-		sub := w.child(p, edge, e)
+// item describes what the merge found at an edge of p.
+func (w *walk) item(p *place, c *child) Item {
+	it := Item{Class: c.class, packed: c.packed, known: w.known, Dir: p.dir, Store: p.store, Key: c.key, Row: c.row, At: c.at}
+	if c.entry != nil && c.entry.Base.Kind != Inherit {
+		sub := w.sub(p, c.name, c.key, c.over)
 		it.Store, it.Key = sub.store, sub.key
+	}
+	return it
+}
+
+// self describes the directory p itself; c is what the merge found at its empty edge, nil if nothing.
+func (w *walk) self(p *place, c *child) Item {
+	it := Item{packed: p.packed, known: w.known, Store: p.store, Key: p.key}
+	if p.self != nil {
+		it.Class = p.self.Class
+		it.Dir, _, _, _ = w.v.Dir(p.self.Dir)
 	}
 	if c != nil {
 		it.Row, it.At = c.row, c.at
@@ -405,6 +457,9 @@ func (w *walk) emit(name string, it Item) {
 		name = cp
 	}
 	it.Name = name
+	if len(w.items) == cap(w.items) {
+		w.items = slices.Grow(w.items, min(max(firstItems, 15*len(w.items)), w.q.Limit-len(w.items)))
+	}
 	w.items = append(w.items, it)
 	if rolled {
 		next, more := successor(cp)
@@ -461,15 +516,37 @@ func (n *Need) before(dir, edge string) string {
 	return predecessor(dir + edge)
 }
 
+// firstItems is how many items a page has room for before it is known to be a long one.
+const firstItems = 64
+
+// over is what the overlay has at an edge.
+type over struct {
+	class  Class // 0: nothing
+	packed []byte
+	entry  *Entry // of a directory
+}
+
+func (w *walk) over(packed []byte) over {
+	o := over{packed: packed}
+	if o.class, _ = w.known.peek(packed); o.class == Directory {
+		o.entry = w.known.entry(packed)
+	}
+	return o
+}
+
+// hides reports whether it leaves nothing to be seen of what its parent's store has at its edge.
+func (o *over) hides() bool {
+	return o.class != 0 && (o.class != Directory || o.entry.Base.Kind != Inherit)
+}
+
 // merge yields the visible edges of one directory, from both layers, in order.
 type merge struct {
-	w    *walk
-	p    *place
-	from string // every edge less than it has been yielded or skipped
+	w *walk
+	p *place
+	// tail says that the place's name is the end of its key, so that names and keys share their memory.
+	tail bool
 
-	tree   cursor
-	inTree bool   // tree is at an edge
-	edge   string // tree's, if it is at one
+	tree scan
 
 	lim  limits
 	rows []edge // read ahead from the store's facts
@@ -483,10 +560,10 @@ const readAhead = 64
 
 // child is one visible edge: a directory may have both an entry and a row, a file's entry replaces the row.
 type child struct {
-	edge  string
-	entry *Entry
-	row   *Row
-	at    time.Time
+	edge, name, key string // name and key are the place's, and the edge
+	over
+	row *Row
+	at  time.Time
 }
 
 func (w *walk) open(p *place, from string) *merge {
@@ -496,9 +573,9 @@ func (w *walk) open(p *place, from string) *merge {
 	} else {
 		m = &merge{w: w}
 	}
-	m.p, m.from = p, from
+	m.p, m.tail = p, strings.HasSuffix(p.key, p.name)
 	m.rows, m.upTo, m.gap = nil, "", false
-	m.move(w.v.t.dirs[p.dir].seek(from))
+	m.tree.start(w.v.t.dirs[p.dir].seek(from))
 	if p.d != nil {
 		m.lim = w.limits(p)
 		m.read(from)
@@ -508,22 +585,10 @@ func (w *walk) open(p *place, from string) *merge {
 
 func (w *walk) close(m *merge) { w.free = append(w.free, m) }
 
-// move makes c the place in the overlay.
-func (m *merge) move(c cursor) {
-	m.tree, m.inTree, m.edge = c, c.ok, ""
-	if c.ok {
-		m.edge = c.edge()
-	}
-}
-
-// seek goes on to the first edge that is not less than from.
+// seek goes on to the first edge that is not less than from, if it is not there or further.
 func (m *merge) seek(from string) {
-	if from <= m.from {
-		return
-	}
-	m.from = from
-	if m.inTree && m.edge < from {
-		m.move(m.tree.d.seek(from))
+	if m.tree.ok && m.tree.compare(from) < 0 {
+		m.tree.start(m.tree.d.seek(from))
 	}
 	for len(m.rows) > 0 && m.rows[0].name < from {
 		m.rows = m.rows[1:]
@@ -538,55 +603,99 @@ func (m *merge) read(from string) {
 	m.rows, m.upTo, m.gap = m.p.d.read(m.p.key, from, m.lim, n, m.buf[:0])
 }
 
-// next returns the next visible edge. ok is false at the end, and where the walk has to stop.
-func (m *merge) next() (c child, ok bool) {
+// passes reports whether what follows a file in both layers shows that the directory of its name is in neither.
+func (m *merge) passes(file string) bool {
+	if m.tree.ok && m.tree.startsWith(file) && m.tree.byte(len(file)) <= '/' {
+		return false
+	}
+	switch {
+	case m.p.d == nil:
+		return true
+	case len(m.rows) == 0:
+		return m.upTo == "" && !m.gap
+	}
+	next, starts := strings.CutPrefix(m.rows[0].name, file)
+	return !starts || next[0] > '/'
+}
+
+// next finds the next visible edge. It returns false at the end, and where the walk has to stop.
+func (m *merge) next(c *child) bool {
 	for {
 		if len(m.rows) == 0 && m.upTo != "" && !m.gap {
 			m.read(m.upTo)
 		}
+		order := -1 // of the tree's edge and the next row
 		switch {
-		case len(m.rows) > 0 && (!m.inTree || m.rows[0].name <= m.edge):
-			r := m.rows[0]
+		case !m.tree.ok:
+			order = 1
+		case len(m.rows) > 0:
+			order = m.tree.compare(m.rows[0].name)
+		}
+		c.over, c.row, c.at = over{}, nil, time.Time{}
+		switch {
+		case len(m.rows) > 0 && order >= 0:
+			r := &m.rows[0]
 			m.rows = m.rows[1:]
-			c = child{edge: r.name, row: r.row, at: m.p.d.time(r.at)}
-			if m.inTree && m.edge == r.name {
-				m.overlay(&c)
+			m.write(c, nil, nil, r.name)
+			c.row, c.at = r.row, m.p.d.time(r.at)
+			if order == 0 {
+				m.overlay(c)
 			}
-		case m.inTree && (len(m.rows) > 0 || !m.gap || m.edge < m.upTo):
-			c = child{edge: m.edge}
-			m.overlay(&c)
-		case m.inTree && m.edge == m.upTo && hides(m.w.v.t.shapes.entry(m.tree.packed())):
-			c = child{edge: m.edge}
-			m.overlay(&c)
+		case m.tree.ok && (len(m.rows) > 0 || !m.gap || m.tree.compare(m.upTo) < 0):
+			m.write(c, m.tree.prefix, m.tree.rest, "")
+			m.overlay(c)
+		case m.tree.ok && m.tree.compare(m.upTo) == 0 && m.hides():
+			m.write(c, nil, nil, m.upTo)
+			m.overlay(c)
 			m.read(c.edge + "\x00")
 		case m.gap:
 			m.w.stop(m.p, m.upTo)
-			return c, false
+			return false
 		default:
-			return c, false
+			return false
 		}
-		m.from = c.edge + "\x00"
-		if c.entry == nil || c.entry.Class == Directory || c.entry.Class == Persisted {
-			return c, true
+		if c.class == 0 || c.class == Directory || c.class == Persisted {
+			return true
 		}
+	}
+}
+
+// hides reports whether the overlay's next entry hides what the store has.
+func (m *merge) hides() bool {
+	o := m.w.over(m.tree.packed)
+	return o.hides()
+}
+
+// write writes the names of c, whose edge is the three pieces.
+func (m *merge) write(c *child, prefix, rest []byte, text string) {
+	p, t := m.p, &m.w.text
+	n := len(prefix) + len(rest) + len(text)
+	t.room(len(p.key) + len(p.name) + 2*n)
+	write := func(before string) string {
+		from := t.b.Len()
+		t.b.WriteString(before)
+		t.b.Write(prefix)
+		t.b.Write(rest)
+		t.b.WriteString(text)
+		return t.b.String()[from:]
+	}
+	c.key = write(p.key)
+	c.edge = c.key[len(p.key):]
+	if m.tail {
+		c.name = c.key[len(p.key)-len(p.name):]
+	} else {
+		c.name = write(p.name)
 	}
 }
 
 // overlay adds the overlay's entry to c and moves on.
 func (m *merge) overlay(c *child) {
-	c.entry = m.w.v.t.shapes.entry(m.tree.packed())
-	if hides(c.entry) {
+	c.over = m.w.over(m.tree.packed)
+	if c.hides() {
 		c.row, c.at = nil, time.Time{}
 	}
-	if c.entry.Class == Persisted {
-		c.at = m.w.v.checked(&m.tree)
+	if c.class == Persisted {
+		c.at = m.w.v.checked(&m.tree.cursor)
 	}
-	next := m.tree
-	next.next()
-	m.move(next)
-}
-
-// hides reports whether the overlay's entry e leaves nothing to be seen of what its parent's store has at its edge.
-func hides(e *Entry) bool {
-	return e != nil && (e.Class != Directory || e.Base.Kind != Inherit)
+	m.tree.next()
 }

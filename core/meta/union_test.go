@@ -419,7 +419,7 @@ func TestUnionItems(t *testing.T) {
 	}
 	var got []facts
 	for _, it := range items {
-		got = append(got, facts{it.Name, it.Store, it.Key, it.Dir, it.Entry != nil, it.Row != nil, it.At})
+		got = append(got, facts{it.Name, it.Store, it.Key, it.Dir, it.Class != 0, it.Row != nil, it.At})
 	}
 	want := []facts{
 		{"d/m/", "two", "in/", 20, false, true, now},

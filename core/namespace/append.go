@@ -260,7 +260,7 @@ func (a *appender) commitAppend(ctx context.Context) (info core.Info, again bool
 		return err
 	}, func() []meta.Op {
 		settle(&a.entry, &a.mount.features, stored)
-		return []meta.Op{{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: a.entry}}
+		return []meta.Op{{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: a.entry}}
 	}, &stored)
 	if err != nil {
 		if a.cache != nil {

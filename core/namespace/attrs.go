@@ -90,7 +90,7 @@ func (n *Namespace) setAttr(ctx context.Context, p core.Path, a core.AttrChange)
 		return false, err
 	}
 	change(&e, a)
-	_, err = n.commit(ctx, meta.Op{Kind: meta.Set, Dir: nd.parent().id, Edge: nd.edge, Entry: e})
+	_, err = n.commit(ctx, meta.Op{Kind: meta.Set, Dir: nd.parent, Edge: nd.edge, Entry: e})
 	return false, err
 }
 

@@ -130,7 +130,7 @@ func (n *Namespace) promote(ctx context.Context, dir, within core.Path, explicit
 			if explicit && !pl.entry.Explicit && !pl.entry.Mount {
 				e := *pl.entry
 				e.Explicit = true
-				ops = append(ops, meta.Op{Kind: meta.Set, Dir: pl.parent().id, Edge: edge, Entry: e})
+				ops = append(ops, meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: edge, Entry: e})
 			}
 			continue
 		}
@@ -270,14 +270,14 @@ func (n *Namespace) mkdir(ctx context.Context, p core.Path, o core.MkdirOptions)
 		return core.Info{}, false, err
 	}
 	call := core.CallOf(ctx)
-	set := meta.Op{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: e}
+	set := meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: e}
 	if _, err := n.commit(ctx, append(n.answered(call, n.infoAt(pl, &e)), set)...); err != nil {
 		return core.Info{}, false, err
 	}
 	if err := n.mkdirThrough(ctx, &pl, &e, o); err != nil {
-		undo := []meta.Op{{Kind: meta.Del, Dir: pl.parent().id, Edge: pl.edge}, {Kind: meta.DropDir, Dir: e.Dir}}
+		undo := []meta.Op{{Kind: meta.Del, Dir: pl.parent, Edge: pl.edge}, {Kind: meta.DropDir, Dir: e.Dir}}
 		if pl.entry != nil {
-			undo = []meta.Op{{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: *pl.entry}}
+			undo = []meta.Op{{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: *pl.entry}}
 		}
 		_, cerr := n.commit(ctx, append(undo, n.unanswer(call)...)...)
 		return core.Info{}, false, errors.Join(err, cerr)
@@ -401,7 +401,7 @@ func (n *Namespace) prune(ctx context.Context, dir core.Path) bool {
 			return false
 		}
 	}
-	_, err = n.commit(ctx, meta.Op{Kind: meta.Del, Dir: pl.parent().id, Edge: pl.edge}, meta.Op{Kind: meta.DropDir, Dir: e.Dir})
+	_, err = n.commit(ctx, meta.Op{Kind: meta.Del, Dir: pl.parent, Edge: pl.edge}, meta.Op{Kind: meta.DropDir, Dir: e.Dir})
 	return err == nil
 }
 

@@ -131,7 +131,7 @@ func (n *Namespace) answer(in *openIntent, pl place, ops []meta.Op) []meta.Op {
 	}
 	e := in.entry
 	for i := range ops {
-		if op := &ops[i]; op.Kind == meta.Set && pl.inTree && op.Dir == pl.parent().id && op.Edge == pl.edge {
+		if op := &ops[i]; op.Kind == meta.Set && pl.inTree && op.Dir == pl.parent && op.Edge == pl.edge {
 			e = op.Entry
 		}
 	}
@@ -487,7 +487,7 @@ func (n *Namespace) putOutcome(ctx context.Context, m *mounted, in *openIntent, 
 		ops = append(n.endUpload(in.upload), n.done.add(in.upload, path, in.parts, e.ETag)...)
 	}
 	if pl := n.walk(path); pl.inTree { // else its directory was pruned, and the store's own word makes the file visible
-		ops = append(ops, meta.Op{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: e})
+		ops = append(ops, meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: e})
 	}
 	return ops, true, nil
 }

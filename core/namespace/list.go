@@ -105,8 +105,9 @@ func age(at time.Time) time.Duration {
 	return time.Since(at)
 }
 
-// listPage is how many entries one look at the tree takes: bounds the time the tree's read lock is held.
-const listPage = 1000
+// listPage is how many entries one look at the tree takes at most: bounds the time the tree's read lock is held. It is a page of
+// S3 and the one name more that tells whether there is another.
+const listPage = 1001
 
 // List implements core.Namespace.
 func (n *Namespace) List(ctx context.Context, dir core.Path, o core.ListOptions) iter.Seq2[core.Info, error] {
@@ -126,7 +127,7 @@ func (n *Namespace) List(ctx context.Context, dir core.Path, o core.ListOptions)
 	}
 }
 
-// list calls show for each entry of the directory until it returns false.
+// list calls show for each entry of the directory until it returns false. The node is good until show returns.
 func (n *Namespace) list(ctx context.Context, dir core.Path, o core.ListOptions, show func(nd *node, name string, prefix bool) bool) error {
 	if err := n.traverse(ctx, dir); err != nil {
 		return err
@@ -145,8 +146,9 @@ func (n *Namespace) list(ctx context.Context, dir core.Path, o core.ListOptions,
 	}
 	sees := n.sight(ctx, dir)
 	left := o.Limit
+	x := lister{n: n}
 	q := meta.Query{Start: n.startOf(&nd.place), Prefix: o.Prefix, Delimiter: o.Delimiter, After: o.After,
-		Children: o.Children, HideShadowed: o.HideShadowed, Limit: listPage}
+		Children: o.Children, HideShadowed: o.HideShadowed, Limit: left}
 	var ierr error
 	err = n.pages(ctx, dir, &q, func(it *meta.Item) bool {
 		if it.CommonPrefix {
@@ -157,24 +159,27 @@ func (n *Namespace) list(ctx context.Context, dir core.Path, o core.ListOptions,
 				return false
 			}
 		} else {
-			child := n.itemNode(dir, it)
+			child := x.node(dir, it)
 			if !o.Children && !sees(child.path) {
 				return true
 			}
 			if child.entry != nil && n.holding() {
-				if child, ierr = n.lookup(ctx, child.path); errs.KindOf(ierr) == errs.NotExist {
+				var now node
+				if now, ierr = n.lookup(ctx, child.path); errs.KindOf(ierr) == errs.NotExist {
 					ierr = nil
 					return true
 				}
 				if ierr != nil {
 					return false
 				}
+				child = &now
 			}
-			if !show(&child, it.Name, false) {
+			if !show(child, it.Name, false) {
 				return false
 			}
 		}
 		left--
+		q.Limit = left
 		return left != 0
 	})
 	return errors.Join(err, ierr)
@@ -187,6 +192,8 @@ func (n *Namespace) sight(ctx context.Context, dir core.Path) func(core.Path) bo
 		return func(core.Path) bool { return true }
 	}
 	may := map[core.Path]bool{dir: true}
+	var last core.Path // and what holds for it: the names of a listing follow each other
+	sees := true
 	var list func(core.Path) bool
 	list = func(d core.Path) bool {
 		ok, known := may[d]
@@ -197,7 +204,12 @@ func (n *Namespace) sight(ctx context.Context, dir core.Path) func(core.Path) bo
 		}
 		return ok
 	}
-	return func(p core.Path) bool { return list(p.Parent()) }
+	return func(p core.Path) bool {
+		if d := p.Parent(); d != last {
+			last, sees = d, list(d)
+		}
+		return sees
+	}
 }
 
 // pages walks the union from q on, asking the stores for what is not known or too old, until the end or until show returns
@@ -211,15 +223,16 @@ func (n *Namespace) pages(ctx context.Context, dir core.Path, q *meta.Query, sho
 		}
 		return time.Time{}
 	}
-	if q.Limit == 0 || q.Limit > listPage {
-		q.Limit = listPage
-	}
 	var last meta.Need
 	for stuck, since := 0, now; stuck < maxLoads || time.Since(since) < maxChasing; {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		items, need, done := n.union.Page(*q)
+		page := *q
+		if page.Limit <= 0 || page.Limit > listPage {
+			page.Limit = listPage
+		}
+		items, need, done := n.union.Page(page)
 		if need == nil {
 			for i := range items {
 				if !show(&items[i]) {
@@ -284,17 +297,34 @@ func (n *Namespace) startOf(pl *place) meta.Start {
 	return s
 }
 
-// itemNode returns the node an item of a walk below dir stands for.
-func (n *Namespace) itemNode(dir core.Path, it *meta.Item) node {
+// lister makes nodes of the items of one walk.
+type lister struct {
+	n       *Namespace
+	entries meta.Entries
+	store   string // of the item before
+	m       *mounted
+	nd      node
+}
+
+// mount returns the mount of a store.
+func (x *lister) mount(store string) *mounted {
+	if x.m == nil || x.store != store {
+		x.store = store
+		if x.m = x.n.mountOf(store); x.m == nil {
+			x.m = x.n.mountOf(rootID)
+		}
+	}
+	return x.m
+}
+
+// node returns the node an item of a walk below dir stands for. It is good until the next call.
+func (x *lister) node(dir core.Path, it *meta.Item) *node {
 	path := dir.Child(it.Name)
 	_, edge := path.Split()
-	m := n.mountOf(it.Store)
-	if m == nil {
-		m = n.mountOf(rootID)
-	}
-	nd := node{place: place{path: path, edge: edge, mount: m, key: it.Key, entry: it.Entry, inTree: it.Entry != nil},
+	nd := &x.nd
+	*nd = node{place: place{path: path, edge: edge, mount: x.mount(it.Store), key: it.Key, entry: x.entries.Of(it), inTree: it.Class != 0},
 		row: it.Row, rowAt: it.At, cache: core.Hit}
-	if it.Entry != nil {
+	if it.Class != 0 {
 		nd.check = it.At
 	}
 	return nd
@@ -312,9 +342,10 @@ func (n *Namespace) hasVisible(ctx context.Context, pl *place) (some bool, err e
 func (n *Namespace) hasVisibleHeld(ctx context.Context, pl *place) (some bool, err error) {
 	ctx = core.WithMaxAge(ctx, core.MaxAge{Set: true})
 	q := meta.Query{Start: n.startOf(pl), Children: true}
+	x := lister{n: n}
 	var ierr error
 	err = n.pages(ctx, pl.path, &q, func(it *meta.Item) bool {
-		child := n.itemNode(pl.path, it)
+		child := x.node(pl.path, it)
 		switch e := child.entry; {
 		case child.persisted():
 			_, ierr = n.lookupHeld(ctx, child.path, true)

@@ -40,7 +40,7 @@ func (n *Namespace) loadName(ctx context.Context, pl *place, since time.Time) er
 			row := rowOf(info)
 			f.Stat(pl.key, &row)
 			if e := pl.entry; e != nil && (e.Class == meta.Directory || sameVersion(e.Version, info.Version)) {
-				n.tree.MarkChecked(pl.parent().id, pl.edge, e.Version, sent)
+				n.tree.MarkChecked(pl.parent, pl.edge, e.Version, sent)
 				return nil
 			}
 		}
@@ -225,7 +225,7 @@ func (n *Namespace) reconcile(ctx context.Context, p core.Path, locked bool) err
 	if err != nil && !gone {
 		return err
 	}
-	parent := pl.parent().id
+	parent := pl.parent
 	switch {
 	case gone:
 		f.Stat(pl.key, nil)
@@ -323,14 +323,18 @@ func encodeChecksums(cs []core.Checksum) string {
 	return string(b)
 }
 
-func decodeChecksums(s string) (cs []core.Checksum) {
+func decodeChecksums(s string) []core.Checksum {
+	if s == "" {
+		return nil
+	}
 	if c, ok := oneChecksum(s); ok {
 		return []core.Checksum{c}
 	}
-	if s != "" && json.Unmarshal([]byte(s), &cs) != nil {
+	var all []core.Checksum
+	if json.Unmarshal([]byte(s), &all) != nil {
 		return nil
 	}
-	return cs
+	return all
 }
 
 // oneChecksum reads what encodeChecksums makes of a single plain checksum, which nearly every object has: a listing decodes

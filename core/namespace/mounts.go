@@ -324,7 +324,7 @@ func (n *Namespace) attach(ctx context.Context, s core.MountSpec, store ufs.Stor
 	old := n.mounts.Load()
 	n.mounts.Store(&mountSet{old.table.With(m), with(old.byID, n.mounted(m, store, nil))})
 	_, err = n.log.Append(context.WithoutCancel(ctx), meta.Batch{
-		Ops:  append(n.answered(core.CallOf(ctx), n.describe(m)), meta.Op{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: point}),
+		Ops:  append(n.answered(core.CallOf(ctx), n.describe(m)), meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: point}),
 		Puts: []meta.KeyValue{{Key: mountPrefix + m.ID, Value: value}},
 	})
 	if err != nil {

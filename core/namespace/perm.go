@@ -3,10 +3,12 @@ package namespace
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/meta"
 )
 
 // Rights, as in a mode's digits.
@@ -116,27 +118,72 @@ func (n *Namespace) require(ctx context.Context, nd *node, want uint32) error {
 // traverse reports errs.Permission unless the principal may pass every existing directory above p, and errs.NotExist never:
 // what is missing is for the caller to find.
 func (n *Namespace) traverse(ctx context.Context, p core.Path) error {
-	if core.PrincipalOf(ctx).Super {
+	if core.PrincipalOf(ctx).Super || p.IsRoot() {
 		return nil
 	}
-	dir := core.Root
-	edges := p.Edges()
-	for i := range edges {
-		nd, err := n.dirNode(ctx, dir)
-		if errs.KindOf(err) == errs.NotExist {
+	dir, passed, err := n.pass(ctx, p)
+	for !passed && err == nil {
+		nd, derr := n.dirNode(ctx, dir)
+		if errs.KindOf(derr) == errs.NotExist {
 			return nil
 		}
-		if err != nil {
-			return err
+		if derr != nil {
+			return derr
 		}
 		if err := n.require(ctx, &nd, execute); err != nil {
 			return err
 		}
-		if i < len(edges)-1 {
-			dir = dir.Child(edges[i])
+		rest, _ := dir.Rel(p)
+		i := strings.IndexByte(rest, '/')
+		if i < 0 || i == len(rest)-1 {
+			return nil
 		}
+		dir = dir.Child(rest[:i+1])
 	}
-	return nil
+	return err
+}
+
+// pass is traverse as far as the overlay tells, in one look at it. If that is not to the end, passed is false and dir is the
+// first directory to be looked at.
+func (n *Namespace) pass(ctx context.Context, p core.Path) (dir core.Path, passed bool, err error) {
+	who := core.PrincipalOf(ctx)
+	var at string // the directories up to it are in the overlay
+	var o owned
+	n.tree.View(func(v meta.View) {
+		m, id := n.mountOf(rootID), meta.RootDir
+		text := p.String()
+		at, o = text[:1], owned{m.Owner, m.Group, m.Mode, true}
+		for passed = true; o.allows(who, execute); {
+			i := strings.IndexByte(text[len(at):], '/')
+			if i < 0 || len(at)+i == len(text)-1 {
+				return
+			}
+			h, ok := v.Hop(id, text[len(at):len(at)+i+1])
+			if ok && h.Class == meta.Directory && h.Base.Kind == meta.Absolute {
+				m = n.mountOf(h.Base.Store)
+			}
+			at = text[:len(at)+i+1]
+			if !ok && m != nil && !m.features.Dirs { // neither this one nor those below it have owners of their own
+				o = owned{m.Owner, m.Group, m.Mode, true}
+				return
+			}
+			if !ok || h.Class != meta.Directory || m == nil {
+				passed = false
+				return
+			}
+			id, o = h.Dir, owned{m.Owner, m.Group, m.Mode, true}
+			if !h.Mount {
+				o = o.with(h.Owner, h.Group, h.Mode)
+			}
+		}
+	})
+	if passed && o.allows(who, execute) {
+		return dir, true, nil
+	}
+	if dir, err = core.ParsePath(at); err == nil && passed {
+		err = denied(who, execute, dir, o)
+	}
+	return dir, passed, err
 }
 
 // dirNode returns the directory p for a permission check: facts of any age will do, and on a store without real directories

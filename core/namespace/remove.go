@@ -48,7 +48,7 @@ func (n *Namespace) removeOps(pl place) []meta.Op {
 	if !pl.inTree {
 		return nil
 	}
-	ops := []meta.Op{{Kind: meta.Del, Dir: pl.parent().id, Edge: pl.edge}}
+	ops := []meta.Op{{Kind: meta.Del, Dir: pl.parent, Edge: pl.edge}}
 	if pl.entry != nil && pl.entry.Class == meta.Directory {
 		ops = append(ops, meta.Op{Kind: meta.DropDir, Dir: pl.entry.Dir})
 	}
@@ -155,7 +155,7 @@ func (n *Namespace) removeMarker(ctx context.Context, nd *node, some bool) error
 		}
 		e := *nd.entry
 		e.Marker, e.Explicit, e.Headers, e.User = false, false, nil, nil
-		return []meta.Op{{Kind: meta.Set, Dir: nd.parent().id, Edge: nd.edge, Entry: e}}
+		return []meta.Op{{Kind: meta.Set, Dir: nd.parent, Edge: nd.edge, Entry: e}}
 	}, &ufs.Info{Name: nd.key, Dir: true})
 }
 
@@ -215,7 +215,7 @@ func (n *Namespace) removeTree(ctx context.Context, nd *node) error {
 	if nd.entry != nil {
 		in.entry = *nd.entry
 	}
-	hide := meta.Op{Kind: meta.Set, Dir: nd.parent().id, Edge: nd.edge, Entry: meta.Entry{Class: meta.Whiteout}}
+	hide := meta.Op{Kind: meta.Set, Dir: nd.parent, Edge: nd.edge, Entry: meta.Entry{Class: meta.Whiteout}}
 	d := nd.mount.derived
 	d.Begin(nd.key)
 	call := core.CallOf(ctx)
@@ -235,7 +235,7 @@ func (n *Namespace) removeTree(ctx context.Context, nd *node) error {
 			n.keepOpen(&in) // the tree is gone from view; what is left of it stays hidden until it is removed
 			return nil
 		}
-		unhide := meta.Op{Kind: meta.Del, Dir: nd.parent().id, Edge: nd.edge}
+		unhide := meta.Op{Kind: meta.Del, Dir: nd.parent, Edge: nd.edge}
 		if nd.entry != nil {
 			unhide.Kind, unhide.Entry = meta.Set, *nd.entry
 		}

@@ -209,13 +209,13 @@ func (n *Namespace) lookAfter(ctx context.Context, src *node, dst *place, in *op
 func (n *Namespace) flipOps(src, dst *place, info ufs.Info) []meta.Op {
 	var ops []meta.Op
 	if src.inTree {
-		ops = append(ops, meta.Op{Kind: meta.Del, Dir: src.parent().id, Edge: src.edge})
+		ops = append(ops, meta.Op{Kind: meta.Del, Dir: src.parent, Edge: src.edge})
 	}
 	if !dst.inTree {
 		return ops // its directory is known from the store alone, and so will be what moved there
 	}
 	if dst.entry != nil {
-		ops = append(ops, meta.Op{Kind: meta.Del, Dir: dst.parent().id, Edge: dst.edge})
+		ops = append(ops, meta.Op{Kind: meta.Del, Dir: dst.parent, Edge: dst.edge})
 		if dst.entry.Class == meta.Directory {
 			ops = append(ops, meta.Op{Kind: meta.DropDir, Dir: dst.entry.Dir})
 		}
@@ -227,7 +227,7 @@ func (n *Namespace) flipOps(src, dst *place, info ufs.Info) []meta.Op {
 	if e.Class == meta.Persisted {
 		e.Version, e.StoreKey = info.Version, ""
 	}
-	return append(ops, meta.Op{Kind: meta.Set, Dir: dst.parent().id, Edge: dst.edge, Entry: e})
+	return append(ops, meta.Op{Kind: meta.Set, Dir: dst.parent, Edge: dst.edge, Entry: e})
 }
 
 // renameByCopy renames on a store without rename: copy everything, flip the names with one record that also hides what is
@@ -238,11 +238,11 @@ func (n *Namespace) renameByCopy(ctx context.Context, src *node, dst *place) err
 	// The copies must not show, and whoever looks for the name must not wait for them.
 	var hide []meta.Op
 	if dst.entry == nil {
-		hide = append(hide, meta.Op{Kind: meta.Set, Dir: dst.parent().id, Edge: dst.edge, Entry: meta.Entry{Class: meta.Whiteout}})
+		hide = append(hide, meta.Op{Kind: meta.Set, Dir: dst.parent, Edge: dst.edge, Entry: meta.Entry{Class: meta.Whiteout}})
 	} else if dst.entry.Class == meta.Directory {
 		closed := *dst.entry
 		closed.Base = meta.Base{Kind: meta.Opaque}
-		hide = append(hide, meta.Op{Kind: meta.Set, Dir: dst.parent().id, Edge: dst.edge, Entry: closed})
+		hide = append(hide, meta.Op{Kind: meta.Set, Dir: dst.parent, Edge: dst.edge, Entry: closed})
 	}
 	if err := n.begin(ctx, &in, hide...); err != nil {
 		return err
@@ -273,9 +273,9 @@ func (n *Namespace) giveUpCopy(ctx context.Context, m *mounted, in *openIntent, 
 	ops := []meta.Op{in.close()}
 	switch {
 	case dst.entry == nil:
-		ops = append(ops, meta.Op{Kind: meta.Del, Dir: dst.parent().id, Edge: dst.edge})
+		ops = append(ops, meta.Op{Kind: meta.Del, Dir: dst.parent, Edge: dst.edge})
 	case dst.entry.Class == meta.Directory:
-		ops = append(ops, meta.Op{Kind: meta.Set, Dir: dst.parent().id, Edge: dst.edge, Entry: *dst.entry})
+		ops = append(ops, meta.Op{Kind: meta.Set, Dir: dst.parent, Edge: dst.edge, Entry: *dst.entry})
 	}
 	_, err := n.commit(ctx, ops...)
 	return errors.Join(why, err)
@@ -293,11 +293,11 @@ func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, 
 	drop := openIntent{op: opDropTree, path: in.path, store: in.store, key: in.key, version: copies.of[in.key], edge: in.edge, since: time.Now()}
 	ops := append([]meta.Op{drop.set()}, n.answered(in.call, nil)...) // in the first record, which flips
 	if dst.inTree && dst.entry == nil {
-		ops = append(ops, meta.Op{Kind: meta.Del, Dir: dst.parent().id, Edge: dst.edge}) // what hid the copies
+		ops = append(ops, meta.Op{Kind: meta.Del, Dir: dst.parent, Edge: dst.edge}) // what hid the copies
 	}
 	ops = append(ops, n.flipOps(src, dst, info)...)
 	if src.inTree {
-		ops = append(ops, meta.Op{Kind: meta.Set, Dir: src.parent().id, Edge: src.edge, Entry: meta.Entry{Class: meta.Whiteout}})
+		ops = append(ops, meta.Op{Kind: meta.Set, Dir: src.parent, Edge: src.edge, Entry: meta.Entry{Class: meta.Whiteout}})
 	}
 	if id, ok := src.dirID(); ok {
 		n.tree.View(func(v meta.View) { ops = movedEntries(v, id, src.key, dst.key, copies, ops) })
@@ -440,7 +440,7 @@ func (n *Namespace) resumeCopyTree(ctx context.Context, m *mounted, in *openInte
 	if isGone(err) { // the source went away before anything was flipped
 		ops := []meta.Op{in.close()}
 		if dst.inTree && dst.entry == nil {
-			ops = append(ops, meta.Op{Kind: meta.Del, Dir: dst.parent().id, Edge: dst.edge})
+			ops = append(ops, meta.Op{Kind: meta.Del, Dir: dst.parent, Edge: dst.edge})
 		}
 		_, err := n.commit(ctx, ops...)
 		return err == nil, err

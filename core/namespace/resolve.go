@@ -18,22 +18,13 @@ type place struct {
 	mount *mounted // of the edge itself; of a mount point: its own
 	key   string   // the edge's name in mount's store, "" for its root
 
-	chain  []link      // overlay directories from the root down to the edge's parent, as far as they are in the overlay
-	inTree bool        // the whole chain is in the overlay, so that an entry can stand at the edge
+	parent meta.DirID  // the overlay directory that holds the edge or, if not inTree, the deepest one on the way to it
+	inTree bool        // all directories on the way are in the overlay, so that an entry can stand at the edge
 	entry  *meta.Entry // at the edge, nil if none
 	hidden bool        // the store's facts at the edge do not count: a whiteout or an opaque directory
 	seq    uint64      // of the overlay looked at
 	check  time.Time   // when the entry's bytes were last compared with the store
 }
-
-// A link is one overlay directory on the way to a place.
-type link struct {
-	id    meta.DirID
-	path  core.Path
-	entry *meta.Entry // of the root: nil
-}
-
-func (p *place) parent() link { return p.chain[len(p.chain)-1] }
 
 // walk finds where the exact path leads. It never waits.
 func (n *Namespace) walk(path core.Path) (pl place) {
@@ -42,51 +33,60 @@ func (n *Namespace) walk(path core.Path) (pl place) {
 }
 
 func (n *Namespace) walkIn(v meta.View, path core.Path) place {
-	pl := place{path: path, mount: n.mountOf(rootID), seq: v.Seq()}
-	edges := path.Edges()
-	dir, at := meta.RootDir, core.Root
-	pl.chain = append(make([]link, 0, len(edges)+1), link{dir, at, nil})
-	if len(edges) == 0 {
+	pl := place{path: path, mount: n.mountOf(rootID), seq: v.Seq(), parent: meta.RootDir}
+	if path.IsRoot() {
 		pl.inTree = true
 		return pl
 	}
-	for i, edge := range edges {
-		e, ok := v.Get(dir, edge)
-		last := i == len(edges)-1
-		if ok && e.Class == meta.Directory && e.Base.Kind == meta.Absolute {
-			if m := n.mountOf(e.Base.Store); m != nil {
-				pl.mount, pl.key = m, e.Base.Prefix
-			} else {
-				pl.hidden = true
-			}
-		} else {
-			pl.key += edge
-			if ok && (e.Class == meta.Whiteout || e.Base.Kind == meta.Opaque) {
-				pl.hidden = true
-			}
+	_, pl.edge = path.Split()
+	prefix, below := "", path.String()[1:] // the key is the prefix and what is below the last mount point
+	for rest := below; len(rest) > len(pl.edge); {
+		edge := rest[:strings.IndexByte(rest, '/')+1]
+		rest = rest[len(edge):]
+		h, ok := v.Hop(pl.parent, edge)
+		if ok && h.Class == meta.Directory && h.Base.Kind == meta.Absolute && n.enter(&pl, h.Base) {
+			prefix, below = h.Base.Prefix, rest
 		}
-		if last {
-			pl.edge, pl.inTree = edge, true
-			if ok && e.Class != meta.Whiteout {
-				pl.entry = e
-				if e.Class == meta.Persisted {
-					pl.check = v.CheckedAt(dir, edge)
-					if e.StoreKey != "" {
-						pl.key = e.StoreKey
-					}
-				}
-			}
+		if ok && (h.Class == meta.Whiteout || h.Base.Kind == meta.Opaque) {
+			pl.hidden = true
+		}
+		if !ok || h.Class != meta.Directory {
+			pl.key = prefix + below
 			return pl
 		}
-		if !ok || e.Class != meta.Directory {
-			pl.edge = edges[len(edges)-1]
-			pl.key += strings.Join(edges[i+1:], "")
-			return pl
+		pl.parent = h.Dir
+	}
+	pl.inTree, pl.key = true, prefix+below
+	e, checked, ok := v.Find(pl.parent, pl.edge)
+	switch {
+	case !ok:
+	case e.Class == meta.Whiteout:
+		pl.hidden = true
+	case e.Class == meta.Persisted:
+		pl.entry, pl.check = e, checked
+		if e.StoreKey != "" {
+			pl.key = e.StoreKey
 		}
-		dir, at = e.Dir, at.Child(edge)
-		pl.chain = append(pl.chain, link{dir, at, e})
+	default:
+		pl.entry = e
+		pl.hidden = pl.hidden || e.Base.Kind == meta.Opaque
+		if e.Class == meta.Directory && e.Base.Kind == meta.Absolute && n.enter(&pl, e.Base) {
+			pl.key = e.Base.Prefix
+		}
 	}
 	return pl
+}
+
+// enter makes pl a place in the store of a directory whose base is absolute; false if the store is not mounted any more, and
+// nothing of it is seen.
+func (n *Namespace) enter(pl *place, base meta.Base) bool {
+	m := n.mountOf(base.Store)
+	if m == nil {
+		pl.hidden = true
+		return false
+	}
+	pl.mount = m
+	return true
 }
 
 // A node is a name that exists, with the facts that decided it.
@@ -101,6 +101,11 @@ func (nd *node) dir() bool { return nd.path.IsDir() }
 
 // persisted reports whether a file of the overlay is at the place.
 func (p *place) persisted() bool { return p.entry != nil && p.entry.Class == meta.Persisted }
+
+// told reports whether the overlay's entry says all that matters of the place.
+func (p *place) told() bool {
+	return p.persisted() && p.entry.Owner != "" && p.entry.Group != "" && p.entry.Mode != 0
+}
 
 // oldest returns the time before which facts of the mount are too old for the request, the zero time if any age will do.
 func (m *mounted) oldest(ctx context.Context, now time.Time) time.Time {
@@ -146,6 +151,18 @@ const (
 // there, what the store says does not count; where nothing else is known, the lookup waits for the change.
 func (n *Namespace) lookupSince(ctx context.Context, path core.Path, has holding, since func(*mounted, time.Time) time.Time) (node, error) {
 	now := time.Now()
+	if pl := n.walk(path); pl.mount != nil { // most names are known, and need nothing of what follows
+		nd, need, err := n.decide(ctx, pl, since(pl.mount, now))
+		if err != nil || need == noLoad {
+			nd.cache = core.Hit
+			return nd, err
+		}
+	}
+	return n.lookupLoad(ctx, path, has, now, since)
+}
+
+// lookupLoad is lookupSince, asked at the time now, where the store may have to be asked.
+func (n *Namespace) lookupLoad(ctx context.Context, path core.Path, has holding, now time.Time, since func(*mounted, time.Time) time.Time) (node, error) {
 	status := core.Hit
 	var seen *meta.Entry
 	for i := range chase {
@@ -204,7 +221,7 @@ func (n *Namespace) decide(ctx context.Context, pl place, oldest time.Time) (nod
 		return nd, noLoad, pl.mount.unavailable()
 	}
 	fact := meta.Fact{State: meta.Absent}
-	if !pl.hidden && pl.mount.derived != nil {
+	if !pl.hidden && pl.mount.derived != nil && (!pl.told() || n.holding()) {
 		fact = pl.mount.derived.Lookup(pl.key)
 	}
 	fresh := !fact.At.Before(oldest)

@@ -492,7 +492,7 @@ func (c *completion) commit(ctx context.Context, cond core.Cond) (info core.Info
 		return err
 	}, func() []meta.Op {
 		settle(&c.entry, &c.m.features, stored)
-		ops := append(n.endUpload(c.u.id), meta.Op{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: c.entry})
+		ops := append(n.endUpload(c.u.id), meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: c.entry})
 		return append(ops, n.done.add(c.u.id, p, in.parts, c.entry.ETag)...)
 	}, &stored)
 	if err != nil {

@@ -351,7 +351,7 @@ func (w *writer) commit(ctx context.Context, o core.CommitOptions) (info core.In
 		return err
 	}, func() []meta.Op {
 		settle(&w.entry, &w.mount.features, stored)
-		return []meta.Op{{Kind: meta.Set, Dir: pl.parent().id, Edge: pl.edge, Entry: w.entry}}
+		return []meta.Op{{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: w.entry}}
 	}, &stored)
 	if err != nil {
 		if w.cache != nil {
@@ -410,7 +410,7 @@ func settle(e *meta.Entry, f *ufs.Features, stored ufs.Info) {
 func (n *Namespace) committed(p core.Path, at time.Time) core.Info {
 	pl := n.walk(p)
 	if pl.persisted() {
-		n.tree.MarkChecked(pl.parent().id, pl.edge, pl.entry.Version, at)
+		n.tree.MarkChecked(pl.parent, pl.edge, pl.entry.Version, at)
 		pl.check = at
 	}
 	nd := node{place: pl, cache: core.Hit}
