@@ -137,13 +137,13 @@ func (g *gateway) steps() []func(context.Context) error {
 	if master {
 		all = append(all, g.openMaster)
 	}
+	all = append(all, g.dialMasters) // which a worker asks for its stores
 	if isWorker {
 		all = append(all, g.openWorker)
 	}
 	if master || isWorker {
 		all = append(all, g.serveInternal)
 	}
-	all = append(all, g.dialMasters)
 	if master {
 		all = append(all, g.joinCluster, g.lead)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/remote"
 	"github.com/sluicefs/sluice/core/seal"
 	"github.com/sluicefs/sluice/core/worker"
@@ -22,7 +21,7 @@ func (g *gateway) openWorker(ctx context.Context) error {
 	}
 	w := worker.New(worker.Options{
 		Cache: g.cache, Root: root, OpenStore: g.openStore, Sealer: sealer, Logger: g.log,
-		Stores: func(ctx context.Context) ([]core.StoreSpec, error) { return g.masters.Stores(ctx) },
+		Stores: g.masters.Stores,
 	})
 	g.onClose(w.Close)
 	config, err := g.internalTLS()

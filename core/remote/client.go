@@ -30,8 +30,8 @@ type Options struct {
 	TLS *tls.Config
 	// Nodes is what this process is to the others: they see it while it has a stream of names to the leader.
 	Nodes []cluster.Node
-	// Heartbeat, Silence and Patience replace the constants of these names; 0: those.
-	Heartbeat, Silence, Patience time.Duration
+	// Heartbeat, Silence, Patience and StorePatience replace the constants of these names; 0: those.
+	Heartbeat, Silence, Patience, StorePatience time.Duration
 }
 
 func (o Options) withDefaults() Options {
@@ -43,6 +43,7 @@ func (o Options) withDefaults() Options {
 	set(&o.Heartbeat, Heartbeat)
 	set(&o.Silence, Silence)
 	set(&o.Patience, Patience)
+	set(&o.StorePatience, StorePatience)
 	return o
 }
 
@@ -89,7 +90,7 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c := &Client{
 		o: o.withDefaults(), buffers: newBuffers(), stop: stop, over: ctx.Done(), changed: make(chan struct{}), conns: map[string]*connection{},
-		pages: pageConns{busy: map[*pageConn]struct{}{}, idle: map[string][]*pageConn{}},
+		pages: pageConns{busy: map[*pageConn]struct{}{}, idle: map[string][]*pageConn{}, shun: map[string]time.Time{}},
 		below: 1, ended: map[uint64]bool{}, why: errors.New("no master has answered yet"),
 	}
 	c.ops.New = func() any { return &op{reply: make(chan reply, 1)} }

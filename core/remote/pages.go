@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/sluicefs/sluice/core/cluster"
@@ -22,6 +23,8 @@ const (
 	pageKept = time.Minute
 	// maxIdlePages bounds the connections to one worker that are kept without a request.
 	maxIdlePages = 64
+	// shunned is how long a worker that did not answer is asked after the others only.
+	shunned = 5 * time.Second
 	// pageBuffer is what is read ahead of what was asked for: a header, and a small file after it.
 	pageBuffer = 8 << 10
 )
@@ -40,6 +43,7 @@ type pageConn struct {
 type pageConns struct {
 	busy map[*pageConn]struct{}
 	idle map[string][]*pageConn
+	shun map[string]time.Time // until when, workers that did not answer
 }
 
 // pageConn returns a connection to a worker's page stream, fresh ones only if so wanted.
@@ -128,6 +132,41 @@ func (c *Client) endPageConns(known map[string]bool) {
 	}
 }
 
+// shun notes that the worker at addr does not answer.
+func (c *Client) shun(addr string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	for a, until := range c.pages.shun {
+		if until.Before(now) {
+			delete(c.pages.shun, a)
+		}
+	}
+	c.pages.shun[addr] = now.Add(shunned)
+}
+
+// owners returns the workers that are asked for the bytes of key, in this order: its owners, after those that do not answer now.
+func (c *Client) owners(ring *cluster.Ring, key string) []cluster.Node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.pages.shun) == 0 {
+		return ring.Owners(key, attempts)
+	}
+	now := time.Now()
+	all := ring.Owners(key, attempts+len(c.pages.shun))
+	silent := func(n cluster.Node) bool { return c.pages.shun[n.Pages].After(now) }
+	slices.SortStableFunc(all, func(a, b cluster.Node) int {
+		switch sa, sb := silent(a), silent(b); {
+		case sa && !sb:
+			return 1
+		case sb && !sa:
+			return -1
+		}
+		return 0
+	})
+	return all[:min(attempts, len(all))]
+}
+
 // pageStream reads a part of one content from a worker.
 type pageStream struct {
 	c      *Client
@@ -136,11 +175,12 @@ type pageStream struct {
 	left   int64 // bytes that have not come
 	owners []cluster.Node
 
-	conn *pageConn
-	ctx  context.Context
-	stop func() bool // takes back that the end of ctx interrupts conn
-	body int64       // bytes of the frame that have not been taken
-	buf  *[]byte     // what take reads into
+	conn     *pageConn
+	ctx      context.Context
+	stop     func() bool // takes back that the end of ctx interrupts conn
+	answered bool        // something has come from the worker
+	body     int64       // bytes of the frame that have not been taken
+	buf      *[]byte     // what take reads into
 }
 
 // open asks the next owner for what is left.
@@ -152,6 +192,12 @@ func (s *pageStream) open(ctx context.Context) (resident bool, err error) {
 	addr := s.owners[0].Pages
 	s.owners = s.owners[1:]
 	s.ctx = ctx
+	defer func() {
+		if err != nil && s.conn == nil && !s.answered && ctx.Err() == nil {
+			s.c.shun(addr)
+		}
+	}()
+	s.answered = false
 	for fresh := false; ; fresh = true {
 		if s.conn, err = s.c.pageConn(ctx, addr, fresh); err != nil {
 			return false, s.failed(err)
@@ -210,7 +256,7 @@ func (s *pageStream) wait() error {
 
 // header reads the header of a frame that is no heartbeat.
 func (s *pageStream) header() (kind byte, n int64, err error) {
-	for {
+	for began := time.Now(); ; {
 		if err := s.wait(); err != nil {
 			return 0, 0, err
 		}
@@ -218,12 +264,16 @@ func (s *pageStream) header() (kind byte, n int64, err error) {
 		if _, err := io.ReadFull(s.conn.in, head[:]); err != nil {
 			return 0, 0, s.failed(err)
 		}
+		s.answered = true
 		n := int64(binary.BigEndian.Uint32(head[1:]))
 		if n > maxPageFrame {
 			return 0, 0, s.failed(errors.New("a frame that is too long"))
 		}
 		if head[0] != kindHeartbeat {
 			return head[0], n, nil
+		}
+		if time.Since(began) > s.c.o.StorePatience {
+			return 0, 0, s.failed(errors.New("the worker still waits for its store"))
 		}
 	}
 }

@@ -241,7 +241,7 @@ func (r *placedReader) ask(run *core.Run) error {
 	end := min(run.Off+run.Len, (off/blockSize+1)*blockSize)
 	key := binary.BigEndian.AppendUint64(append(make([]byte, 0, 32), run.ID[:]...), run.Rev)
 	key = binary.BigEndian.AppendUint64(key, uint64(off/blockSize))
-	r.from = &pageStream{c: r.c, ticket: run.Ticket, off: off, left: end - off, owners: r.c.cluster.Load().ring.Owners(string(key), attempts)}
+	r.from = &pageStream{c: r.c, ticket: run.Ticket, off: off, left: end - off, owners: r.c.owners(r.c.cluster.Load().ring, string(key))}
 	resident, err := r.from.open(r.ctx)
 	if err != nil {
 		return r.another(err)

@@ -222,6 +222,8 @@ func TestWorkersFail(t *testing.T) {
 		{name: "all down", dead: 3, leader: true},
 		{name: "all cut off", hooks: [3]func(context.Context, int64, io.Writer) error{cut, cut, cut}, leader: true},
 		{name: "silent", silent: true, leader: true},
+		{name: "all wait for a store that hangs", hooks: [3]func(context.Context, int64, io.Writer) error{hang, hang, hang}, leader: true},
+		{name: "one waits for a store that hangs", hooks: [3]func(context.Context, int64, io.Writer) error{hang}},
 	} {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
@@ -258,7 +260,7 @@ func TestWorkersFail(t *testing.T) {
 			}
 			r.set(nodes...)
 			addr, _ := serve(t, remote.ServerOptions{Tree: tree, Authenticator: users{}, Members: r}, 0)
-			c := dial(t, remote.Options{Addrs: []string{addr}, Heartbeat: 50 * time.Millisecond, Silence: time.Second})
+			c := dial(t, remote.Options{Addrs: []string{addr}, Heartbeat: 50 * time.Millisecond, Silence: time.Second, StorePatience: 2 * time.Second})
 			waitFor(t, "the workers to be known", func() bool { return len(c.Nodes()) == 3 })
 			rd, err := c.Open(asRoot(t.Context()), mustPath(t, "/f"), core.Range{Off: 5, Len: -1})
 			var got []byte
@@ -286,6 +288,9 @@ func TestWorkersFail(t *testing.T) {
 		})
 	}
 }
+
+// hang waits for a store that does not answer.
+func hang(ctx context.Context, _ int64, _ io.Writer) error { <-ctx.Done(); return ctx.Err() }
 
 // cut ends the bytes early, without an error.
 func cut(context.Context, int64, io.Writer) error { return errCut }

@@ -96,6 +96,8 @@ const (
 	Silence = 2 * time.Second
 	// Patience is how long a call waits while there is no stream to the leader.
 	Patience = 5 * time.Second
+	// StorePatience is how long a worker may wait for its store without a byte before another is asked, which may reach it.
+	StorePatience = 10 * time.Second
 	// SmallWrite is the greatest size in bytes of a file or part that is sent with its names.
 	SmallWrite = 64 << 10
 )

@@ -38,6 +38,12 @@ type Options struct {
 // rootID is the root store's name in tickets.
 const rootID = "root"
 
+const (
+	complainEvery = time.Minute
+	// againEvery is how often a store is opened again that refuses.
+	againEvery = 10 * time.Second
+)
+
 // openTime bounds asking for and opening a store, which goes on for others when who first needed it has left.
 const openTime = 10 * time.Second
 
@@ -46,9 +52,11 @@ type Worker struct {
 	o       Options
 	opening singleflight.Group
 
-	mu     sync.Mutex
-	stores map[string]ufs.Store // by id; those that are open
-	closed bool
+	mu      sync.Mutex
+	stores  map[string]ufs.Store // by id; those that are open
+	again   map[string]time.Time // when a store that refused was last opened again
+	refused time.Time            // when it was last said that a ticket was
+	closed  bool
 }
 
 // New returns a worker.
@@ -56,7 +64,7 @@ func New(o Options) *Worker {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Worker{o: o, stores: map[string]ufs.Store{rootID: o.Root}}
+	return &Worker{o: o, stores: map[string]ufs.Store{rootID: o.Root}, again: map[string]time.Time{}}
 }
 
 // Close closes the stores. What reads from them then fails.
@@ -76,6 +84,7 @@ func (w *Worker) Close() error {
 func (w *Worker) Pages(ctx context.Context, ticket []byte, off, n int64) (core.PageReader, error) {
 	t, err := w.o.Sealer.Verify(ticket, time.Now())
 	if err != nil {
+		w.complain(err)
 		return nil, err
 	}
 	if off < 0 || n < 0 || off > t.Len || n > t.Len-off {
@@ -83,6 +92,17 @@ func (w *Worker) Pages(ctx context.Context, ticket []byte, off, n int64) (core.P
 	}
 	content := page.Content{ID: t.ID, Rev: t.Rev, Len: t.Len, NoCache: t.NoCache}
 	return pages{w.o.Cache.NewReader(ctx, content, off, n, source{w, t})}, nil
+}
+
+// complain says, once in a while, that tickets are refused: it is the one sign of a worker that has another secret key than the
+// masters, or another time, and so serves nothing.
+func (w *Worker) complain(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if now := time.Now(); now.Sub(w.refused) > complainEvery {
+		w.refused = now
+		w.o.Logger.Warn("a ticket is refused; others read in this worker's place. Is the secret key the masters', and the clock right?", "err", err)
+	}
 }
 
 // pages is a page.Reader as core has it.
@@ -107,11 +127,40 @@ func (s source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 		return nil, err
 	}
 	rc, err := store.Open(ctx, s.t.Key, s.t.Base+off, n, s.t.Version)
+	if errs.KindOf(err) == errs.Permission && s.w.forget(s.t.Store, store) {
+		if store, err = s.w.store(ctx, s.t.Store); err != nil {
+			return nil, err
+		}
+		rc, err = store.Open(ctx, s.t.Key, s.t.Base+off, n, s.t.Version)
+	}
 	switch errs.KindOf(err) {
 	case errs.NotExist, errs.NotDir, errs.IsDir, errs.Precondition, errs.Range:
 		return nil, errs.New("worker.Read", s.t.Key, errs.Conflict, "this version has left the store")
 	}
 	return rc, err
+}
+
+// forget has a store that refuses be opened again: its secret may be another by now. It returns false if that was tried lately.
+func (w *Worker) forget(id string, s ufs.Store) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if now := time.Now(); id == rootID || w.closed || now.Sub(w.again[id]) < againEvery {
+		return false
+	} else {
+		w.again[id] = now
+	}
+	if w.stores[id] == s { // else somebody else has done it
+		delete(w.stores, id)
+		w.close(id, s)
+	}
+	return true
+}
+
+// close closes a store. What others read from it may fail, and is read elsewhere.
+func (w *Worker) close(id string, s ufs.Store) {
+	if err := s.Close(); err != nil {
+		w.o.Logger.Warn("a store could not be closed", "id", id, "err", err)
+	}
 }
 
 // store returns the open store of that id.
@@ -183,8 +232,7 @@ func (w *Worker) keep(all []core.StoreSpec) {
 			continue
 		}
 		delete(w.stores, id)
-		if err := s.Close(); err != nil {
-			w.o.Logger.Warn("a store could not be closed", "id", id, "err", err)
-		}
+		delete(w.again, id)
+		w.close(id, s)
 	}
 }
