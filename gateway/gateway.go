@@ -60,27 +60,28 @@ type gateway struct {
 	started     time.Time
 	incarnation string // differs between two starts of the same process
 
-	user      string // the superuser
-	root      config.Root
-	freshRoot bool
-	users     *users
-	secretKey []byte
-	cert      *certificate
-	metrics   *telemetry.Metrics
-	etcd      *etcd.Server  // nil without one of its own
-	client    *etcd.Client  // nil unless somebody else runs the journal's etcd
-	journalID string        // of the etcd cluster that the journal is in
-	kv        meta.KV       // where the journal is; nil in a process that is no master
-	master    *master       // nil in a process that is complete of its own, or no master
-	alone     *members      // of a process that is complete of its own, else nil
-	internal  remote.Switch // what the internal listener answers with
-	tiers     *page.Tiered
-	tierDirs  []string
-	cache     *page.Cache
-	tree      remote.Tree    // what the front-ends serve: the own namespace, or the leading master's
-	masters   *remote.Client // the way to the other processes; nil in a process that is complete of its own
-	ns        *namespace.Namespace
-	api       atomic.Pointer[admin.Server] // nil until the namespace is there
+	user         string // the superuser
+	root         config.Root
+	freshRoot    bool
+	users        *users
+	secretKey    []byte
+	cert         *certificate
+	metrics      *telemetry.Metrics
+	etcd         *etcd.Server // nil without one of its own
+	client       *etcd.Client // nil unless somebody else runs the journal's etcd
+	journalID    string       // of the etcd cluster that the journal is in
+	kv           meta.KV      // where the journal is; nil in a process that is no master
+	master       *master      // nil in a process that is complete of its own, or no master
+	journalSpace journalSpace
+	alone        *members      // of a process that is complete of its own, else nil
+	internal     remote.Switch // what the internal listener answers with
+	tiers        *page.Tiered
+	tierDirs     []string
+	cache        *page.Cache
+	tree         remote.Tree    // what the front-ends serve: the own namespace, or the leading master's
+	masters      *remote.Client // the way to the other processes; nil in a process that is complete of its own
+	ns           *namespace.Namespace
+	api          atomic.Pointer[admin.Server] // nil until the namespace is there
 
 	listeners []*listener
 	admin     *http.Server
@@ -128,7 +129,7 @@ func Run(ctx context.Context, c config.Config, o Options) (err error) {
 func (g *gateway) steps() []func(context.Context) error {
 	all := []func(context.Context) error{g.begin, g.listen, g.prepare, g.identify, g.measure, g.serveHealth}
 	if g.cfg.Alone() {
-		return append(all, g.openJournal, g.openCache, g.openNamespace, g.joinNobody, g.watchNumbers, g.serve)
+		return append(all, g.openJournal, g.openCache, g.openNamespace, g.joinNobody, g.watchNumbers, g.watchSpace, g.serve)
 	}
 	master, isWorker := g.cfg.Has(config.RoleMaster), g.cfg.Has(config.RoleWorker)
 	if master || isWorker {
@@ -145,7 +146,7 @@ func (g *gateway) steps() []func(context.Context) error {
 		all = append(all, g.serveInternal)
 	}
 	if master {
-		all = append(all, g.joinCluster, g.lead)
+		all = append(all, g.joinCluster, g.watchSpace, g.lead)
 	}
 	return append(all, g.serve)
 }
@@ -254,7 +255,7 @@ func (g *gateway) measure(ctx context.Context) (err error) {
 // openJournal starts the embedded etcd.
 func (g *gateway) openJournal(ctx context.Context) (err error) {
 	log := telemetry.AtLeast(g.log, slog.LevelInfo) // below, it logs every transaction
-	g.etcd, err = etcd.Start(ctx, etcd.ServerOptions{Dir: g.journalDir(), Logger: log, Backup: g.backups()})
+	g.etcd, err = etcd.Start(ctx, etcd.ServerOptions{Dir: g.journalDir(), Logger: log, Backup: g.backups(), Quota: g.etcdQuota()})
 	if err != nil {
 		return g.journalFailed(err)
 	}
@@ -342,6 +343,7 @@ func (g *gateway) newNamespace(ctx context.Context, o namespace.Options) (*names
 	if l := g.listener("webhdfs"); l != nil {
 		o.Host = cmp.Or(g.cfg.WebHDFS.Advertise, l.Addr().String())
 	}
+	o.Full = g.journalSpace.refuse
 	o.Cache, o.Root, o.OpenStore, o.SecretKey, o.Logger = g.cache, root, g.openStore, g.secretKey, g.log
 	o.Member, o.Superuser, o.Supergroup = cmp.Or(g.cfg.Name, hostname()), g.user, supergroup
 	o.SyncInterval = time.Duration(g.cfg.SyncInterval)

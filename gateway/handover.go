@@ -294,7 +294,9 @@ type memberState struct {
 	Leading   bool   `json:"leading"`   // it answers
 	Following bool   `json:"following"` // it can take over
 	Draining  bool   `json:"draining"`
-	Seq       uint64 `json:"seq"` // the last record it has applied
+	Seq       uint64 `json:"seq"`  // the last record it has applied
+	Size      int64  `json:"size"` // of its database, in bytes
+	InUse     int64  `json:"in_use"`
 }
 
 func (m *master) state() memberState {
@@ -302,6 +304,7 @@ func (m *master) state() memberState {
 	if log := m.log.Load(); log != nil {
 		s.Seq = log.Seq()
 	}
+	s.Size, s.InUse = m.g.journalSpace.size.Load(), m.g.journalSpace.inUse.Load()
 	return s
 }
 
@@ -311,28 +314,39 @@ func (m *master) local() http.Handler {
 	mux.HandleFunc("GET "+statePath, func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(m.state()) // who is gone needs no answer
 	})
+	mux.HandleFunc("POST "+defragPath, func(w http.ResponseWriter, r *http.Request) {
+		_ = json.NewEncoder(w).Encode(m.g.defragOwn(r.Context()))
+	})
 	return mux
 }
 
-const statePath = "/member/state"
+const (
+	statePath  = "/member/state"
+	defragPath = "/member/defrag"
+)
 
 // ask asks the master at addr how it is.
 func (m *master) ask(ctx context.Context, addr string) (s memberState, err error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, statePath, nil)
+	return s, m.call(ctx, addr, http.MethodGet, statePath, &s)
+}
+
+// call has the master at addr answer for itself, and decodes what it answers.
+func (m *master) call(ctx context.Context, addr, method, path string, out any) error {
+	r, err := http.NewRequestWithContext(ctx, method, path, nil)
 	if err != nil {
-		return s, err
+		return err
 	}
 	resp, err := m.g.masters.Tunnel(addr).RoundTrip(r)
 	if err != nil {
-		return s, err
+		return err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return s, errs.New("gateway.ask", addr, errs.Unavailable, fmt.Sprintf("the master answered %s", resp.Status))
+		return errs.New("gateway.call", addr, errs.Unavailable, fmt.Sprintf("the master answered %s", resp.Status))
 	}
-	return s, json.NewDecoder(resp.Body).Decode(&s)
+	return json.NewDecoder(resp.Body).Decode(out)
 }
 
 // resign hands over because the process stops: to whoever can, or to nobody, so that the next leader need not wait.

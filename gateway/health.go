@@ -16,6 +16,7 @@ type health struct {
 	mu     sync.Mutex
 	phase  string // why the process is not ready, "" while it serves
 	checks []check
+	note   func() string        // what an operator should know although the process is ready; nil: nothing
 	aside  func() string        // why it should be sent no requests although it serves them, "" if it should; nil: never
 	since  map[string]time.Time // the first failure after the last success, by the check's name; zero after a success
 }
@@ -62,6 +63,13 @@ func (h *health) enter(phase string, checks ...check) {
 	h.checks = append(h.checks, checks...)
 }
 
+// remark sets what tells an operator of trouble that is none of whoever sends requests.
+func (h *health) remark(note func() string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.note = note
+}
+
 // stepAside sets what says why the process should be sent no requests although it serves them.
 func (h *health) stepAside(why func() string) {
 	h.mu.Lock()
@@ -76,7 +84,7 @@ func (h *health) live(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, 
 // always listed, by the kind of its error only, since anybody may ask.
 func (h *health) ready(w http.ResponseWriter, r *http.Request) {
 	h.mu.Lock()
-	phase, checks, aside := h.phase, h.checks, h.aside
+	phase, checks, aside, note := h.phase, h.checks, h.aside, h.note
 	h.mu.Unlock()
 	if phase == "" && aside != nil {
 		phase = aside()
@@ -95,6 +103,11 @@ func (h *health) ready(w http.ResponseWriter, r *http.Request) {
 		passed.WriteString("[+]serving ok\n")
 	} else {
 		fmt.Fprintf(&failed, "[-]serving failed: %s\n", phase)
+	}
+	if note != nil {
+		if text := note(); text != "" {
+			fmt.Fprintf(&passed, "[!]%s\n", text)
+		}
 	}
 	for i, c := range checks {
 		held := h.held(c, results[i])

@@ -68,7 +68,8 @@ func (g *gateway) openMaster(ctx context.Context) error {
 	}
 	i := g.cfg.Internal
 	server, err := etcd.Start(ctx, etcd.ServerOptions{
-		Dir: g.journalDir(), Backup: g.backups(), Logger: log, Name: g.cfg.Name, InternalListen: cmp.Or(i.Peers, peer.Host), Join: g.cfg.Join,
+		Dir: g.journalDir(), Backup: g.backups(), Quota: g.etcdQuota(), Logger: log, Name: g.cfg.Name,
+		InternalListen: cmp.Or(i.Peers, peer.Host), Join: g.cfg.Join, Existing: g.cfg.JoinExisting,
 		Addr: g.internalAddr(), TLS: etcd.TLS{CA: i.CA, Cert: i.Cert, Key: i.Key},
 	})
 	if err != nil {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"github.com/sluicefs/sluice/core/cluster"
 	"github.com/sluicefs/sluice/core/errs"
@@ -25,6 +26,7 @@ func (g *gateway) adminOptions(tree remote.Tree) admin.Options {
 		o.Forward = g.masters.Tunnel("")
 	} else {
 		o.Nodes = &roster{g.alone, func() (*meta.Log, string, error) { return g.ns.Log(), g.node(cluster.Master).Name, nil }}
+		o.Masters = only{g}
 	}
 	return o
 }
@@ -57,6 +59,25 @@ func (m *master) Masters(ctx context.Context) ([]admin.Master, error) {
 		all[i] = admin.Master{Name: e.Name, Address: e.Addr, Peer: e.Peer, ID: e.ID, State: stateOf(e)}
 	}
 	return all, nil
+}
+
+// AddMaster implements admin.Masters.
+func (m *master) AddMaster(ctx context.Context, peer string) error {
+	if m.g.etcd == nil {
+		return errExternal("AddMaster")
+	}
+	return m.g.etcd.AddLearner(ctx, peer)
+}
+
+// ChangeMasters implements admin.Masters.
+func (m *master) ChangeMasters(ctx context.Context, promote, remove []string) error {
+	if m.g.etcd == nil {
+		return errExternal("ChangeMasters")
+	}
+	if slices.Contains(remove, m.g.cfg.Name) {
+		return errs.New("gateway.ChangeMasters", m.g.cfg.Name, errs.Precondition, "it leads; have another lead first, with `sluice master handover`")
+	}
+	return m.g.etcd.Change(ctx, etcd.Change{Promote: promote, Remove: remove})
 }
 
 func stateOf(e etcd.MemberInfo) string {

@@ -56,6 +56,7 @@ var byKind = map[errs.Kind]struct {
 	errs.BadDigest:    {403, classChecksum},
 	errs.Unsupported:  {400, classUnsupported},
 	errs.Unavailable:  {403, classRetriable},
+	errs.Full:         {403, classSafeMode}, // as a NameNode's whose disk is full
 	errs.Held:         {403, classSafeMode},
 }
 

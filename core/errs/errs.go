@@ -37,6 +37,7 @@ const (
 	BadDigest                // received bytes do not match the digest the client sent
 	Unsupported              // the protocol, store or mount cannot do this
 	Unavailable              // a store or service does not answer now; try again later
+	Full                     // the metadata store is full; reads and deletes go on
 	Held                     // nothing is changed until an operator has released the restored metadata; reads go on
 	kinds
 )
@@ -48,7 +49,7 @@ var names = [kinds]string{
 	Conflict: "conflicting change", Busy: "in use by another writer", TooLarge: "too large", NoSpace: "no space left",
 	Corrupt: "checksum mismatch in stored data", BadDigest: "digest does not match the data received",
 	Unsupported: "not supported", Unavailable: "temporarily unavailable",
-	Held: "held after a restore",
+	Full: "metadata store full", Held: "held after a restore",
 }
 
 // Kinds returns every kind, in order, for tests that must cover all of them.

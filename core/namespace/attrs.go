@@ -11,7 +11,7 @@ import (
 
 // SetAttr implements core.Attrs. What is set is kept in the overlay.
 func (n *Namespace) SetAttr(ctx context.Context, p core.Path, a core.AttrChange) (core.Info, error) {
-	if err := n.held(); err != nil {
+	if err := n.grows(); err != nil {
 		return core.Info{}, err
 	}
 	if err := n.traverse(ctx, p); err != nil {

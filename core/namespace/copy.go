@@ -12,7 +12,7 @@ import (
 
 // Copy implements core.Namespace.
 func (n *Namespace) Copy(ctx context.Context, src, dst core.Path, o core.CopyOptions) (core.Info, error) {
-	if err := n.held(); err != nil {
+	if err := n.grows(); err != nil {
 		return core.Info{}, err
 	}
 	if err := n.traverse(ctx, src); err != nil {
@@ -138,7 +138,7 @@ func (c *copyStep) Commit(ctx context.Context) (ufs.Info, error) {
 // Compose implements core.Namespace: the bytes are written anew as one file, and the parts go once it is there, under the
 // locks of all of them.
 func (n *Namespace) Compose(ctx context.Context, dst core.Path, parts []core.Path) (core.Info, error) {
-	if err := n.held(); err != nil {
+	if err := n.grows(); err != nil {
 		return core.Info{}, err
 	}
 	dst = exact(dst, false)

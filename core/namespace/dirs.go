@@ -200,7 +200,7 @@ func (n *Namespace) mkdirStore(ctx context.Context, dir core.Path) error {
 
 // Mkdir implements core.Namespace.
 func (n *Namespace) Mkdir(ctx context.Context, p core.Path, o core.MkdirOptions) (core.Info, error) {
-	if err := n.held(); err != nil {
+	if err := n.grows(); err != nil {
 		return core.Info{}, err
 	}
 	either := p.Either()

@@ -211,6 +211,14 @@ func (n *Namespace) held() error {
 	return errs.New("namespace", "", errs.Held, l.Held+"; nothing is changed until an operator releases it with `sluice release`")
 }
 
+// grows returns why nothing but a removal is accepted, nil if it is.
+func (n *Namespace) grows() error {
+	if err := n.held(); err != nil || n.o.Full == nil {
+		return err
+	}
+	return n.o.Full()
+}
+
 // holding is held as a fact.
 func (n *Namespace) holding() bool {
 	l := n.life.Load()

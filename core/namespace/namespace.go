@@ -55,6 +55,10 @@ type Options struct {
 	// Reserved are the roots, as ufs.Features has them, that no mount may be, hold or lie in.
 	Reserved []string
 
+	// Full returns why the journal takes nothing but removals now, an error of errs.Full, nil if it takes everything. It is
+	// asked before each change. nil: it always does.
+	Full func() error
+
 	Member     string // this process, in the leader key
 	Superuser  string // owner of "/"
 	Supergroup string

@@ -18,7 +18,7 @@ import (
 
 // PutPart implements core.Uploads.
 func (n *Namespace) PutPart(ctx context.Context, p core.Path, id string, number int, size int64) (core.Writer, error) {
-	if err := n.held(); err != nil {
+	if err := n.grows(); err != nil {
 		return nil, err
 	}
 	if number < 1 || number > maxParts {

@@ -17,7 +17,7 @@ import (
 
 // Rename implements core.Namespace.
 func (n *Namespace) Rename(ctx context.Context, src, dst core.Path, o core.RenameOptions) error {
-	if err := n.held(); err != nil {
+	if err := n.grows(); err != nil {
 		return err
 	}
 	if src.IsRoot() || dst.IsRoot() {

@@ -54,7 +54,7 @@ func (u *upload) public() core.Upload {
 
 // CreateUpload implements core.Uploads.
 func (n *Namespace) CreateUpload(ctx context.Context, p core.Path, o core.CreateOptions) (string, error) {
-	if err := n.held(); err != nil {
+	if err := n.grows(); err != nil {
 		return "", err
 	}
 	if p.IsDir() {
@@ -347,7 +347,7 @@ func (n *Namespace) uploadsBelow(dir core.Path, prefix string) (all []core.Uploa
 
 // CompleteUpload implements core.Uploads.
 func (n *Namespace) CompleteUpload(ctx context.Context, p core.Path, id string, want []core.Part, o core.CompleteOptions) (core.Info, error) {
-	if err := n.held(); err != nil {
+	if err := n.grows(); err != nil {
 		return core.Info{}, err
 	}
 	unlock, err := n.locks.lock(ctx, uploadLock(id, 0))

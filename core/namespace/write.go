@@ -16,7 +16,7 @@ import (
 
 // Create implements core.Namespace.
 func (n *Namespace) Create(ctx context.Context, p core.Path, o core.CreateOptions) (core.Writer, error) {
-	if err := n.held(); err != nil {
+	if err := n.grows(); err != nil {
 		return nil, err
 	}
 	if o.Mode == core.Append {

@@ -474,7 +474,7 @@ func TestOpenAPIDescribesEveryOperation(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	want := []string{"Copy", "CreateMount", "DeleteMount", "DrainNode", "GetMount", "Handover", "List", "ListMasters", "ListMounts", "ListNodes", "Mkdir", "Move", "Read", "Remove", "Stat", "Summarize", "UpdateMount", "Write"}
+	want := []string{"AddMaster", "ChangeMasters", "Copy", "CreateMount", "Defrag", "DeleteMount", "DrainNode", "GetMount", "Handover", "List", "ListMasters", "ListMounts", "ListNodes", "Mkdir", "Move", "Read", "Remove", "Stat", "Summarize", "UpdateMount", "Write"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}

@@ -16,6 +16,19 @@ import (
 // fakeMasters are three masters, of which "two" can lead.
 type fakeMasters struct{}
 
+func (fakeMasters) AddMaster(context.Context, string) error { return nil }
+
+func (fakeMasters) ChangeMasters(_ context.Context, promote, _ []string) error {
+	if len(promote) != 2 {
+		return errs.New("etcd.Change", "", errs.Invalid, "4 members vote")
+	}
+	return nil
+}
+
+func (fakeMasters) Defrag(context.Context) ([]Defragmented, error) {
+	return []Defragmented{{Member: "one", Before: 9, After: 4}}, nil
+}
+
 func (fakeMasters) Masters(ctx context.Context) ([]Master, error) {
 	return []Master{{Name: "one", State: "leader"}, {Name: core.PrincipalOf(ctx).User, State: "standby"}}, needSuper(ctx)
 }
@@ -70,6 +83,10 @@ func TestTheLeaderAnswers(t *testing.T) {
 		{"POST", "/api/v1/masters/handover", `{"to":"two"}`, 200, `"to":"two"`},
 		{"POST", "/api/v1/masters/handover", "", 200, `"from":"one"`},
 		{"POST", "/api/v1/masters/handover", `{"to":"four"}`, 404, "no other member votes"},
+		{"POST", "/api/v1/masters", `{"peer":"http://h:1"}`, 200, `"name":"one"`},
+		{"POST", "/api/v1/masters/change", `{"promote":["four","five"]}`, 200, `"name":"one"`},
+		{"POST", "/api/v1/masters/change", `{"promote":["four"]}`, 400, "4 members vote"},
+		{"POST", "/api/v1/masters/defrag", "", 200, `"after":4`},
 		{"POST", "/api/v1/masters/handover", `{"other":1}`, 422, "unexpected property"},
 	} {
 		status, got, h := call(k.method, k.path, k.body, "ROOT")
@@ -80,7 +97,7 @@ func TestTheLeaderAnswers(t *testing.T) {
 			t.Errorf("%s %s: request ids %q", k.method, k.path, h.Values("X-Request-Id"))
 		}
 	}
-	if len(way.seen) != 5 {
+	if len(way.seen) != 9 {
 		t.Errorf("handed on: %q", way.seen)
 	}
 	// What is not the leader's is answered here, and nobody without the right gets through.

@@ -35,7 +35,7 @@ func status(k errs.Kind) int {
 		return http.StatusInsufficientStorage
 	case errs.Unsupported:
 		return http.StatusNotImplemented
-	case errs.Unavailable, errs.Held:
+	case errs.Unavailable, errs.Held, errs.Full:
 		return http.StatusServiceUnavailable
 	case errs.Other, errs.Corrupt:
 		return http.StatusInternalServerError

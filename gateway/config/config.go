@@ -20,6 +20,7 @@ type Config struct {
 	Name          string        `key:"name" help:"the process's name, unique among those of its role and never changed (default: the host's)"`
 	Zone          string        `key:"zone" help:"what this process shares with others when it fails, beside its machine: a rack, a data centre"`
 	Join          Peers         `key:"join" help:"peer URL of every master by its name, this one's included: m1=URL,m2=URL,m3=URL; 1, 3 or 5"`
+	JoinExisting  bool          `key:"join_existing" help:"the masters in join run already, and were told of this one with sluice master add"`
 	Masters       Names         `key:"masters" help:"internal addresses of the masters, joined by commas, of a process that is none"`
 	RootStore     string        `key:"root_store" help:"URI of the store behind / (default: a directory of the data directory); several masters must share one"`
 	Internal      Internal      `key:"internal"`
@@ -87,6 +88,7 @@ type Etcd struct {
 	Username  string `key:"username" help:"user of that cluster"`
 	Password  Secret `key:"password" help:"password of that user"`
 	Prefix    string `key:"prefix" help:"what every key starts with"`
+	Quota     Bytes  `key:"quota" help:"size of the database of the masters' own etcd beyond which only reads and deletes are served"`
 	CA        string `key:"ca" help:"PEM file of the authorities that sign the cluster's certificates"`
 	Cert      string `key:"cert" help:"PEM file of the certificate to show it"`
 	Key       string `key:"key" help:"PEM file of the private key"`
@@ -167,6 +169,7 @@ type Log struct {
 func Default() Config {
 	return Config{
 		Data:         "./sluice-data",
+		Etcd:         Etcd{Quota: 7 << 30}, // with the reserve of an eighth, etcd's suggested maximum
 		S3:           S3{Listen: "127.0.0.1:9000", Region: "us-east-1"},
 		WebHDFS:      WebHDFS{Listen: "127.0.0.1:9870", Auth: "auto"},
 		Admin:        Admin{Listen: "127.0.0.1:9001"},

@@ -94,6 +94,7 @@ func TestEveryScalarKeyHasFlagAndVariable(t *testing.T) {
 			"log.level": "debug", "log.format": "json", "webhdfs.auth": "basic", "root.access_key": "abc",
 			"root.secret_key": "12345678", "webhdfs.advertise": "h:7", "data": "/d",
 			"backup.dir": "/b", "backup.interval": "7m", "backup.keep": "7",
+			"join_existing": "true", "etcd.quota": "7MiB",
 		}
 		value := values[f.key]
 		if value == "" {

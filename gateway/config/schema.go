@@ -16,6 +16,7 @@ type field struct {
 	flag string // "s3-listen"; "" for a secret: command lines can be read by every user of the machine
 	env  string // "SLUICE_S3_LISTEN"
 	help string
+	bool bool // a flag without a value means true
 	list bool // written item by item: a repeatable flag, a variable with ; between items
 	root bool // part of the root key pair: can also be read from the file that env + "_FILE" names
 }
@@ -40,6 +41,7 @@ func fieldsOf(t reflect.Type, prefix string) []field {
 		leaf := field{
 			key: key, flag: name, help: f.Tag.Get("help"),
 			env:  "SLUICE_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")),
+			bool: f.Type.Kind() == reflect.Bool,
 			list: f.Type.Kind() == reflect.Slice || f.Type.Kind() == reflect.Map,
 			root: strings.HasPrefix(key, "root."),
 		}
@@ -81,6 +83,9 @@ func AddFlags(fs *pflag.FlagSet) {
 			fs.StringArray(f.flag, nil, f.help)
 		default:
 			fs.String(f.flag, "", f.help+defaultNote(defaults, f.key))
+			if f.bool {
+				fs.Lookup(f.flag).NoOptDefVal = "true"
+			}
 		}
 	}
 }

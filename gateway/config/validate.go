@@ -144,7 +144,7 @@ func (c Config) checkCluster(p *problems) {
 	if _, named := c.Join[c.Name]; len(c.Join) > 0 && !named {
 		p.add("name", "%q is not among the names of join", c.Name)
 	}
-	if n := len(c.Join); n > 0 && n != 1 && n != 3 && n != 5 {
+	if n := len(c.Join); n > 0 && n != 1 && n != 3 && n != 5 && !c.JoinExisting {
 		p.add("join", "%d masters: an even number survives no more failures than one less; have 1, 3 or 5", n)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Join)) {
