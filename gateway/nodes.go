@@ -39,12 +39,16 @@ func (g *gateway) describe() (nodes []cluster.Node) {
 	return nodes
 }
 
-// pagesAddr is where gateways reach this process's page stream: on the host on which it is reached.
+// pagesAddr is where gateways reach this process's page stream, on the host on which it is reached; "" if it has none.
 func (g *gateway) pagesAddr() string {
+	l := g.listener("pages")
+	if l == nil {
+		return ""
+	}
 	host, _, err := net.SplitHostPort(g.internalAddr())
-	_, port, perr := net.SplitHostPort(g.listener("pages").Addr().String())
+	_, port, perr := net.SplitHostPort(l.Addr().String())
 	if err != nil || perr != nil {
-		return g.listener("pages").Addr().String()
+		return l.Addr().String()
 	}
 	return net.JoinHostPort(host, port)
 }
