@@ -20,6 +20,7 @@ import (
 	"github.com/sluicefs/sluice/core/namespace"
 	"github.com/sluicefs/sluice/core/page"
 	"github.com/sluicefs/sluice/core/page/mempage"
+	"github.com/sluicefs/sluice/ufs"
 	"github.com/sluicefs/sluice/ufs/wrap"
 )
 
@@ -320,6 +321,9 @@ func restored(t *testing.T, fl flavour, interval time.Duration, seed uint64) {
 	if _, err := ns.Release(l.ctx, core.ReleaseOptions{}); errs.KindOf(err) != errs.Precondition {
 		t.Errorf("a second release: %v", err)
 	}
+	if check, err := ns.Check(l.ctx, core.CheckOptions{Stores: true}); err != nil || len(check.Findings) > 0 {
+		t.Errorf("a check after the release: %+v, %v", check.Findings, err)
+	}
 
 	// It works, and what it is told lands.
 	for name := range maps.Clone(want) {
@@ -442,4 +446,110 @@ func TestReleaseOfAnEmptyStore(t *testing.T) {
 	if got := l.dump(ns); len(got) > 0 {
 		t.Errorf("left: %v", got)
 	}
+}
+
+// TestCheck plants what cannot be, and wants it found.
+func TestCheck(t *testing.T) {
+	l := &lives{T: t, store: flavours[0].make(t), pages: mempage.New(1 << 20)}
+	l.ctx = core.WithPrincipal(t.Context(), core.Principal{User: "root", Super: true})
+	kv := memkv.New()
+	ns, stop := l.begin(kv, "c1", namespace.Seen{})
+	for _, name := range []string{"a", "b", "d/c"} {
+		if err := l.put(ns, name, "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := ns.CreateUpload(l.ctx, l.path("up"), core.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	check, err := ns.Check(l.ctx, core.CheckOptions{Stores: true})
+	if err != nil || len(check.Findings) > 0 || check.Proved != 3 || check.Entries < 4 || check.Incarnation == "" {
+		t.Errorf("of what is right: %+v, %v", check, err)
+	}
+	if _, err := ns.Check(t.Context(), core.CheckOptions{}); errs.KindOf(err) != errs.Permission {
+		t.Errorf("for anybody: %v", err)
+	}
+	s, err := l.store.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Remove(l.ctx, "a", ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ufs.WriteFile(l.ctx, s, "b", []byte("theirs"), ufs.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	check, err = ns.Check(l.ctx, core.CheckOptions{Stores: true})
+	if diff := cmp.Diff(map[string]string{"/a": "missing", "/b": "other"}, kinds(check)); err != nil || diff != "" {
+		t.Errorf("of what the store lost: %v\n%s", err, diff)
+	}
+	stop()
+
+	plant := func(ops []meta.Op, puts ...meta.KeyValue) map[string]string {
+		t.Helper()
+		kv := copyKV(t, kv)
+		log, err := meta.OpenLog(kv, meta.LogOptions{Group: namespace.JournalGroup, Member: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := log.Claim(l.ctx); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(l.ctx)
+		done := make(chan error, 1)
+		go func() { done <- log.Run(ctx) }()
+		_, err = log.Append(l.ctx, meta.Batch{Ops: ops, Puts: puts})
+		cancel()
+		<-done
+		if err != nil {
+			t.Fatal(err)
+		}
+		check, err := namespace.CheckJournal(l.ctx, kv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return kinds(check)
+	}
+	file := meta.Entry{Class: meta.Persisted, ID: 1, Rev: 1, Size: 1, Extents: []meta.Extent{{ID: 1, Rev: 1, Len: 1}}}
+	bad := func(change func(*meta.Entry)) meta.Entry { e := file; change(&e); return e }
+	set := func(dir meta.DirID, edge string, e meta.Entry) []meta.Op {
+		return []meta.Op{{Kind: meta.Set, Dir: dir, Edge: edge, Entry: e}}
+	}
+	for name, c := range map[string]struct {
+		got  map[string]string
+		want map[string]string
+	}{
+		"nothing":          {plant(set(meta.RootDir, "f", file)), map[string]string{}},
+		"size":             {plant(set(meta.RootDir, "f", bad(func(e *meta.Entry) { e.Size = 2 }))), map[string]string{"/f": "tree"}},
+		"no number":        {plant(set(meta.RootDir, "f", bad(func(e *meta.Entry) { e.Rev = 0 }))), map[string]string{"/f": "tree"}},
+		"number ahead":     {plant(set(meta.RootDir, "f", bad(func(e *meta.Entry) { e.ID = 1 << 40 }))), map[string]string{"id": "counter"}},
+		"revision ahead":   {plant(set(meta.RootDir, "f", bad(func(e *meta.Entry) { e.Extents = []meta.Extent{{ID: 1, Rev: 1 << 40, Len: 1}} }))), map[string]string{"rev": "counter"}},
+		"file as a folder": {plant(set(meta.RootDir, "f/", file)), map[string]string{"/f/": "tree"}},
+		"stray note":       {plant(set(meta.IntentsDir, "zz", meta.Entry{Class: meta.Note})), map[string]string{"zz": "intent"}},
+		"mount point":      {plant(set(meta.RootDir, "m/", meta.Entry{Class: meta.Directory, Dir: 16, Mount: true, Base: meta.Base{Kind: meta.Absolute, Store: "m9"}})), map[string]string{"/m/": "mount", "/d/": ""}},
+		"mount":            {plant(nil, meta.KeyValue{Key: "sys/mounts/m9", Value: []byte(`{"id":"m9","path":"/m/"}`)}), map[string]string{"/m/": "mount"}},
+		"unreadable mount": {plant(nil, meta.KeyValue{Key: "sys/mounts/m9", Value: []byte(`{`)}), map[string]string{"sys/mounts/m9": "setting"}},
+		"secret":           {plant(nil, meta.KeyValue{Key: "sys/secret", Value: []byte("x")}), map[string]string{"sys/secret": "setting"}},
+	} {
+		delete(c.want, "/d/") // where the directory's other name is told of depends on which comes first
+		delete(c.got, "/d/")
+		if diff := cmp.Diff(c.want, c.got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	torn := copyKV(t, kv)
+	if _, err := torn.DeleteRange(l.ctx, "g/0/j/0000000000000003", "g/0/j/0000000000000004"); err != nil {
+		t.Fatal(err)
+	}
+	if check, err := namespace.CheckJournal(l.ctx, torn); err != nil || len(check.Findings) != 1 || check.Findings[0].Kind != "journal" {
+		t.Errorf("of a journal with a gap: %+v, %v", check.Findings, err)
+	}
+}
+
+func kinds(r core.CheckReport) map[string]string {
+	all := map[string]string{}
+	for _, f := range r.Findings {
+		all[f.Name] = f.Kind
+	}
+	return all
 }
