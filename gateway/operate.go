@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/cluster"
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta"
@@ -22,6 +23,8 @@ func (g *gateway) adminOptions(tree remote.Tree) admin.Options {
 		Namespace: tree, Locator: tree, Mounts: tree, Authenticator: g.users, Defaults: g.cfg, Version: g.o.Version,
 		Logger: g.log, Observe: g.metrics.Requests("admin"),
 	}
+	o.Care, _ = tree.(core.Care)
+	o.Snapshot = g.snapshot()
 	if g.masters != nil {
 		o.Forward = g.masters.Tunnel("")
 	} else {

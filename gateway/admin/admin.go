@@ -44,6 +44,9 @@ type Options struct {
 	Nodes   Nodes
 	Masters Masters
 
+	Care     core.Care // of a process that leads; nil otherwise
+	Snapshot Snapshot  // of the journal's etcd; nil in a process without
+
 	// Observe, if not nil, is told of every request when it has ended: the operation id of the OpenAPI document ("" if
 	// there is none), the status, the bytes of the response body and the time taken.
 	Observe func(op string, status int, sent int64, d time.Duration)
@@ -74,6 +77,7 @@ func New(o Options) *Server {
 	s.registerFiles()
 	s.registerNodes()
 	s.registerMasters()
+	s.registerCare()
 	s.trusted = s.superusers(mountPathInPath(router))
 	origin := http.NewCrossOriginProtection()
 	origin.SetDenyHandler(refuse(http.StatusForbidden, "a page of another site may not make changes here"))

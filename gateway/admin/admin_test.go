@@ -474,7 +474,8 @@ func TestOpenAPIDescribesEveryOperation(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	want := []string{"AddMaster", "ChangeMasters", "Copy", "CreateMount", "Defrag", "DeleteMount", "DrainNode", "GetMount", "Handover", "List", "ListMasters", "ListMounts", "ListNodes", "Mkdir", "Move", "Read", "Remove", "Stat", "Summarize", "UpdateMount", "Write"}
+	want := []string{"AddMaster", "Backup", "ChangeMasters", "Check", "Copy", "CreateMount", "Defrag", "DeleteMount", "DrainNode", "GetLife", "GetMount", "Handover",
+		"List", "ListMasters", "ListMounts", "ListNodes", "Mkdir", "Move", "Read", "Release", "Remove", "Stat", "Summarize", "UpdateMount", "Write"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}

@@ -88,7 +88,8 @@ func newRoot(version string, s Streams) *cobra.Command {
 	root.SetIn(s.In)
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
-	root.AddCommand(serveCommand(version, s), mountCommand(s), fsCommand(s), nodeCommand(s), masterCommand(s), defragCommand(s), versionCommand(version, s))
+	root.AddCommand(serveCommand(version, s), mountCommand(s), fsCommand(s), nodeCommand(s), masterCommand(s), defragCommand(s),
+		backupCommand(s), restoreCommand(s), releaseCommand(s), fsckCommand(s), versionCommand(version, s))
 	return root
 }
 

@@ -161,6 +161,43 @@ func TestMounts(t *testing.T) {
 	sluice(t, "", "mount", "rm", "/nfs").want(ExitFailed, "")
 }
 
+func TestCare(t *testing.T) {
+	serve(t)
+	t.Chdir(t.TempDir())
+	sluice(t, "hello", "fs", "cp", "-", "/a").want(ExitOK, "")
+	if got := sluice(t, "", "backup", "saved"); got.status != ExitOK || !strings.HasPrefix(got.out, "saved: ") || !strings.Contains(got.out, "verified") {
+		t.Errorf("backup: %s%s", got.out, got.err)
+	}
+	if left, _ := filepath.Glob(".sluice-*"); len(left) > 0 {
+		t.Errorf("unfinished snapshots are left: %v", left)
+	}
+	piped := sluice(t, "", "backup", "-")
+	if err := os.WriteFile("piped", []byte(piped.out), 0o600); err != nil || piped.status != ExitOK {
+		t.Fatal(err, piped.err)
+	}
+	for _, file := range []string{"saved", "piped"} {
+		if got := sluice(t, "", "fsck", "--file", file); got.status != ExitOK || !strings.Contains(got.out, "0 findings") {
+			t.Errorf("fsck of %s: %s%s", file, got.out, got.err)
+		}
+	}
+	if got := sluice(t, "", "fsck", "-o", "json", "--stores"); got.status != ExitOK || !strings.Contains(got.out, `"proved": 1`) {
+		t.Errorf("fsck: %s%s", got.out, got.err)
+	}
+	sluice(t, "", "fsck", "--file", ".").want(ExitFailed, "", "fsck")
+	sluice(t, "", "release").want(ExitFailed, "", "nothing is held")
+	sluice(t, "", "backup", "none/saved").want(ExitFailed, "", "backup")
+	if got := sluice(t, "", "restore", "saved", "--data", "new"); got.status != ExitOK || !strings.Contains(got.out, "sluice release") {
+		t.Errorf("restore: %s%s", got.out, got.err)
+	}
+	sluice(t, "", "restore", "saved", "--data", "new").want(ExitFailed, "", "not empty")
+	sluice(t, "", "restore", "saved", "--data", "m1", "--name", "m1", "--join", "m1=http://127.0.0.1:1,m2=http://127.0.0.1:2,m3=http://127.0.0.1:3").
+		want(ExitFailed, "", "token")
+	sluice(t, "", "restore", "saved", "--data", "m1", "--name", "m1", "--join", "m1=http://127.0.0.1:1,m2=http://127.0.0.1:2,m3=http://127.0.0.1:3", "--token", "x1")
+	if got := sluice(t, "", "fsck", "--file", "m1"); got.status != ExitOK {
+		t.Errorf("fsck of a restored master: %s%s", got.out, got.err)
+	}
+}
+
 func TestUsage(t *testing.T) {
 	t.Setenv("SLUICE_DATA", t.TempDir())
 	bad := filepath.Join(t.TempDir(), "bad.yaml")
@@ -172,6 +209,8 @@ func TestUsage(t *testing.T) {
 		{"fs ls -o xml /", "table or json"}, {"fs cp /a", "arg"}, {"fs mv ./a /b", "local"}, {"mount add /x", "arg"},
 		{"mount add /x file:///y --option secret_key", "NAME=VALUE"}, {"serve extra", "unknown command"}, {"serve --s3-lisen=x", "unknown flag"},
 		{"serve --config " + bad, "did you mean s3.listen?"}, {"serve --s3-listen nowhere", "HOST:PORT"}, {"serve --mount /x", "PATH=URI"},
+		{"backup", "arg"}, {"restore x", "--data"}, {"restore x --data d --join m1", "NAME=URL"}, {"restore x --data d --join m1=http://a:1 --name m2", "--name"},
+		{"release x", "unknown command"}, {"fsck --stores --file x", "running process"},
 	} {
 		sluice(t, "", strings.Fields(c.args)...).want(ExitUsage, "", c.want, "--help")
 	}
