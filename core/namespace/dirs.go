@@ -172,30 +172,51 @@ func (n *Namespace) promote(ctx context.Context, dir, within core.Path, explicit
 	if len(ops) == 0 {
 		return nil
 	}
-	if _, err := n.commit(ctx, ops...); err != nil {
-		return err
+	if pl := n.walk(dir); made && explicit && pl.mount.features.Dirs && pl.key != "" && !pl.hidden {
+		return n.parentsThrough(ctx, &pl, ops)
 	}
-	if !made || !explicit {
-		return nil
-	}
-	return n.mkdirStore(ctx, dir)
+	_, err := n.commit(ctx, ops...)
+	return err
 }
 
-// mkdirStore makes dir in a store with real directories; the overlay already has it.
-func (n *Namespace) mkdirStore(ctx context.Context, dir core.Path) error {
-	pl := n.walk(dir)
-	if !pl.mount.features.Dirs || pl.key == "" || pl.hidden {
-		return nil
+// parentsThrough journals ops, which make the directory at pl and some above it, and makes them in their store. The first
+// record already shows them, and its intent is carried on by whoever leads next: a look at the store would else take them
+// away again.
+func (n *Namespace) parentsThrough(ctx context.Context, pl *place, ops []meta.Op) error {
+	ctx = context.WithoutCancel(ctx)
+	in := openIntent{op: opParents, path: pl.path.String(), store: pl.mount.ID, key: pl.key}
+	d := pl.mount.derived
+	d.Begin(pl.key)
+	if err := n.begin(ctx, &in, ops...); err != nil {
+		d.End(pl.key, n.Seq(), nil, false)
+		return err
 	}
-	pl.mount.derived.Begin(pl.key)
-	info, err := ufs.Mkdir(ctx, pl.mount.store, pl.key, ufs.Attr{})
+	info, err := mkdirStore(ctx, pl.mount, &in)
 	if err != nil {
-		pl.mount.derived.End(pl.key, n.Seq(), nil, false)
+		d.End(pl.key, n.Seq(), nil, false)
+		if errors.Is(err, ufs.ErrUnsent) {
+			return errors.Join(err, n.closed(ctx, &in))
+		}
+		return n.failed(ctx, &in, err)
+	}
+	if err := n.closed(ctx, &in); err != nil {
+		d.End(pl.key, n.Seq(), nil, false)
 		return err
 	}
 	row := rowOf(info)
-	pl.mount.derived.End(pl.key, n.Seq(), &row, true)
+	d.End(pl.key, n.Seq(), &row, true)
 	return nil
+}
+
+// mkdirStore makes the directory of an intent in its store: a real one, or the marker object of an object store. Made twice,
+// it is made once.
+func mkdirStore(ctx context.Context, m *mounted, in *openIntent) (ufs.Info, error) {
+	f, e := &m.features, &in.entry
+	attr := ufs.Attr{Marker: e.Marker || !f.Dirs, Headers: e.Headers, User: e.User}
+	if f.Dirs && e.Mode&modeSet != 0 {
+		attr.Mode = e.Mode & 0o1777
+	}
+	return ufs.Mkdir(ctx, m.store, in.key, attr)
 }
 
 // Mkdir implements core.Namespace.
@@ -269,18 +290,19 @@ func (n *Namespace) mkdir(ctx context.Context, p core.Path, o core.MkdirOptions)
 	if err != nil {
 		return core.Info{}, false, err
 	}
-	call := core.CallOf(ctx)
 	set := meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: e}
-	if _, err := n.commit(ctx, append(n.answered(call, n.infoAt(pl, &e)), set)...); err != nil {
-		return core.Info{}, false, err
+	if pl.key == "" || !pl.mount.features.Mkdir {
+		_, err = n.commit(ctx, append(n.answered(core.CallOf(ctx), n.infoAt(pl, &e)), set)...)
+	} else {
+		in := openIntent{op: opMkdir, path: p.String(), store: pl.mount.ID, key: pl.key, entry: e}
+		var made ufs.Info
+		err = n.through(ctx, &pl, &in, func(ctx context.Context) (err error) {
+			made, err = mkdirStore(ctx, pl.mount, &in)
+			return err
+		}, func() []meta.Op { return []meta.Op{set} }, &made)
 	}
-	if err := n.mkdirThrough(ctx, &pl, &e, o); err != nil {
-		undo := []meta.Op{{Kind: meta.Del, Dir: pl.parent, Edge: pl.edge}, {Kind: meta.DropDir, Dir: e.Dir}}
-		if pl.entry != nil {
-			undo = []meta.Op{{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: *pl.entry}}
-		}
-		_, cerr := n.commit(ctx, append(undo, n.unanswer(call)...)...)
-		return core.Info{}, false, errors.Join(err, cerr)
+	if err != nil {
+		return core.Info{}, false, err
 	}
 	nd := node{place: n.walk(p), cache: core.Hit}
 	return n.infoOf(&nd), false, nil
@@ -318,27 +340,6 @@ func (n *Namespace) dirEntry(ctx context.Context, pl *place, old *node, exists b
 		e.Explicit = true
 	}
 	return e, nil
-}
-
-// mkdirThrough makes the directory in the store: a real one, or the marker object of an object store.
-func (n *Namespace) mkdirThrough(ctx context.Context, pl *place, e *meta.Entry, o core.MkdirOptions) error {
-	f := pl.mount.features
-	if pl.key == "" || !f.Mkdir {
-		return nil
-	}
-	pl.mount.derived.Begin(pl.key)
-	attr := ufs.Attr{Marker: o.Marker || !f.Dirs, Headers: o.Headers, User: o.User}
-	if f.Dirs && e.Mode&modeSet != 0 {
-		attr.Mode = e.Mode & 0o1777
-	}
-	info, err := ufs.Mkdir(ctx, pl.mount.store, pl.key, attr)
-	if err != nil {
-		pl.mount.derived.End(pl.key, n.Seq(), nil, false)
-		return err
-	}
-	row := rowOf(info)
-	pl.mount.derived.End(pl.key, n.Seq(), &row, true)
-	return nil
 }
 
 // checkCond judges a condition on the current version.

@@ -25,6 +25,7 @@ import (
 //	                              origin → the outcome is committed; else it did not happen
 //	remove                        the key is gone → committed; else it did not happen
 //	rename                        the source is gone and the destination there → committed; else it did not happen
+//	mkdir, parents                carried on: a directory made twice is made once. What the store refuses did not happen
 //	remove tree, rename by copy   carried on to the end: their first record has already changed what readers see
 //
 // On a store that may still carry out a request that got no answer (S3), an intent that "did not happen" is watched until
@@ -35,6 +36,8 @@ type opKind string
 
 const (
 	opPut      opKind = "put"      // also copy, append and complete: the key gets the bytes of entry
+	opMkdir    opKind = "mkdir"    // the key is a directory, which becomes entry
+	opParents  opKind = "parents"  // the key is a directory, which the first record has made, with those above it
 	opRemove   opKind = "remove"   // the key, at version
 	opRename   opKind = "rename"   // key to toKey in one step
 	opTrash    opKind = "trash"    // everything below key; already hidden by a whiteout
@@ -101,7 +104,7 @@ func (in *openIntent) close() meta.Op {
 
 // dropped are the operations that forget the directory that a removal of a tree has hidden.
 func (in *openIntent) dropped() []meta.Op {
-	if in.entry.Class != meta.Directory {
+	if in.op != opTrash || in.entry.Class != meta.Directory {
 		return nil
 	}
 	return []meta.Op{{Kind: meta.DropDir, Dir: in.entry.Dir}}
@@ -114,7 +117,9 @@ func (n *Namespace) begin(ctx context.Context, in *openIntent, ops ...meta.Op) e
 		return err
 	}
 	in.edge, in.since = fmt.Sprintf("%016x", id), time.Now()
-	if in.op != opTrash && n.o.Answer != nil { // a tree is gone from view with its intent, which answers
+	switch {
+	case n.o.Answer == nil, in.op == opParents: // the change is what the parents are made for
+	case in.op != opTrash: // a tree is gone from view with its intent, which answers
 		in.call = core.CallOf(ctx)
 	}
 	_, err = n.commit(ctx, append(ops, in.set())...)
@@ -126,7 +131,7 @@ func (n *Namespace) answer(in *openIntent, pl place, ops []meta.Op) []meta.Op {
 	if in.call.Sequence == 0 {
 		return nil
 	}
-	if in.op != opPut {
+	if in.op != opPut && in.op != opMkdir {
 		return n.answered(in.call, nil)
 	}
 	e := in.entry
@@ -416,6 +421,8 @@ func (n *Namespace) outcomeOf(ctx context.Context, m *mounted, in *openIntent, p
 	switch in.op {
 	case opPut:
 		return n.putOutcome(ctx, m, in, paths[0])
+	case opMkdir, opParents:
+		return n.mkdirOutcome(ctx, m, in, paths[0])
 	case opRemove:
 		if _, err := m.store.Stat(ctx, in.key); !isGone(err) {
 			return nil, false, err
@@ -490,6 +497,22 @@ func (n *Namespace) putOutcome(ctx context.Context, m *mounted, in *openIntent, 
 		ops = append(ops, meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: e})
 	}
 	return ops, true, nil
+}
+
+// mkdirOutcome makes the directory of the intent, if it is not there.
+func (n *Namespace) mkdirOutcome(ctx context.Context, m *mounted, in *openIntent, path core.Path) ([]meta.Op, bool, error) {
+	switch _, err := mkdirStore(ctx, m, in); {
+	case err == nil:
+	case unanswered(err), errors.Is(err, ufs.ErrUnsent):
+		return nil, false, err
+	default:
+		return nil, false, nil
+	}
+	pl := n.walk(path)
+	if in.op == opParents || !pl.inTree {
+		return nil, true, nil
+	}
+	return []meta.Op{{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: in.entry}}, true, nil
 }
 
 // cleanStaging removes what crashed writers staged and no open intent or upload still needs, on the mounts picked.

@@ -3,6 +3,7 @@ package namespace_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"github.com/sluicefs/sluice/core/namespace"
 	"github.com/sluicefs/sluice/ufs"
 	"github.com/sluicefs/sluice/ufs/localufs"
+	"github.com/sluicefs/sluice/ufs/memufs"
 )
 
 // TestSuccessorDisarms pauses a leader in the last moment before its store's step, has another lead and look at what became
@@ -152,4 +154,93 @@ func TestSuccessorDisarms(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSuccessorCarriesMkdirOn ends a leader at each step that a mkdir takes in the store, and has its caller ask the next
+// leader for the same change: what was answered, and what was seen already, stays.
+func TestSuccessorCarriesMkdirOn(t *testing.T) {
+	path := func(s string) core.Path {
+		p, err := core.ParsePath(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	for _, dirs := range []bool{true, false} {
+		for _, o := range []core.MkdirOptions{{Mode: 0o750}, {Mode: 0o750, MakeParents: true}, {MakeParents: true, Marker: true}} {
+			steps := 0
+			for ended := true; ended; steps++ {
+				t.Run(fmt.Sprintf("directories %v, parents %v, marker %v, step %d", dirs, o.MakeParents, o.Marker, steps), func(t *testing.T) {
+					ended = endInMkdir(t, memufs.New(memufs.Options{Dirs: dirs}), path("/a/b/"), o, steps)
+				})
+				if t.Failed() {
+					return
+				}
+			}
+			if steps < 2 {
+				t.Errorf("a leader was ended in none of the steps of %+v", o)
+			}
+		}
+	}
+}
+
+// endInMkdir ends a leader in the step of making p that comes after so many others. It reports whether there is such a step.
+func endInMkdir(t *testing.T, store ufs.Store, p core.Path, o core.MkdirOptions, steps int) bool {
+	kv := memkv.New()
+	first, _, stopFirst := reign(t, kv, store)
+	defer stopFirst()
+	root := core.WithPrincipal(t.Context(), core.Principal{User: "root", Super: true})
+	if _, err := first.Mkdir(root, p.Parent(), core.MkdirOptions{}); err != nil && !o.MakeParents {
+		t.Fatal(err)
+	} else if o.MakeParents {
+		if err := first.Remove(root, p.Parent(), core.RemoveOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	call := core.Call{Session: [16]byte{1}, Sequence: 1}
+	if _, err := first.OpenSession(root, call.Session); err != nil {
+		t.Fatal(err)
+	}
+	var second *namespace.Namespace
+	stopSecond := func() {}
+	seen := false
+	at := 0
+	ctx := ufs.WithGuard(core.WithCall(root, call), func() error {
+		if at++; at != steps+1 {
+			return nil
+		}
+		_, err := first.Stat(root, p.Parent())
+		seen = err == nil
+		second, _, stopSecond = reign(t, kv, store)
+		return errs.New("test", "", errs.Unavailable, "the process has ended")
+	})
+	_, err := first.Mkdir(ctx, p, o)
+	defer func() { stopSecond() }()
+	if second == nil {
+		if err != nil {
+			t.Error(err)
+		}
+		return false
+	}
+	if err == nil {
+		t.Error("the leader that has ended: the directory was made")
+	}
+	strict := core.WithMaxAge(root, core.MaxAge{Set: true})
+	if _, err := second.Stat(strict, p.Parent()); err != nil && seen {
+		t.Errorf("the parent was there before the leader ended: %v", err)
+	}
+	answer, err := second.Answered(root, call)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer == nil {
+		if _, err := second.Mkdir(core.WithCall(root, call), p, o); err != nil {
+			t.Fatalf("the change was not made, and is asked for again: %v", err)
+		}
+	}
+	i, err := second.Stat(strict, p)
+	if err != nil || o.Mode != 0 && i.Mode != o.Mode {
+		t.Errorf("the directory that was answered with %q: mode %o, %v", answer, i.Mode, err)
+	}
+	return true
 }
