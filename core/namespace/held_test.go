@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -68,6 +69,23 @@ func copyKV(t *testing.T, from meta.KV) *memkv.KV {
 			return to
 		}
 	}
+}
+
+// slowKV holds up the transaction that puts the key, once it is set.
+type slowKV struct {
+	meta.KV
+	key        atomic.Pointer[string]
+	here, goOn chan struct{}
+}
+
+func (k *slowKV) Txn(ctx context.Context, t meta.Txn) (bool, int64, error) {
+	for _, kv := range t.Puts {
+		if key := k.key.Load(); key != nil && kv.Key == *key && k.key.CompareAndSwap(key, nil) {
+			close(k.here)
+			<-k.goOn
+		}
+	}
+	return k.KV.Txn(ctx, t)
 }
 
 // begin begins a life.
@@ -552,4 +570,58 @@ func kinds(r core.CheckReport) map[string]string {
 		all[f.Name] = f.Kind
 	}
 	return all
+}
+
+// TestReleaseIsDurableFirst asks for changes while the record that releases them is on its way to the journal.
+func TestReleaseIsDurableFirst(t *testing.T) {
+	l := &lives{T: t, store: flavours[0].make(t), pages: mempage.New(1 << 20)}
+	l.ctx = core.WithPrincipal(t.Context(), core.Principal{User: "root", Super: true})
+	kv := memkv.New()
+	ns, stop := l.begin(kv, "c1", namespace.Seen{})
+	if err := l.put(ns, "a", "x"); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	slow := &slowKV{KV: kv, here: make(chan struct{}), goOn: make(chan struct{})}
+	ns, stop = l.begin(slow, "c2", namespace.Seen{})
+	defer stop()
+	goOn := sync.OnceFunc(func() { close(slow.goOn) })
+	defer goOn()
+	key, released := "sys/incarnation", make(chan error, 1)
+	slow.key.Store(&key)
+	go func() {
+		_, err := ns.Release(l.ctx, core.ReleaseOptions{})
+		released <- err
+	}()
+	for done := false; !done; { // beside it, for the race detector
+		life, err := ns.Life(l.ctx)
+		if err != nil || life.Held == "" {
+			t.Fatalf("before the release is in the journal: %+v, %v", life, err)
+		}
+		select {
+		case <-slow.here:
+			done = true
+		case err := <-released:
+			t.Fatalf("released without a record: %v", err)
+		default:
+		}
+	}
+	life, err := ns.Life(l.ctx)
+	if err != nil || life.Held == "" {
+		t.Fatalf("while the release is on its way to the journal: %+v, %v", life, err)
+	}
+	select {
+	case <-ns.Released():
+		t.Error("it says that changes are accepted")
+	default:
+	}
+	l.refused(ns)
+	goOn()
+	if err := <-released; err != nil {
+		t.Fatal(err)
+	}
+	<-ns.Released()
+	if err := l.put(ns, "b", "x"); err != nil {
+		t.Errorf("after the release: %v", err)
+	}
 }

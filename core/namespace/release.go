@@ -74,12 +74,13 @@ func (n *Namespace) Release(ctx context.Context, o core.ReleaseOptions) (core.Re
 // release journals what was found and then, with the last record, that changes are accepted. A crash before it leaves them
 // held, and what is journaled twice is the same.
 func (n *Namespace) release(ctx context.Context, was *life, p *proof) error {
-	open := *was
-	open.releasing = true
-	n.life.Store(&open)
+	releasing := *was
+	releasing.releasing = true
+	n.life.Store(&releasing)
 	err := p.commit(ctx)
+	open := *was // nobody sees it before it is journaled
+	open.Held = ""
 	if err == nil {
-		open.Held, open.releasing = "", false
 		err = n.keepLife(ctx, &open)
 	}
 	if err != nil {
