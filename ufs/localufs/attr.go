@@ -118,7 +118,7 @@ func inodeMode(m uint32, st *unix.Stat_t) uint32 {
 func (s *Store) info(name string, st *unix.Stat_t, a ufs.Attr, full bool) ufs.Info {
 	in := ufs.Info{
 		Name: name, Dir: st.Mode&unix.S_IFMT == unix.S_IFDIR, Marker: a.Marker, ModTime: time.Unix(st.Mtim.Unix()),
-		Version: versionOf(st), Full: full, Attr: a, ETag: a.ETag, Owner: a.Owner, Group: a.Group, Mode: a.Mode,
+		Version: s.versionOf(st), Full: full, Attr: a, ETag: a.ETag, Owner: a.Owner, Group: a.Group, Mode: a.Mode,
 	}
 	if !in.Dir {
 		in.Size = st.Size
@@ -135,9 +135,15 @@ func (s *Store) info(name string, st *unix.Stat_t, a ufs.Attr, full bool) ufs.In
 	return in
 }
 
-// versionOf returns what changes with every change of a file's bytes or inode.
-func versionOf(st *unix.Stat_t) string {
-	return fmt.Sprintf("%x.%x.%x.%x.%x", st.Dev, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano())
+// versionOf returns what changes with every change of a file's bytes or inode. The number of a network file system's device
+// is the mount's, drawn anew by every host and with every mount, and no part of it: a version that one host has told has to
+// hold on another, and after a restart.
+func (s *Store) versionOf(st *unix.Stat_t) string {
+	dev := uint64(st.Dev) //nolint:unconvert // differs by architecture
+	if s.network {
+		dev = 0
+	}
+	return fmt.Sprintf("%x.%x.%x.%x.%x", dev, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano())
 }
 
 // sameFile reports whether a and b are the same bytes of the same inode, across a rename, which changes the ctime.

@@ -175,7 +175,7 @@ func (s *Store) SetAttr(ctx context.Context, name, version string, attr ufs.Attr
 	switch {
 	case !isKind(&before, ufs.IsDir(name)):
 		return ufs.Info{}, errs.E(op, name, errs.NotExist, nil)
-	case version != "" && versionOf(&before) != version:
+	case version != "" && s.versionOf(&before) != version:
 		return ufs.Info{}, errs.New(op, name, errs.Precondition, "the name is another version")
 	}
 	err = s.keepingBytes(&before,

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -30,7 +31,7 @@ import (
 // Options are the settings of a store. The zero value is right for a local file system.
 type Options struct {
 	// Racy is how long after its modification time a file may change again with the same version. Zero: 10 ms on a local
-	// file system, whose clock advances with the kernel's tick (1 to 10 ms) or finer; 2 s on NFS, SMB and FUSE.
+	// file system, whose clock advances with the kernel's tick (1 to 10 ms) or finer; 2 s on a network file system.
 	Racy time.Duration
 	// Create makes the root directory, and its parents, if it is missing.
 	Create bool
@@ -44,6 +45,7 @@ type Store struct {
 	at      string // its path without symbolic links, ending in "/"
 	is      inode  // what was there
 	feat    ufs.Features
+	network bool // the file system is one of other hosts too
 	reserve int64
 	fsync   func(fd int, why string) error // unix.Fsync; why names the step for tests that leave one out
 	skipped atomic.Int64
@@ -149,19 +151,38 @@ func (s *Store) learn(o Options) error {
 		Kind: "local", Root: s.feat.Root, Dirs: true, AtomicRename: true, Attrs: attrs, MaxName: 255, MaxKey: unix.PathMax - 1, Mkdir: true,
 		Trash: true, Copy: true, Append: true, SetAttr: attrs, Compose: true, Discard: true, Probe: true, Racy: o.Racy,
 	}
+	s.suit(int64(fs.Type), o) //nolint:unconvert // the width differs by architecture
+	return nil
+}
+
+// suit sets what the type of the file system decides.
+func (s *Store) suit(fsType int64, o Options) {
 	// Only these are known to have renameat2 with both of its flags; elsewhere a condition is judged just before the rename.
-	switch int64(fs.Type) { //nolint:unconvert // the width differs by architecture
+	switch fsType {
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.F2FS_SUPER_MAGIC:
 		s.feat.Conditional = true
 	}
-	if o.Racy == 0 {
+	s.network = slices.Contains(networks, uint32(fsType)) //nolint:gosec // a magic number has 32 bits, whatever holds it
+	switch {
+	case o.Racy != 0:
+	case s.network:
+		s.feat.Racy = 2 * time.Second
+	default:
 		s.feat.Racy = 10 * time.Millisecond
-		switch int64(fs.Type) { //nolint:unconvert // the width differs by architecture
-		case unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.FUSE_SUPER_MAGIC:
-			s.feat.Racy = 2 * time.Second
-		}
 	}
-	return nil
+}
+
+// networks are the types of file systems that several hosts can have mounted, as statfs tells them. FUSE is among them: most
+// of what is behind it is one, virtiofs too. The last five have no name in package unix.
+var networks = []uint32{
+	unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.FUSE_SUPER_MAGIC,
+	unix.CEPH_SUPER_MAGIC, unix.V9FS_MAGIC, unix.AFS_SUPER_MAGIC, unix.AFS_FS_MAGIC, unix.CODA_SUPER_MAGIC, unix.NCP_SUPER_MAGIC,
+	unix.OCFS2_SUPER_MAGIC,
+	0x0bd00bd0, // Lustre
+	0x47504653, // GPFS
+	0x01161970, // GFS2
+	0x19830326, // BeeGFS
+	0x20030528, // OrangeFS
 }
 
 // Features implements ufs.Store.

@@ -192,7 +192,7 @@ func (s *Store) openFile(op, name, want string) (*reader, error) {
 	case !isKind(&r.st, false):
 		_ = r.Close()
 		return nil, errs.E(op, name, errs.NotExist, nil)
-	case want != "" && versionOf(&r.st) != want:
+	case want != "" && r.s.versionOf(&r.st) != want:
 		_ = r.Close()
 		return nil, errs.New(op, name, errs.Precondition, "the file is another version")
 	}

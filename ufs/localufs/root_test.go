@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/ufs"
@@ -141,5 +144,39 @@ func TestLeaves(t *testing.T) {
 	})
 	if !left() {
 		t.Error("what an open writer staged was removed")
+	}
+}
+
+// A version that one host tells holds on every other that has the file system mounted, where its device has another number.
+func TestVersionAcrossHosts(t *testing.T) {
+	lustre := int64(0x0bd00bd0)
+	for name, c := range map[string]struct {
+		fsType int64
+		same   bool
+	}{
+		"ext4": {unix.EXT4_SUPER_MAGIC, false}, "xfs": {unix.XFS_SUPER_MAGIC, false}, "tmpfs": {unix.TMPFS_MAGIC, false},
+		"nfs": {unix.NFS_SUPER_MAGIC, true}, "smb": {unix.SMB2_SUPER_MAGIC, true}, "cifs": {int64(unix.CIFS_SUPER_MAGIC), true},
+		"cifs in 32 bits": {int64(int32(-(1<<32 - unix.CIFS_SUPER_MAGIC))), true},
+		"ceph":            {unix.CEPH_SUPER_MAGIC, true}, "fuse": {unix.FUSE_SUPER_MAGIC, true}, "9p": {unix.V9FS_MAGIC, true},
+		"lustre": {lustre, true},
+	} {
+		s, err := Open(t.TempDir(), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		s.suit(c.fsType, Options{})
+		here := unix.Stat_t{Dev: 40, Ino: 7, Size: 3, Mtim: unix.Timespec{Sec: 5}, Ctim: unix.Timespec{Sec: 6}}
+		there, other := here, here
+		there.Dev, other.Ino = 41, 8
+		if got := s.versionOf(&here) == s.versionOf(&there); got != c.same {
+			t.Errorf("%s: the same version on another device: %v, want %v", name, got, c.same)
+		}
+		if s.versionOf(&here) == s.versionOf(&other) {
+			t.Errorf("%s: another inode has the same version", name)
+		}
+		if slow := s.Features().Racy >= time.Second; slow != c.same {
+			t.Errorf("%s: versions are racy for %v", name, s.Features().Racy)
+		}
 	}
 }

@@ -304,7 +304,7 @@ func (w *writer) awaited(p place) (*unix.Stat_t, error) {
 		return nil, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
-		if versionOf(&st) != w.o.IfVersion {
+		if w.s.versionOf(&st) != w.o.IfVersion {
 			return nil, nil
 		}
 		return &st, nil
@@ -338,7 +338,7 @@ func (s *Store) Append(ctx context.Context, name, version string, attr ufs.Attr)
 		return nil, err
 	}
 	defer src.Close() //nolint:errcheck // only read
-	return begun(s.stageCopy(ctx, op, src, name, "", ufs.CreateOptions{Attr: attr, IfVersion: versionOf(&src.st)}))
+	return begun(s.stageCopy(ctx, op, src, name, "", ufs.CreateOptions{Attr: attr, IfVersion: s.versionOf(&src.st)}))
 }
 
 // Copy implements ufs.Copier.
