@@ -420,7 +420,7 @@ func (n *Namespace) resolveIntent(ctx context.Context, in *openIntent) (done boo
 func (n *Namespace) outcomeOf(ctx context.Context, m *mounted, in *openIntent, paths []core.Path) (ops []meta.Op, happened bool, err error) {
 	switch in.op {
 	case opPut:
-		return n.putOutcome(ctx, m, in, paths[0])
+		return n.discarded(ctx, m, in, paths[0])
 	case opMkdir, opParents:
 		return n.mkdirOutcome(ctx, m, in, paths[0])
 	case opRemove:
@@ -475,11 +475,17 @@ func (n *Namespace) unhideOps(p core.Path) []meta.Op {
 	return n.removeOps(pl)
 }
 
-func (n *Namespace) putOutcome(ctx context.Context, m *mounted, in *openIntent, path core.Path) ([]meta.Op, bool, error) {
-	// Who began it may be paused in the last moment before the store's step: what he has staged must not be what he finds.
+// discarded is putOutcome after what is staged for the put was taken away: who began it may be paused in the last moment before
+// the store's step, and must not find it.
+func (n *Namespace) discarded(ctx context.Context, m *mounted, in *openIntent, path core.Path) ([]meta.Op, bool, error) {
 	if err := ufs.Discard(ctx, m.store, in.token, origin(in.entry.ID, in.entry.Rev)); err != nil {
 		return nil, false, err
 	}
+	return n.putOutcome(ctx, m, in, path)
+}
+
+// putOutcome returns what makes a put that has taken place in the store visible; false if it has not.
+func (n *Namespace) putOutcome(ctx context.Context, m *mounted, in *openIntent, path core.Path) ([]meta.Op, bool, error) {
 	info, err := m.store.Stat(ctx, in.key)
 	if err != nil && !isGone(err) {
 		return nil, false, err
