@@ -195,8 +195,8 @@ func TestOperate(t *testing.T) {
 // listed is a line of sluice node ls.
 type listed struct {
 	Name, Role, Address, Pages, Version string
-	Leader, Draining             bool
-	Since                        time.Time
+	Leader, Draining                    bool
+	Since                               time.Time
 }
 
 // nodes lists the processes, as an admin address tells them.
