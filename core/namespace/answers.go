@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,7 +20,8 @@ import (
 // answer too. A session is a directory of meta.AnswersDir, whose ID is the epoch, drawn when it began. Its answers are Notes
 // with the edges "0", "1" …: ID is the sequence, Rev the acknowledged watermark as the client said it then, and Extra has
 // the answer as it is sent. An answer takes the edge of one that is acknowledged, so that a session has about as many as its
-// client has changes in progress, and none has to be deleted.
+// client has changes in progress, and none has to be deleted. One that takes long holds the watermark, and the edges of those
+// after it only until the client says that it is the one.
 //
 // A change whose name is not there was not made: it left no record, or one whose intent is open. The intent has the name
 // too, and the record that closes it as something that happened has the answer.
@@ -115,6 +117,23 @@ func (s *session) acknowledge(below uint64) {
 		}
 	}
 	s.below = below
+}
+
+// Acknowledge says that no change of the session below the sequence is asked for again but those of open, which are sorted.
+// The slots of the others are taken again. After a change of leader that is not known until it is said again.
+func (n *Namespace) Acknowledge(id [16]byte, below uint64, open []uint64) {
+	n.answers.mu.Lock()
+	defer n.answers.mu.Unlock()
+	s := n.answers.sessions[id]
+	if s == nil {
+		return
+	}
+	for seq, slot := range s.slots {
+		if _, in := slices.BinarySearch(open, seq); seq < below && !in {
+			delete(s.slots, seq)
+			s.free = append(s.free, slot)
+		}
+	}
 }
 
 // take returns the slot of a change's answer.

@@ -151,6 +151,46 @@ func TestAnswersOutliveTheirProcess(t *testing.T) {
 	stop()
 }
 
+// TestOneInProgressKeepsNoOther makes changes behind one that takes long, under this leader and under the next.
+func TestOneInProgressKeepsNoOther(t *testing.T) {
+	kv, store := memkv.New(), memufs.New(memufs.Options{Dirs: true})
+	root := core.WithPrincipal(t.Context(), core.Principal{User: "root", Super: true})
+	s := [16]byte{1}
+	const changes, window = 50, 7
+	seq := uint64(1) // takes long
+	for range 2 {
+		n, tree, stop := reign(t, kv, store)
+		if _, err := n.OpenSession(root, s); err != nil {
+			t.Fatal(err)
+		}
+		for range changes {
+			seq++
+			n.Acknowledge(s, seq-window, []uint64{1})
+			if _, err := createNew(core.WithCall(root, core.Call{Session: s, Sequence: seq, Below: 1}), n, fmt.Sprintf("/f%d", seq)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.Acknowledge(s, seq, []uint64{1, seq - 1})
+		for _, kept := range []uint64{seq - 1, seq} {
+			if got, err := n.Answered(root, core.Call{Session: s, Sequence: kept}); got == nil || err != nil {
+				t.Errorf("change %d: got %q, %v", kept, got, err)
+			}
+		}
+		rows := 0
+		tree.View(func(v meta.View) {
+			for _, e := range v.Children(meta.AnswersDir, "") {
+				for range v.Children(e.Dir, "") {
+					rows++
+				}
+			}
+		})
+		if rows > window+1 {
+			t.Errorf("%d answers are kept where %d may be asked for", rows, window+1)
+		}
+		stop()
+	}
+}
+
 // TestUndoneIsNotAnswered has a store refuse a directory that the journal has already.
 func TestUndoneIsNotAnswered(t *testing.T) {
 	kv, store := memkv.New(), memufs.New(memufs.Options{Dirs: true})

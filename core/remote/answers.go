@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,15 +38,18 @@ type Answers interface {
 	// End remembers the answer of a change that Begin gave out. A nil answer says that the change was not made and may be
 	// made under the same id. The answer must not be changed afterwards.
 	End(id CallID, answer []byte)
-	// Acknowledge says that no change of the session below the sequence will be asked again.
-	Acknowledge(s Session, below uint64)
+	// Acknowledge says that no change of the session below the sequence will be asked again but those of open, which are
+	// sorted. What was said once holds; it may come late, or again.
+	Acknowledge(s Session, below uint64, open []uint64)
 }
 
 // The bounds of MemoryAnswers.
 const (
-	maxSessions        = 4096
-	sessionIdle        = 10 * time.Minute // after which a session without a stream may be forgotten
-	maxSessionAnswers  = 2 * maxCalls     // a client has no more than maxCalls in progress and acknowledges with each
+	maxSessions = 4096
+	sessionIdle = 10 * time.Minute // after which a session without a stream may be forgotten
+	// A client has no more than maxCalls in progress. While one of them takes long, it acknowledges the others with each
+	// heartbeat only: 100,000 a second are 25,000 between two.
+	maxSessionAnswers  = 4 * maxCalls
 	maxRememberedBytes = 128 << 20
 )
 
@@ -61,7 +65,8 @@ type session struct {
 	epoch    uint64
 	streams  int
 	left     time.Time // when the last stream ended
-	below    uint64    // acknowledged
+	below    uint64    // acknowledged, but for open
+	open     []uint64  // below it, sorted
 	outcomes map[uint64]*outcome
 }
 
@@ -158,7 +163,7 @@ func (m *MemoryAnswers) claim(id CallID) (o *outcome, mine bool, err error) {
 		return nil, false, errs.New("remote.Begin", "", errs.Unavailable, "the session is not known here; ask again")
 	case s.outcomes[id.Sequence] != nil:
 		return s.outcomes[id.Sequence], false, nil
-	case id.Sequence < s.below:
+	case s.acknowledged(id.Sequence):
 		return nil, false, errs.New("remote.Begin", "", errs.Unavailable, "the client has said that it would not ask for this change again")
 	case len(s.outcomes) >= maxSessionAnswers || m.bytes >= maxRememberedBytes:
 		return nil, false, errs.New("remote.Begin", "", errs.Unavailable, "too many changes that are not acknowledged")
@@ -182,7 +187,7 @@ func (m *MemoryAnswers) End(id CallID, answer []byte) {
 	}
 	o.answer = answer
 	close(o.done)
-	if answer == nil || id.Sequence < s.below {
+	if answer == nil || s.acknowledged(id.Sequence) {
 		delete(s.outcomes, id.Sequence)
 		return
 	}
@@ -190,39 +195,76 @@ func (m *MemoryAnswers) End(id CallID, answer []byte) {
 }
 
 // Acknowledge implements Answers.
-func (m *MemoryAnswers) Acknowledge(id Session, below uint64) {
+func (m *MemoryAnswers) Acknowledge(id Session, below uint64, open []uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.sessions[id]
-	if s == nil || below <= s.below {
+	if s == nil {
+		return
+	}
+	from := s.below
+	s.below = max(s.below, below)
+	at, _ := slices.BinarySearch(s.open, below)
+	told := s.open[:at]
+	s.open = s.open[at:]
+	var still []uint64
+	for _, seq := range told {
+		if _, in := slices.BinarySearch(open, seq); in {
+			still = append(still, seq)
+		} else {
+			m.drop(s, seq)
+		}
+	}
+	if len(still) > 0 {
+		s.open = append(still, s.open...)
+	}
+	for _, seq := range open {
+		if seq >= from && seq < below {
+			s.open = append(s.open, seq) // behind those that were there: it is sorted still
+		}
+	}
+	if below <= from {
 		return
 	}
 	// A change in progress stays until it ends. The client is the one that numbers: few lie between two watermarks.
-	if below-s.below > uint64(len(s.outcomes)) {
-		for seq, o := range s.outcomes {
-			m.drop(s, seq, o, below)
+	if below-from > uint64(len(s.outcomes)) {
+		for seq := range s.outcomes {
+			if s.acknowledged(seq) {
+				m.drop(s, seq)
+			}
 		}
 	} else {
-		for seq := s.below; seq < below; seq++ {
-			m.drop(s, seq, s.outcomes[seq], below)
+		for seq := from; seq < below; seq++ {
+			if s.acknowledged(seq) {
+				m.drop(s, seq)
+			}
 		}
 	}
-	s.below = below
 }
 
-// acknowledged returns the sequence below which no change of the session is asked again.
-func (m *MemoryAnswers) acknowledged(id Session) uint64 {
+// acknowledged reports whether the client has said that it will not ask for the change again.
+func (s *session) acknowledged(seq uint64) bool {
+	_, open := slices.BinarySearch(s.open, seq)
+	return seq < s.below && !open
+}
+
+// watermark returns the sequence below which no change of the session is asked again.
+func (m *MemoryAnswers) watermark(id Session) uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if s := m.sessions[id]; s != nil {
+	switch s := m.sessions[id]; {
+	case s == nil:
+		return 0
+	case len(s.open) > 0:
+		return s.open[0]
+	default:
 		return s.below
 	}
-	return 0
 }
 
 // drop forgets the answer of a change that is acknowledged. m.mu must be held.
-func (m *MemoryAnswers) drop(s *session, seq uint64, o *outcome, below uint64) {
-	if o != nil && seq < below && o.answer != nil {
+func (m *MemoryAnswers) drop(s *session, seq uint64) {
+	if o := s.outcomes[seq]; o != nil && o.answer != nil {
 		m.bytes -= len(o.answer)
 		delete(s.outcomes, seq)
 	}

@@ -31,14 +31,14 @@ func TestAnswersAreRememberedUntilAcknowledged(t *testing.T) {
 		t.Errorf("got %q, %v", answer, err)
 	}
 	mustClaim(t, &m, CallID{s, 3}) // it was not made
-	m.Acknowledge(s, 2)
+	m.Acknowledge(s, 2, nil)
 	if _, _, err := m.Begin(t.Context(), CallID{s, 1}); !errors.Is(err, errs.Unavailable) {
 		t.Errorf("an acknowledged change: got %v", err)
 	}
 	if _, answer, err := m.Begin(t.Context(), CallID{s, 2}); string(answer) != "two" || err != nil {
 		t.Errorf("got %q, %v", answer, err)
 	}
-	m.Acknowledge(s, 10)
+	m.Acknowledge(s, 10, nil)
 	m.End(CallID{s, 3}, []byte("three")) // acknowledged while it was in progress
 	if len(m.sessions[s].outcomes) != 0 || m.bytes != 0 {
 		t.Errorf("%d answers and %d bytes are left", len(m.sessions[s].outcomes), m.bytes)
@@ -116,6 +116,48 @@ func TestSessionsAreForgottenWhenIdle(t *testing.T) {
 	})
 }
 
+func TestOneInProgressHoldsNoOther(t *testing.T) {
+	var m MemoryAnswers
+	s := Session{1}
+	m.Attach(t.Context(), s)
+	for seq := uint64(1); seq <= 9; seq++ {
+		mustClaim(t, &m, CallID{s, seq})
+		if seq != 3 && seq != 7 {
+			m.End(CallID{s, seq}, []byte("x"))
+		}
+	}
+	m.Acknowledge(s, 9, []uint64{3, 5, 7})
+	if got := len(m.sessions[s].outcomes); got != 4 || m.bytes != 2 { // 3 and 7 in progress, 5 and 9
+		t.Errorf("%d answers of %d bytes are left", got, m.bytes)
+	}
+	if got := m.watermark(s); got != 3 {
+		t.Errorf("the watermark is %d", got)
+	}
+	if _, _, err := m.Begin(t.Context(), CallID{s, 4}); !errors.Is(err, errs.Unavailable) {
+		t.Errorf("an acknowledged change: got %v", err)
+	}
+	m.Acknowledge(s, 6, []uint64{3, 4}) // what comes late takes nothing back
+	if _, _, err := m.Begin(t.Context(), CallID{s, 5}); !errors.Is(err, errs.Unavailable) {
+		t.Errorf("an acknowledged change: got %v", err)
+	}
+	m.End(CallID{s, 3}, []byte("three"))
+	if _, answer, err := m.Begin(t.Context(), CallID{s, 3}); string(answer) != "three" || err != nil {
+		t.Errorf("got %q, %v", answer, err)
+	}
+	m.Acknowledge(s, 7, nil)
+	m.Acknowledge(s, 12, []uint64{7, 11})
+	m.End(CallID{s, 7}, []byte("seven"))
+	mustClaim(t, &m, CallID{s, 11})
+	if got := m.watermark(s); got != 7 {
+		t.Errorf("the watermark is %d", got)
+	}
+	m.Acknowledge(s, 13, nil)
+	m.End(CallID{s, 11}, []byte("eleven"))
+	if got := len(m.sessions[s].outcomes); got != 0 || m.bytes != 0 || m.watermark(s) != 13 {
+		t.Errorf("%d answers of %d bytes are left, the watermark is %d", got, m.bytes, m.watermark(s))
+	}
+}
+
 func TestAnswersAreBounded(t *testing.T) {
 	var m MemoryAnswers
 	s := Session{1}
@@ -128,6 +170,6 @@ func TestAnswersAreBounded(t *testing.T) {
 	if _, _, err := m.Begin(t.Context(), over); !errors.Is(err, errs.Unavailable) {
 		t.Errorf("got %v", err)
 	}
-	m.Acknowledge(s, maxSessionAnswers)
+	m.Acknowledge(s, maxSessionAnswers, nil)
 	mustClaim(t, &m, over)
 }

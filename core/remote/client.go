@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -68,9 +69,9 @@ type Client struct {
 	closed  bool
 	conns   map[string]*connection
 	pages   pageConns
-	last    uint64          // sequence of the last change begun
-	below   uint64          // no change below it is in progress
-	ended   map[uint64]bool // changes from below on that are not in progress
+	last    uint64              // sequence of the last change begun
+	below   uint64              // no change below it is in progress
+	pending map[uint64]struct{} // the changes in progress
 }
 
 var (
@@ -91,7 +92,7 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 	c := &Client{
 		o: o.withDefaults(), buffers: newBuffers(), stop: stop, over: ctx.Done(), changed: make(chan struct{}), conns: map[string]*connection{},
 		pages: pageConns{busy: map[*pageConn]struct{}{}, idle: map[string][]*pageConn{}, shun: map[string]time.Time{}},
-		below: 1, ended: map[uint64]bool{}, why: errors.New("no master has answered yet"),
+		below: 1, pending: map[uint64]struct{}{}, why: errors.New("no master has answered yet"),
 	}
 	c.ops.New = func() any { return &op{reply: make(chan reply, 1)} }
 	rand.Read(c.session[:]) // never fails
@@ -260,6 +261,7 @@ func (c *Client) begin() (sequence, below uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last++
+	c.pending[c.last] = struct{}{}
 	return c.last, c.below
 }
 
@@ -267,10 +269,11 @@ func (c *Client) begin() (sequence, below uint64) {
 func (c *Client) end(sequence uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ended[sequence] = true
-	for c.ended[c.below] {
-		delete(c.ended, c.below)
-		c.below++
+	delete(c.pending, sequence)
+	for ; c.below <= c.last; c.below++ {
+		if _, pending := c.pending[c.below]; pending {
+			return
+		}
 	}
 }
 
@@ -278,6 +281,13 @@ func (c *Client) acknowledged() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.below
+}
+
+// inProgress returns the changes below a sequence that may be asked for again; no other one is.
+func (c *Client) inProgress() (below uint64, open []uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last + 1, slices.Collect(maps.Keys(c.pending))
 }
 
 // Leader returns the address of the master that the client speaks to, "" if there is none at the moment.

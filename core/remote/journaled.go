@@ -12,6 +12,9 @@ type Journal interface {
 	// CloseSession.
 	OpenSession(ctx context.Context, session [16]byte) (epoch uint64, err error)
 	CloseSession(session [16]byte)
+	// Acknowledge says that no change of the session below the sequence will be asked again but those of open, which are
+	// sorted. What it says is not journaled: the client says it again to whoever leads.
+	Acknowledge(session [16]byte, below uint64, open []uint64)
 	// Answered returns what EncodeAnswer made of the outcome of a change, nil if it was not made. It may wait. Errors: ctx's;
 	// errs.Unavailable if that cannot be told.
 	Answered(ctx context.Context, c core.Call) ([]byte, error)
@@ -51,7 +54,7 @@ func (a *JournaledAnswers) Begin(ctx context.Context, id CallID) (context.Contex
 	if err != nil || answer != nil {
 		return ctx, answer, err
 	}
-	call := core.Call{Session: id.Session, Sequence: id.Sequence, Below: a.memory.acknowledged(id.Session)}
+	call := core.Call{Session: id.Session, Sequence: id.Sequence, Below: a.memory.watermark(id.Session)}
 	answer, err = a.journal.Answered(ctx, call)
 	if err != nil || answer != nil {
 		a.memory.End(id, answer)
@@ -64,7 +67,12 @@ func (a *JournaledAnswers) Begin(ctx context.Context, id CallID) (context.Contex
 func (a *JournaledAnswers) End(id CallID, answer []byte) { a.memory.End(id, answer) }
 
 // Acknowledge implements Answers.
-func (a *JournaledAnswers) Acknowledge(s Session, below uint64) { a.memory.Acknowledge(s, below) }
+func (a *JournaledAnswers) Acknowledge(s Session, below uint64, open []uint64) {
+	a.memory.Acknowledge(s, below, open)
+	if len(open) > 0 { // else the next change tells the Tree
+		a.journal.Acknowledge(s, below, open)
+	}
+}
 
 // EncodeAnswer returns what is sent of a change that was made and returned v: a core.Info, a core.MountInfo, a string, or nil
 // for nothing. This is a stored format, and the protocol's.

@@ -24,7 +24,8 @@
 // # Once
 //
 // A change carries {session, sequence}: the session is the Client's, the sequence that of its changes, and with it goes the
-// acknowledged watermark, below which the client will not ask again. A server remembers the answer of a change in its
+// acknowledged watermark, below which the client will not ask again. With each heartbeat it says which changes it has in
+// progress, and will not ask for any other begun before it: a change that takes long keeps no room from the rest. A server remembers the answer of a change in its
 // Answers. After a broken connection the client asks again under the same id, and the server answers from memory, waits for
 // the change in progress, or makes it if it never arrived. A writer whose stream broke after Commit was sent asks for the
 // outcome in the same way; if the Commit has not arrived by then it never takes place. A server that has lost the lead leaves
@@ -110,20 +111,20 @@ const (
 )
 
 /*
-The messages, version 2. A frame is one gRPC message on Names: messages one after the other, each a length:uvarint and its
+The messages, version 3. A frame is one gRPC message on Names: messages one after the other, each a length:uvarint and its
 body. A body is a kind:byte and values as in coder.go.
 
 	client to server                                     server to client
 	'H' version session:16 bytes node…   hello, first    'W' version epoch                welcome, first
 	'C' tag method:byte header values    a call          'A' tag (0 values | 1 fault)     its answer
 	'X' tag                              cancels it      'L' tag leader:string            not made: another leads
-	'P' clock acknowledged               heartbeat       'E' clock                        its echo
+	'P' clock below open…                heartbeat       'E' clock                        its echo
 	                                                     'M' node…                        who is there, after changes
 
 	header = flags deadline:uvarint? maxage:varint? request:string? principal:string (sequence acknowledged)?
 
 The flags of a header say which of its optional values are there: deadline is the rest of it in microseconds, maxage seconds,
-sequence and acknowledged belong to changes. 'L' with tag 0 ends the stream.
+sequence and acknowledged belong to changes. Of the changes below that of a heartbeat, open are in progress. 'L' with tag 0 ends the stream.
 
 The messages on Read and Write are one gRPC message each, a kind:byte and values, or bytes as they are:
 
@@ -143,7 +144,7 @@ Forward carries an HTTP request. The request is made once 'G' has come, which th
 	field = name:string value:string
 */
 const (
-	version = 2
+	version = 3
 
 	kindHello, kindCall, kindCancel, kindPing     byte = 'H', 'C', 'X', 'P'
 	kindWelcome, kindAnswer, kindLeader, kindEcho byte = 'W', 'A', 'L', 'E'

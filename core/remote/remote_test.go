@@ -298,3 +298,35 @@ func mustPath(t testing.TB, s string) core.Path {
 	}
 	return p
 }
+
+// TestSlowChangeHoldsNoOther makes more changes behind one that takes long than a server remembers answers of a session.
+func TestSlowChangeHoldsNoOther(t *testing.T) {
+	began, goOn := make(chan struct{}), make(chan struct{})
+	tree := &fake{
+		rename: func(context.Context, core.Path, core.Path) error { close(began); <-goOn; return nil },
+		mkdir:  func(_ context.Context, p core.Path) (core.Info, error) { return core.Info{Path: p}, nil },
+	}
+	addr, _ := serve(t, remote.ServerOptions{Tree: tree, Authenticator: users{}}, 0)
+	c := dial(t, remote.Options{Addrs: []string{addr}, Heartbeat: 20 * time.Millisecond})
+	slow := make(chan error, 1)
+	go func() {
+		slow <- c.Rename(asRoot(t.Context()), mustPath(t, "/a"), mustPath(t, "/b"), core.RenameOptions{})
+	}()
+	within(t, "the slow change", began)
+	var callers sync.WaitGroup
+	for range 8 {
+		callers.Go(func() {
+			for range remote.MaxSessionAnswers / 6 {
+				if _, err := c.Mkdir(asRoot(t.Context()), mustPath(t, "/d/"), core.MkdirOptions{}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	callers.Wait()
+	close(goOn)
+	if err := within(t, "the slow change", slow); err != nil {
+		t.Error(err)
+	}
+}

@@ -93,8 +93,10 @@ func (c *Client) hello(nodes []cluster.Node) []byte {
 // ping returns a heartbeat of the time now.
 func (c *Client) ping(now int64) []byte {
 	ping := coder{b: []byte{kindPing}}
-	clock, below := uint64(now), c.acknowledged()
+	clock := uint64(now)
+	below, open := c.inProgress()
 	ping.uvarint(&clock)
 	ping.uvarint(&below)
+	list(&ping, &open, (*coder).uvarint)
 	return ping.b
 }

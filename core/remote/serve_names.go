@@ -162,12 +162,15 @@ func (n *nameStream) receive() error {
 // echo answers a heartbeat, if this master may answer.
 func (n *nameStream) echo(c coder, lease error) error {
 	var clock, below uint64
+	var open []uint64
 	c.uvarint(&clock)
 	c.uvarint(&below)
+	list(&c, &open, (*coder).uvarint)
 	if err := c.finish(); err != nil {
 		return err
 	}
-	n.acknowledge(below)
+	slices.Sort(open)
+	n.s.o.Answers.Acknowledge(n.session, below, open)
 	out := coder{}
 	switch other, moved := errors.AsType[*NotLeaderError](lease); {
 	case moved:
@@ -208,7 +211,7 @@ func (c *coder) notLeader(tag uint64, e *NotLeaderError) {
 func (n *nameStream) acknowledge(below uint64) {
 	if below > n.acked {
 		n.acked = below
-		n.s.o.Answers.Acknowledge(n.session, below)
+		n.s.o.Answers.Acknowledge(n.session, below, nil)
 	}
 }
 
