@@ -25,6 +25,11 @@ import (
 //
 // A change whose name is not there was not made: it left no record, or one whose intent is open. The intent has the name
 // too, and the record that closes it as something that happened has the answer.
+//
+// A session begins although the journal takes nothing, for its client has to read: this process alone remembers it. Once there
+// is room the journal gets the session's directory, with another epoch, and its answers from then on; and the session's own
+// epoch when all that was answered before is acknowledged. A leader that follows sooner has an epoch that the client does not
+// know, as after any loss of what is remembered.
 
 const (
 	// maxSessions bounds the sessions. A client has one for its life.
@@ -45,9 +50,11 @@ type answers struct {
 
 // session is one client's.
 type session struct {
-	edge    string // in meta.AnswersDir
-	dir     meta.DirID
+	edge    string     // in meta.AnswersDir
+	dir     meta.DirID // 0: the journal does not have it
 	epoch   uint64
+	noted   bool   // the journal has the epoch
+	unnoted uint64 // the last change whose answer the journal did not get, 0 if none
 	streams int
 	left    time.Time // when the last stream ended, or this process found the session
 
@@ -65,7 +72,8 @@ func (a *answers) restore(v meta.View) {
 		if err != nil || len(id) != 16 || e.Class != meta.Directory {
 			continue
 		}
-		s := newSession(edge, e)
+		s := newSession(edge, e.Dir, e.ID)
+		s.noted = true
 		for slot, row := range v.Children(e.Dir, "") {
 			at, err := strconv.ParseUint(slot, 36, 32)
 			if err == nil && at < maxSlot {
@@ -92,8 +100,8 @@ func (a *answers) restore(v meta.View) {
 // maxSlot is more than any session has slots.
 const maxSlot = 1 << 20
 
-func newSession(edge string, e *meta.Entry) *session {
-	return &session{edge: edge, dir: e.Dir, epoch: e.ID, left: time.Now(), slots: map[uint64]uint32{}}
+func newSession(edge string, dir meta.DirID, epoch uint64) *session {
+	return &session{edge: edge, dir: dir, epoch: epoch, left: time.Now(), slots: map[uint64]uint32{}}
 }
 
 // acknowledge frees the slots of what is not asked for again.
@@ -169,6 +177,10 @@ func (n *Namespace) answered(call core.Call, v any) []meta.Op {
 	if call.Sequence < s.below {
 		return nil
 	}
+	if s.dir == 0 {
+		s.unnoted = max(s.unnoted, call.Sequence)
+		return nil
+	}
 	return []meta.Op{{Kind: meta.Set, Dir: s.dir, Edge: slotEdge(s.take(call.Sequence)), Entry: meta.Entry{
 		Class: meta.Note, ID: call.Sequence, Rev: s.below, Extra: map[string]string{"answer": string(n.o.Answer(v))},
 	}}}
@@ -240,9 +252,10 @@ func (n *Namespace) answerOf(call core.Call) (answer []byte) {
 	return answer
 }
 
-// OpenSession begins a stream of a session, and the session if the journal has none, and returns its epoch: as long as that
-// is the same, every change of the session that was made and not acknowledged is remembered. Each OpenSession is followed by
-// one CloseSession. Errors: errs.Unavailable, also if there are too many sessions.
+// OpenSession begins a stream of a session, and the session if there is none, and returns its epoch: as long as that is the
+// same, every change of the session that was made and not acknowledged is remembered. A journal that takes nothing hinders no
+// session. Each OpenSession is followed by one CloseSession. Errors: errs.Unavailable if another leads, or there are too many
+// sessions.
 func (n *Namespace) OpenSession(ctx context.Context, id [16]byte) (epoch uint64, err error) {
 	for range chase {
 		if epoch, ok := n.answers.attach(id); ok {
@@ -281,21 +294,67 @@ func (n *Namespace) beginSession(ctx context.Context, id [16]byte) error {
 	if !n.roomForSession(ctx) {
 		return errs.New("namespace.OpenSession", "", errs.Unavailable, "too many clients")
 	}
-	dir, err := n.draw(ctx, &n.dirs)
+	s := newSession(hex.EncodeToString(id[:])+"/", 0, newEpoch())
+	dir, err := n.noteSession(ctx, s.edge, 0, s.epoch)
 	if err != nil {
-		return err
+		if n.leads() != nil {
+			return err
+		}
+		n.o.Logger.Warn("the journal takes no session, so that this one's changes are remembered by this process only", "err", err)
 	}
-	var epoch [8]byte
-	rand.Read(epoch[:]) // never fails
-	edge := hex.EncodeToString(id[:]) + "/"
-	e := meta.Entry{Class: meta.Directory, Dir: meta.DirID(dir), Explicit: true, ID: binary.LittleEndian.Uint64(epoch[:]) | 1, MTime: time.Now().UnixNano()}
-	if _, err := n.record(ctx, meta.Op{Kind: meta.Set, Dir: meta.AnswersDir, Edge: edge, Entry: e}); err != nil {
-		return err
-	}
+	s.dir, s.noted = dir, err == nil
 	n.answers.mu.Lock()
 	defer n.answers.mu.Unlock()
-	n.answers.sessions[id] = newSession(edge, &e)
+	n.answers.sessions[id] = s
 	return nil
+}
+
+func newEpoch() uint64 {
+	var epoch [8]byte
+	rand.Read(epoch[:]) // never fails
+	return binary.LittleEndian.Uint64(epoch[:]) | 1
+}
+
+// noteSession journals a session and returns the directory of its answers: dir, or another one if that is 0.
+func (n *Namespace) noteSession(ctx context.Context, edge string, dir meta.DirID, epoch uint64) (meta.DirID, error) {
+	if dir == 0 {
+		id, err := n.draw(ctx, &n.dirs)
+		if err != nil {
+			return 0, err
+		}
+		dir = meta.DirID(id)
+	}
+	e := meta.Entry{Class: meta.Directory, Dir: dir, Explicit: true, ID: epoch, MTime: time.Now().UnixNano()}
+	if _, err := n.record(ctx, meta.Op{Kind: meta.Set, Dir: meta.AnswersDir, Edge: edge, Entry: e}); err != nil {
+		return 0, err
+	}
+	return dir, nil
+}
+
+// noteSessions journals the sessions that began while the journal took none, in two steps: first a directory for what is
+// answered from then on, under an epoch that is nobody's, and the session's own when nothing older may be asked for.
+func (n *Namespace) noteSessions(ctx context.Context) {
+	due := map[*session]meta.DirID{}
+	n.answers.mu.Lock()
+	for _, s := range n.answers.sessions {
+		if !s.noted && (s.dir == 0 || s.unnoted == 0 || s.below > s.unnoted) {
+			due[s] = s.dir
+		}
+	}
+	n.answers.mu.Unlock()
+	for s, dir := range due {
+		noted, epoch := dir != 0, s.epoch
+		if !noted {
+			epoch = newEpoch()
+		}
+		dir, err := n.noteSession(ctx, s.edge, dir, epoch)
+		if err != nil {
+			return // soon again
+		}
+		n.answers.mu.Lock()
+		s.dir, s.noted = dir, noted
+		n.answers.mu.Unlock()
+	}
 }
 
 func (n *Namespace) roomForSession(ctx context.Context) bool {
@@ -318,6 +377,9 @@ func (n *Namespace) endIdleSessions(ctx context.Context, idle time.Duration) boo
 	for id, s := range n.answers.sessions {
 		if s.streams == 0 && time.Since(s.left) > idle {
 			delete(n.answers.sessions, id)
+			if s.dir == 0 {
+				continue
+			}
 			ops = append(ops, meta.Op{Kind: meta.Del, Dir: meta.AnswersDir, Edge: s.edge}, meta.Op{Kind: meta.DropDir, Dir: s.dir})
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -215,6 +216,70 @@ func TestUndoneIsNotAnswered(t *testing.T) {
 	}
 	if got, err := n.Answered(root, call); got != nil || err != nil {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// fullKV is a KV that has no room for what is put while it is full.
+type fullKV struct {
+	meta.KV
+	full atomic.Bool
+}
+
+func (k *fullKV) Txn(ctx context.Context, t meta.Txn) (bool, int64, error) {
+	if k.full.Load() && len(t.Puts) > 0 {
+		return false, 0, errs.New("test.Txn", "", errs.NoSpace, "the quota is exceeded")
+	}
+	return k.KV.Txn(ctx, t)
+}
+
+// TestSessionsBeginWithoutRoom begins a session while the journal is full, and another process leads at some later time.
+func TestSessionsBeginWithoutRoom(t *testing.T) {
+	for _, k := range []struct {
+		name         string
+		early, ended bool // a change is made before the journal knows the session, and acknowledged
+		same         bool // the next leader shows the same epoch
+	}{{"idle", false, false, true}, {"unacknowledged", true, false, false}, {"acknowledged", true, true, true}} {
+		t.Run(k.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				kv, store := &fullKV{KV: memkv.New()}, memufs.New(memufs.Options{Dirs: true})
+				n, _, stop := reign(t, kv, store)
+				root := core.WithPrincipal(t.Context(), core.Principal{User: "root", Super: true})
+				if _, err := createNew(root, n, "/f"); err != nil {
+					t.Fatal(err)
+				}
+				s := [16]byte{1}
+				kv.full.Store(true)
+				epoch, err := n.OpenSession(root, s)
+				if err != nil || epoch == 0 {
+					t.Fatal(epoch, err)
+				}
+				kv.full.Store(false)
+				make := func(seq, below uint64) {
+					if _, err := createNew(core.WithCall(root, core.Call{Session: s, Sequence: seq, Below: below}), n, fmt.Sprint("/f", seq)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if k.early {
+					make(1, 1)
+				}
+				<-time.After(10 * time.Second)
+				below := uint64(1)
+				if k.ended {
+					below = 2
+				}
+				make(2, below)
+				<-time.After(10 * time.Second)
+				stop()
+				n, _, stop = reign(t, kv, store)
+				defer stop()
+				if got, err := n.Answered(root, core.Call{Session: s, Sequence: 2}); got == nil || err != nil {
+					t.Errorf("the change that was made when there was room: got %q, %v", got, err)
+				}
+				if again, err := n.OpenSession(root, s); err != nil || (again == epoch) != k.same {
+					t.Errorf("the epoch is %d, %v; it was %d", again, err, epoch)
+				}
+			})
+		})
 	}
 }
 

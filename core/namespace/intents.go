@@ -300,6 +300,7 @@ func (n *Namespace) watchIntents(ctx context.Context) {
 			n.reopen(ctx)
 			n.resolveOpen(ctx, everywhere)
 			n.endIdleSessions(ctx, sessionIdle)
+			n.noteSessions(ctx)
 			n.findLost(ctx)
 		}
 	}
