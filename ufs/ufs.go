@@ -5,7 +5,7 @@
 //
 // Names are relative to the store's root, byte-exact, without a leading slash: "a/b" is a file, "a/b/" a directory (a
 // real one, or the marker object of an object store), "" the root, which always exists. Everything below ".sluice/" is
-// staging: drivers put their temporary files there and never list it. A name a store cannot hold is errs.Invalid in every
+// staging: drivers put their temporary files there, and the store's mark, and never list it. A name a store cannot hold is errs.Invalid in every
 // method, with the segment that is wrong (CheckFile, CheckDir).
 package ufs
 
@@ -85,6 +85,7 @@ type Features struct {
 	RemoveFiles  bool          // is a FileRemover
 	Discard      bool          // is a Discarder
 	Probe        bool          // is a Prober
+	Mark         bool          // is a Marked
 	Racy         time.Duration // a version first seen within this of its ModTime may change again without a trace; 0: never
 }
 

@@ -149,7 +149,7 @@ func (s *Store) learn(o Options) error {
 	attrs := err == nil || err == unix.ENODATA
 	s.feat = ufs.Features{
 		Kind: "local", Root: s.feat.Root, Dirs: true, AtomicRename: true, Attrs: attrs, MaxName: 255, MaxKey: unix.PathMax - 1, Mkdir: true,
-		Trash: true, Copy: true, Append: true, SetAttr: attrs, Compose: true, Discard: true, Probe: true, Racy: o.Racy,
+		Trash: true, Copy: true, Append: true, SetAttr: attrs, Compose: true, Discard: true, Probe: true, Mark: true, Racy: o.Racy,
 	}
 	s.suit(int64(fs.Type), o) //nolint:unconvert // the width differs by architecture
 	return nil

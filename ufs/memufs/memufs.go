@@ -39,6 +39,7 @@ type Store struct {
 	nodes   btree.Map[string, *node] // by name, directories with their slash; the root has none
 	changes uint64                   // number of changes made, the source of versions and upload ids
 	uploads map[string]*upload
+	mark    string
 }
 
 // node is an immutable state of one name: a change puts another node in its place.
@@ -58,7 +59,7 @@ func New(o Options) *Store {
 	f := ufs.Features{
 		Kind: "mem", Dirs: o.Dirs, Flat: !o.Dirs, AtomicRename: o.Dirs, Conditional: true, OddNames: !o.Dirs,
 		MD5ETag: !o.Dirs, Attrs: true, MaxKey: 1024, Mkdir: true, Trash: true, Copy: true, Append: o.Dirs, SetAttr: true,
-		Compose: true, Probe: true,
+		Compose: true, Probe: true, Mark: true,
 	}
 	if o.Dirs {
 		f.MaxName, f.MaxKey = 255, 4096
@@ -212,6 +213,27 @@ func (s *Store) Close() error { return nil }
 
 // Probe implements ufs.Prober.
 func (s *Store) Probe(ctx context.Context, _ bool) error { return ctx.Err() }
+
+// Mark implements ufs.Marked.
+func (s *Store) Mark(ctx context.Context) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mark, ctx.Err()
+}
+
+// SetMark implements ufs.Marked.
+func (s *Store) SetMark(ctx context.Context, mark string) error {
+	if err := errors.Join(ctx.Err(), ufs.Guard(ctx)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mark != "" {
+		return errs.New("memufs.SetMark", ufs.MarkName, errs.Exist, "the store is marked already")
+	}
+	s.mark = mark
+	return nil
+}
 
 // Rename implements ufs.Renamer.
 func (s *Store) Rename(ctx context.Context, from, to string, replace bool) error {

@@ -207,7 +207,7 @@ func OpenURI(_ context.Context, uri *url.URL, options map[string]string) (ufs.St
 func (s *Store) Features() ufs.Features {
 	return ufs.Features{
 		Kind: "s3", Root: s.root, Remote: true, Flat: true, Conditional: s.condPut.Load(), OddNames: !s.folds.Load(), MD5ETag: true, Attrs: true,
-		MaxKey: maxKey - len(s.prefix), Mkdir: true, Copy: true, SetAttr: true, Compose: true, RemoveFiles: true, Probe: true,
+		MaxKey: maxKey - len(s.prefix), Mkdir: true, Copy: true, SetAttr: true, Compose: true, RemoveFiles: true, Probe: true, Mark: true,
 	}
 }
 

@@ -305,7 +305,7 @@ func (s *Store) probeConditions(ctx context.Context, name string) {
 	}
 }
 
-// The three below are the only ones that touch objects of the staging area.
+// The three below are the only ones that touch objects of the staging area, the mark among them.
 
 func (s *Store) putStaged(ctx context.Context, op, name, text string) error {
 	_, err := s.client.PutObject(ctx, &s3.PutObjectInput{

@@ -383,6 +383,36 @@ var probeTests = []entry{
 	}},
 }
 
+var markTests = []entry{
+	{"a mark stays, hidden, and is given once", marks, func(f fixture) {
+		if got, err := ufs.Mark(f.ctx(), f.s); err != nil || got != "" {
+			f.Fatalf("of a new store: got %q, %v", got, err)
+		}
+		if err := ufs.SetMark(f.ctx(), f.s, "mine"); err != nil {
+			f.Fatal(err)
+		}
+		f.wantErr("give another", ufs.SetMark(f.ctx(), f.s, "yours"), errs.Exist)
+		f.put("a", "data")
+		if err := f.s.CleanStaging(f.ctx(), func(string) bool { return false }); err != nil {
+			f.Error(err)
+		}
+		f.wantList("", "", false, "a")
+		_, err := f.s.Stat(f.ctx(), ufs.MarkName)
+		f.wantErr("stat", err, errs.Invalid)
+		if got, err := ufs.Mark(f.ctx(), f.s); err != nil || got != "mine" {
+			f.Errorf("got %q, %v", got, err)
+		}
+	}},
+	{"a guard keeps a mark away", marks, func(f fixture) {
+		stopped := errs.New("test", "", errs.Unavailable, "not any more")
+		err := ufs.SetMark(ufs.WithGuard(f.ctx(), func() error { return stopped }), f.s, "mine")
+		f.wantErr("give a mark", err, errs.Unavailable)
+		if got, err := ufs.Mark(f.ctx(), f.s); err != nil || got != "" {
+			f.Errorf("got %q, %v", got, err)
+		}
+	}},
+}
+
 var helperTests = []entry{
 	{"CopyFile copies with or without the store's help", nil, func(f fixture) {
 		src := f.putWith("a", "data", ufs.CreateOptions{Attr: fullAttr()})

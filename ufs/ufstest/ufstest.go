@@ -34,7 +34,7 @@ func Run(t *testing.T, open func(t *testing.T) ufs.Store, known ...Deviation) {
 		{"Names", nameTests}, {"Stat", statTests}, {"List", listTests}, {"Open", openTests}, {"Create", createTests},
 		{"Remove", removeTests}, {"Staging", stagingTests}, {"Rename", renameTests}, {"Mkdir", mkdirTests},
 		{"Trash", trashTests}, {"Copy", copyTests}, {"Append", appendTests}, {"SetAttr", setAttrTests},
-		{"Compose", composeTests}, {"Probe", probeTests}, {"Helpers", helperTests}, {"Model", modelTests},
+		{"Compose", composeTests}, {"Probe", probeTests}, {"Mark", markTests}, {"Helpers", helperTests}, {"Model", modelTests},
 	} {
 		t.Run(g.name, func(t *testing.T) {
 			for _, e := range g.tests {
@@ -212,6 +212,7 @@ func composes(f ufs.Features) bool {
 	return f.Compose
 }
 func probes(f ufs.Features) bool { return f.Probe }
+func marks(f ufs.Features) bool  { return f.Mark }
 
 func and(fs ...func(ufs.Features) bool) func(ufs.Features) bool {
 	return func(x ufs.Features) bool {

@@ -43,18 +43,20 @@ const (
 	Lost         Op = "Lost"
 	Discard      Op = "Discard"
 	Probe        Op = "Probe"
+	Mark         Op = "Mark"
+	SetMark      Op = "SetMark"
 )
 
 // Ops returns every call, for tests that must cover all of them.
 func Ops() []Op {
 	return []Op{Stat, List, Open, Read, Create, Write, Commit, Abort, Remove, RemoveFiles, CleanStaging, Rename, Mkdir,
-		Trash, Copy, Append, SetAttr, Begin, PutPart, CopyPart, Complete, Cancel, Lost, Discard, Probe}
+		Trash, Copy, Append, SetAttr, Begin, PutPart, CopyPart, Complete, Cancel, Lost, Discard, Probe, Mark, SetMark}
 }
 
 // Changes reports whether the call can change the store.
 func (op Op) Changes() bool {
 	switch op {
-	case Stat, List, Open, Read, Lost, Probe:
+	case Stat, List, Open, Read, Lost, Probe, Mark:
 		return false
 	}
 	return true
@@ -217,6 +219,14 @@ func (b *base) SetAttr(ctx context.Context, name, version string, attr ufs.Attr)
 
 func (b *base) Probe(ctx context.Context, write bool) error {
 	return b.do(ctx, Probe, "", func(ctx context.Context) error { return ufs.Probe(ctx, b.inner, write) })
+}
+
+func (b *base) Mark(ctx context.Context) (string, error) {
+	return get(ctx, b, Mark, ufs.MarkName, func(ctx context.Context) (string, error) { return ufs.Mark(ctx, b.inner) })
+}
+
+func (b *base) SetMark(ctx context.Context, mark string) error {
+	return b.do(ctx, SetMark, ufs.MarkName, func(ctx context.Context) error { return ufs.SetMark(ctx, b.inner, mark) })
 }
 
 func (b *base) Begin(ctx context.Context, name string, attr ufs.Attr) (string, error) {

@@ -47,7 +47,7 @@ func TestWrapsEverything(t *testing.T) {
 		reflect.TypeFor[ufs.Store](), reflect.TypeFor[ufs.Renamer](), reflect.TypeFor[ufs.Mkdirer](),
 		reflect.TypeFor[ufs.Trasher](), reflect.TypeFor[ufs.Copier](), reflect.TypeFor[ufs.Appender](),
 		reflect.TypeFor[ufs.AttrSetter](), reflect.TypeFor[ufs.Composer](), reflect.TypeFor[ufs.FileRemover](),
-		reflect.TypeFor[ufs.Prober](), reflect.TypeFor[ufs.Discarder](),
+		reflect.TypeFor[ufs.Prober](), reflect.TypeFor[ufs.Discarder](), reflect.TypeFor[ufs.Marked](),
 	}
 	all := map[string]ufs.Store{"readonly": wrap.ReadOnly(memufs.New(memufs.Options{}))}
 	for name, wrapped := range decorators {
@@ -88,6 +88,7 @@ func TestGate(t *testing.T) {
 		"Mkdir":        func() error { _, err := ufs.Mkdir(t.Context(), s, "d/", ufs.Attr{}); return err },
 		"Begin":        func() error { _, err := c.Begin(t.Context(), "a", ufs.Attr{}); return err },
 		"Cancel":       func() error { return c.Cancel(t.Context(), "a", "1") },
+		"SetMark":      func() error { return ufs.SetMark(t.Context(), s, "m") },
 	} {
 		if err := change(); !errors.Is(err, shut) {
 			t.Errorf("%s: got %v", name, err)
