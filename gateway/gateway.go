@@ -345,6 +345,7 @@ func (g *gateway) newNamespace(ctx context.Context, o namespace.Options) (*names
 	}
 	o.Full = g.journalSpace.refuse
 	o.Cache, o.Root, o.OpenStore, o.SecretKey, o.Logger = g.cache, root, g.openStore, g.secretKey, g.log
+	o.SharedRoot = g.cfg.RootStore != "" // the default lies beside the journal
 	o.Member, o.Superuser, o.Supergroup = cmp.Or(g.cfg.Name, hostname()), g.user, supergroup
 	o.SyncInterval = time.Duration(g.cfg.SyncInterval)
 	o.Store = g.journalID

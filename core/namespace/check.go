@@ -113,6 +113,11 @@ func (c *checker) settings(ctx context.Context, log *meta.Log) error {
 			if secret, err := hex.DecodeString(string(kv.Value)); err != nil || len(secret) != 32 {
 				c.find(foundSetting, kv.Key, "the cluster's secret is not 64 hexadecimal digits")
 			}
+		case kv.Key == rootMarkKey:
+			var m rootMark
+			if err := json.Unmarshal(kv.Value, &m); err != nil || m.Mark == "" {
+				c.find(foundSetting, kv.Key, "the mark of the root store cannot be read: %v", err)
+			}
 		case kv.Key == incarnationKey:
 			var l life
 			if err := json.Unmarshal(kv.Value, &l); err != nil || l.ID == "" {

@@ -479,6 +479,10 @@ func (n *Namespace) reopen(ctx context.Context) {
 		if m.err == nil {
 			continue
 		}
+		if id == rootID {
+			n.reopenRoot(ctx, m)
+			continue
+		}
 		if _, err := n.sealer.Open(id, m.Options); err != nil {
 			continue
 		}

@@ -48,6 +48,9 @@ type Options struct {
 	Log   *meta.Log   // the journal, claimed; nil: that of KV is claimed by Open
 	Cache *page.Cache // the caller closes it after Close
 	Root  ufs.Store   // the store behind "/" where nothing is mounted; closed by Close
+	// SharedRoot says that other processes are to see the same root store, which bears a mark then (mark.go). Run ends with
+	// errs.Precondition where it is not the one that the journal belongs to.
+	SharedRoot bool
 	// OpenStore opens the store of a mount.
 	OpenStore func(ctx context.Context, m core.MountSpec) (ufs.Store, error)
 	// SecretKey, of seal.KeySize bytes, encrypts the secrets of mounts in KV and signs tickets; nil leaves them as they are.
@@ -242,6 +245,9 @@ func (n *Namespace) start(ctx context.Context) error {
 	}
 	n.pageKey = n.hash("pages", n.life.Load().ID)
 	n.space = keyed(n.pageKey, "allocated")[:8]
+	if err := n.checkRoot(ctx); err != nil {
+		return err
+	}
 	if n.holding() {
 		return nil
 	}

@@ -89,6 +89,9 @@ func (n *Namespace) release(ctx context.Context, was *life, p *proof) error {
 	}
 	n.life.Store(&open)
 	close(n.released)
+	if err := n.adoptRoot(ctx); err != nil { // the next who leads tries again, and says what to do
+		n.o.Logger.Warn("the mark of the root store is not this journal's yet", "err", err)
+	}
 	return nil
 }
 
