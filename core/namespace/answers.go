@@ -62,6 +62,9 @@ type session struct {
 	slots map[uint64]uint32 // of the answers that may be asked for, by sequence
 	free  []uint32
 	made  uint32 // slots there are
+	// writing are the changes whose answers are on their way to the journal, and whether they are acknowledged. Nobody else
+	// takes their slots: he could be first in the journal, and would lose his answer to one that nobody asks for.
+	writing map[uint64]bool
 }
 
 // restore finds the sessions that the journal holds.
@@ -101,7 +104,7 @@ func (a *answers) restore(v meta.View) {
 const maxSlot = 1 << 20
 
 func newSession(edge string, dir meta.DirID, epoch uint64) *session {
-	return &session{edge: edge, dir: dir, epoch: epoch, left: time.Now(), slots: map[uint64]uint32{}}
+	return &session{edge: edge, dir: dir, epoch: epoch, left: time.Now(), slots: map[uint64]uint32{}, writing: map[uint64]bool{}}
 }
 
 // acknowledge frees the slots of what is not asked for again.
@@ -112,19 +115,48 @@ func (s *session) acknowledge(below uint64) {
 	if below-s.below > uint64(len(s.slots)) {
 		for seq, slot := range s.slots {
 			if seq < below {
-				delete(s.slots, seq)
-				s.free = append(s.free, slot)
+				s.release(seq, slot)
 			}
 		}
 	} else {
 		for seq := s.below; seq < below; seq++ {
 			if slot, ok := s.slots[seq]; ok {
-				delete(s.slots, seq)
-				s.free = append(s.free, slot)
+				s.release(seq, slot)
 			}
 		}
 	}
 	s.below = below
+}
+
+// release frees the slot of a change that is not asked for again, at once or when its answer is written.
+func (s *session) release(seq uint64, slot uint32) {
+	if _, writing := s.writing[seq]; writing {
+		s.writing[seq] = true
+		return
+	}
+	delete(s.slots, seq)
+	s.free = append(s.free, slot)
+}
+
+// wrote says that the answer of a change is in the journal, or will not get there.
+func (s *session) wrote(seq uint64) {
+	acknowledged := s.writing[seq]
+	delete(s.writing, seq)
+	if acknowledged {
+		s.release(seq, s.slots[seq])
+	}
+}
+
+// wrote says that the record with the answer of call, if it has one, is in the journal or will not get there.
+func (a *answers) wrote(call core.Call) {
+	if call.Sequence == 0 {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s := a.sessions[call.Session]; s != nil {
+		s.wrote(call.Sequence)
+	}
 }
 
 // Acknowledge says that no change of the session below the sequence is asked for again but those of open, which are sorted.
@@ -138,13 +170,12 @@ func (n *Namespace) Acknowledge(id [16]byte, below uint64, open []uint64) {
 	}
 	for seq, slot := range s.slots {
 		if _, in := slices.BinarySearch(open, seq); seq < below && !in {
-			delete(s.slots, seq)
-			s.free = append(s.free, slot)
+			s.release(seq, slot)
 		}
 	}
 }
 
-// take returns the slot of a change's answer.
+// take returns the slot of a change's answer. wrote follows.
 func (s *session) take(seq uint64) uint32 {
 	slot, ok := s.slots[seq]
 	switch last := len(s.free) - 1; {
@@ -156,13 +187,15 @@ func (s *session) take(seq uint64) uint32 {
 		s.made++
 	}
 	s.slots[seq] = slot
+	s.writing[seq] = false
 	return slot
 }
 
 func slotEdge(slot uint32) string { return strconv.FormatUint(uint64(slot), 36) }
 
 // answered returns the operation that journals v as the answer of call, none if nobody asks for it again. v is what the
-// method returns beside its error: a core.Info, a core.MountInfo, a string, or nil for nothing.
+// method returns beside its error: a core.Info, a core.MountInfo, a string, or nil for nothing. A commit under a context with
+// the call follows.
 func (n *Namespace) answered(call core.Call, v any) []meta.Op {
 	if call.Sequence == 0 || n.o.Answer == nil {
 		return nil

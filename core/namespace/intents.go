@@ -114,6 +114,7 @@ func (in *openIntent) dropped() []meta.Op {
 func (n *Namespace) begin(ctx context.Context, in *openIntent, ops ...meta.Op) error {
 	id, err := n.draw(ctx, &n.revs)
 	if err != nil {
+		n.answers.wrote(core.CallOf(ctx))
 		return err
 	}
 	in.edge, in.since = fmt.Sprintf("%016x", id), time.Now()
@@ -369,6 +370,7 @@ func (n *Namespace) tryResolve(ctx context.Context, in *openIntent) {
 
 // resolveIntent looks at the store and commits the outcome; done is false if a late arrival is still possible.
 func (n *Namespace) resolveIntent(ctx context.Context, in *openIntent) (done bool, err error) {
+	ctx = core.WithCall(ctx, in.call)
 	m := n.mountOf(in.store)
 	if m == nil { // unmounted since: nothing of it is in the tree any more
 		_, err := n.commit(ctx, in.close())

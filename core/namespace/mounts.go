@@ -323,6 +323,7 @@ func (n *Namespace) attach(ctx context.Context, s core.MountSpec, store ufs.Stor
 	// The store must be known before its point can be walked into.
 	old := n.mounts.Load()
 	n.mounts.Store(&mountSet{old.table.With(m), with(old.byID, n.mounted(m, store, nil))})
+	defer n.answers.wrote(core.CallOf(ctx))
 	_, err = n.log.Append(context.WithoutCancel(ctx), meta.Batch{
 		Ops:  append(n.answered(core.CallOf(ctx), n.describe(m)), meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: point}),
 		Puts: []meta.KeyValue{{Key: mountPrefix + m.ID, Value: value}},
@@ -546,6 +547,7 @@ func (n *Namespace) Unmount(ctx context.Context, p core.Path) error {
 	x := old.byID[m.ID]
 	delete(staged, "")
 	n.cancelUploads(ctx, x, staged) // first: the journal alone can name them
+	defer n.answers.wrote(core.CallOf(ctx))
 	if _, err := n.log.Append(context.WithoutCancel(ctx), batch); err != nil {
 		return err
 	}

@@ -311,6 +311,7 @@ func (n *Namespace) derivedOf(id string) *meta.Derived {
 
 // commit appends ops, with the counters they rely on, as one record.
 func (n *Namespace) commit(ctx context.Context, ops ...meta.Op) (uint64, error) {
+	defer n.answers.wrote(core.CallOf(ctx))
 	if l := n.life.Load(); l != nil && l.Held != "" && !l.releasing {
 		return 0, n.held()
 	}
