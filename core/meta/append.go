@@ -374,7 +374,7 @@ func (l *Log) count(p *proposal) {
 	l.batches.Add(uint64(len(p.calls)))
 	l.ops.Add(uint64(p.h.ops))
 	l.bytes.Add(uint64(len(p.record)))
-	l.tail.wrote(mark{int64(len(p.record)), int64(p.h.ops)}, mark{l.o.MaxTailBytes, l.o.MaxTailOps})
+	l.tail.wrote(p.h.seq, mark{int64(len(p.record)), int64(p.h.ops)}, mark{l.o.MaxTailBytes, l.o.MaxTailOps})
 }
 
 // commit has p's transaction done once. It returns refused if the KV will never do it, and err if this Log can write no

@@ -24,12 +24,23 @@ missing, and pages that overlap, which a crash in the middle of a large split le
 
 Every transaction is under the leader's fence and compares the revisions of the pages it replaces, so that one whose answer
 was lost, and which is done late, is not done over a newer page.
+
+What stays in the store beside the pages and the journal's tail is in proportion to the entries (spare): the records behind ck,
+which are for members that are behind or load, and what pages and records were before they were replaced or deleted, which a
+watch that is behind is served from. It is forgotten in steps, also within a pass: when there is a spare of it since the mark,
+what is before the mark goes, and the mark moves. So there is as much as two spares of it, the store is not read through for
+each small checkpoint (etcd reads all it holds to compact), and when nothing is written any more all of it goes.
 */
 
 const (
 	checkpointFormat = 1
 	checkpointTxn    = 1_200_000 // bytes of one transaction's keys and pages
 	trimRecords      = 1000      // records deleted at a time
+
+	keepRecords   = 256 // records behind ck at most
+	keepLeast     = 4   // and at least, however long: the chain needs its end
+	spareLeast    = 512 << 10
+	sparePerEntry = 2 // bytes of the spare for each entry
 )
 
 // pageLimits say how a checkpoint cuts.
@@ -38,11 +49,12 @@ type pageLimits struct {
 	merge   int    // entries: pages that together hold no more become one
 	small   int    // entries: a page of no more looks for the one before to become one with
 	txn     int    // pages of one transaction
-	keep    uint64 // records that stay behind ck, for those who follow the journal
+	keep    uint64 // records that stay behind ck at most, for those who follow the journal
+	spare   int64  // bytes of a spare at least
 }
 
 func defaultLimits() pageLimits {
-	return pageLimits{entries: pageEntries, merge: pageEntries / 2, small: pageEntries / 4, txn: 120, keep: 256}
+	return pageLimits{entries: pageEntries, merge: pageEntries / 2, small: pageEntries / 4, txn: 120, keep: keepRecords, spare: spareLeast}
 }
 
 // checkpoint is the value of the key ck, as JSON.
@@ -73,7 +85,13 @@ type checkpointer struct {
 	jobs    []*job  // whose pages are in the batch
 	leaves  []*leaf // of the batch's puts
 	written int64   // bytes in this pass
-	lastRev int64   // of the ck before this one
+	entries int64   // of the tree when the pass began
+
+	replacing int64 // bytes of the pages that the batch replaces or deletes
+	stale     int64 // bytes replaced and deleted since mark
+	mark      int64 // revision at which stale was nothing
+	rev       int64 // of the last change made
+	compacted int64 // revision before which everything replaced is forgotten
 
 	limits pageLimits
 	pace   func(ctx context.Context, bytes int) error // waits after a transaction of so many bytes
@@ -107,11 +125,12 @@ func (c *checkpointer) tryPass(ctx context.Context) error {
 	t := c.l.tree
 	t.mu.Lock()
 	seq, dirty := t.seq, t.layout.unsaved()
+	c.entries = t.rows
 	t.mu.Unlock()
 	if seq == c.ck.Seq && len(dirty) == 0 { // perhaps since a pass whose last answer was lost
 		c.l.tail.forget(tail)
 		c.l.tail.saved(own)
-		return nil
+		return c.compact(ctx, c.rev)
 	}
 	c.written = 0
 	for _, s := range dirty {
@@ -133,7 +152,7 @@ func (c *checkpointer) tryPass(ctx context.Context) error {
 	}
 	c.l.tail.forget(tail)
 	c.l.tail.saved(own)
-	return c.trim(ctx)
+	return c.trim(ctx, tail.bytes)
 }
 
 // due reports whether s is to be stored: it is dirty, and was not taken together with another page.
@@ -160,7 +179,7 @@ func (c *checkpointer) giveUp() {
 
 func (c *checkpointer) clear() {
 	c.batch.If, c.batch.Puts, c.batch.Deletes = c.batch.If[:0], c.batch.Puts[:0], c.batch.Deletes[:0]
-	c.size, c.jobs, c.leaves = 0, c.jobs[:0], c.leaves[:0]
+	c.size, c.replacing, c.jobs, c.leaves = 0, 0, c.jobs[:0], c.leaves[:0]
 }
 
 // learn reads ck and what the stored pages cover.
@@ -188,6 +207,7 @@ func (c *checkpointer) learn(ctx context.Context) error {
 	defer l.tree.mu.Unlock()
 	l.tree.layout.rebuild(stored)
 	c.ck, c.ckRev, c.known = ck, rev, true
+	c.rev = max(c.rev, rev)
 	return nil
 }
 
@@ -200,7 +220,7 @@ func (l *Log) leafOf(kv KeyValue) (*leaf, error) {
 	if err != nil {
 		return nil, errs.E("meta.Log.pages", kv.Key, errs.Corrupt, err)
 	}
-	return &leaf{low: h.low, high: h.high, rev: kv.ModRev, n: h.n}, nil
+	return &leaf{low: h.low, high: h.high, rev: kv.ModRev, n: h.n, bytes: len(kv.Value)}, nil
 }
 
 // job is the replacement of pages that follow each other by others that cover the same places.
@@ -436,12 +456,14 @@ func (c *checkpointer) put(j *job, i int, page []byte) {
 	c.batch.If = append(c.batch.If, ModRevIs(key, s.rev))
 	c.batch.Puts = append(c.batch.Puts, KeyValue{Key: key, Value: page})
 	c.leaves = append(c.leaves, s)
+	s.bytes = len(page)
 	c.size += len(key) + len(page)
 }
 
 // drop adds the deletion of the old pages that no page of j replaces.
 func (c *checkpointer) drop(j *job) {
 	for _, o := range j.old {
+		c.replacing += int64(o.bytes)
 		if o.rev == 0 || slices.ContainsFunc(j.by, func(s *leaf) bool { return s.low == o.low }) {
 			continue
 		}
@@ -471,9 +493,12 @@ func (c *checkpointer) flush(ctx context.Context) error {
 		t.layout.replace(j.old, j.by)
 	}
 	t.mu.Unlock()
-	size := c.size
+	size, replaced := c.size, c.replacing
 	c.written += int64(size)
 	c.clear()
+	if err := c.replaced(ctx, replaced, rev); err != nil {
+		return err
+	}
 	return c.pace(ctx, size)
 }
 
@@ -495,31 +520,62 @@ func (c *checkpointer) publish(ctx context.Context, seq uint64) error {
 	if err != nil {
 		return err
 	}
-	c.lastRev, c.ckRev, c.ck = c.ckRev, rev, ck
+	c.ckRev, c.ck = rev, ck
 	l.passes.Add(1)
 	l.pageBytes.Add(uint64(c.written))
 	l.o.Logger.Debug("checkpoint", "group", l.o.Group, "seq", seq, "bytes", c.written, "pages", ck.Pages)
 	return nil
 }
 
-// trim deletes the records that no load needs any more, and what was replaced before the last checkpoint but one. The
-// records of the last ones stay: the chain needs its end, and who follows the journal is not far behind.
+// trim deletes the records that no load needs any more, bytes of them. Some of the last stay: the chain needs its end, and who
+// follows the journal is not far behind.
 //
 // It is not fenced: who was leader once has put a checkpoint over what it deletes.
-func (c *checkpointer) trim(ctx context.Context) error {
-	l := c.l
-	for from := c.ck.First; from+c.limits.keep <= c.ck.Seq; {
-		to := min(from+trimRecords, c.ck.Seq+1-c.limits.keep)
+func (c *checkpointer) trim(ctx context.Context, bytes int64) error {
+	l, rev := c.l, c.ckRev
+	keep := l.tail.lately(c.ck.Seq, c.limits.keep, c.spare())
+	for from := c.ck.First; from+keep <= c.ck.Seq; {
+		to := min(from+trimRecords, c.ck.Seq+1-keep)
 		if _, err := l.kv.DeleteRange(ctx, l.recordKey(from), l.recordKey(to)); err != nil {
 			return err
 		}
-		from = to
+		from, rev = to, 0
 		c.ck.First = to // the next ck says so
 	}
-	if c.lastRev == 0 {
+	if rev == 0 { // DeleteRange does not say it
+		page, err := l.kv.Scan(ctx, l.checkpointKey(), PrefixEnd(l.checkpointKey()), 1)
+		if err != nil {
+			return err
+		}
+		rev = page.Revision
+	}
+	return c.replaced(ctx, bytes, rev)
+}
+
+// spare is how many bytes of records may stay behind ck, and how many replaced ones before and after the mark each.
+func (c *checkpointer) spare() int64 { return max(c.limits.spare, sparePerEntry*c.entries) }
+
+// replaced notes that so many bytes have been replaced or deleted up to the revision rev, and forgets what was before the mark
+// if there is a spare of them after it.
+func (c *checkpointer) replaced(ctx context.Context, bytes, rev int64) error {
+	c.stale, c.rev = c.stale+bytes, rev
+	if c.stale < c.spare() {
 		return nil
 	}
-	return l.kv.Compact(ctx, c.lastRev)
+	return c.compact(ctx, c.mark)
+}
+
+// compact forgets what was replaced before the revision rev, and sets the mark.
+func (c *checkpointer) compact(ctx context.Context, rev int64) error {
+	c.stale, c.mark = 0, c.rev
+	if rev <= c.compacted {
+		return nil
+	}
+	if err := c.l.kv.Compact(ctx, rev); err != nil {
+		return err
+	}
+	c.compacted = rev
+	return nil
 }
 
 // checkpoints makes checkpoints until ctx ends. Errors: errs.Unavailable if leadership is lost; other failures are logged, and

@@ -402,3 +402,117 @@ func TestLatePage(t *testing.T) {
 	}
 	checkLoad(t, kv, a.model, "at the end")
 }
+
+// compacts is a KV that notes what is compacted.
+type compacts struct {
+	KV
+	revs []int64
+}
+
+func (k *compacts) Compact(ctx context.Context, rev int64) error {
+	k.revs = append(k.revs, rev)
+	return k.KV.Compact(ctx, rev)
+}
+
+// TestCheckpointKeepsLittle has records that are long, and then pages that are stored again and again: of neither more stays
+// than the spare, and when nothing is written any more the store is compacted once, to the end.
+func TestCheckpointKeepsLittle(t *testing.T) {
+	const spare = 512 << 10
+	kv := &compacts{KV: memkv.New()}
+	l, _ := open(t, kv, LogOptions{})
+	run(t, l)
+	c, err := NewCheckpointer(l, 256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := checkpointRand(t)
+	write := func(edge string, size int) {
+		text := make([]byte, size)
+		for i := range text {
+			text[i] = byte(' ' + r.IntN(95))
+		}
+		e := Entry{Class: Persisted, ID: 1, User: map[string]string{"k": string(text)}}
+		if _, err := l.Append(t.Context(), Batch{Ops: []Op{{Kind: Set, Dir: RootDir, Edge: edge, Entry: e}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pass := func() {
+		t.Helper()
+		if err := c.Pass(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	records := func() (n int, bytes int) {
+		page, err := kv.Scan(t.Context(), "g/g/j/", "g/g/j0", MaxScan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, kv := range page.KVs {
+			bytes += len(kv.Value)
+		}
+		return len(page.KVs), bytes
+	}
+	for _, x := range []struct{ n, size, least, most int }{
+		{300, 10, 256, 256},    // as many as there may be
+		{60, 50_000, 8, 15},    // no more than a spare
+		{10, 600_000, 4, 4},    // longer than a spare each: the least
+		{3, 10, 4, 4},          // those before are still too long
+		{300, 10_000, 40, 64},  // again by bytes
+		{256, 100, 256, 256},   // and all of them again
+		{1, 900_000, 4, 4},     // a single one is too long
+		{500, 2_000, 200, 256}, // many, of which the checkpointer has seen the sizes of the last only
+	} {
+		for i := range x.n {
+			write(fmt.Sprint(i%3), x.size)
+		}
+		pass()
+		if n, bytes := records(); n < x.least || n > x.most || n > 4 && bytes > spare {
+			t.Errorf("%d records of %d bytes: %d stay, of %d bytes together; want %d to %d", x.n, x.size, n, bytes, x.least, x.most)
+		}
+	}
+	pass()
+	if len(kv.revs) == 0 {
+		t.Fatal("nothing was compacted")
+	}
+	now := func() int64 {
+		page, err := kv.Scan(t.Context(), "g/g/ck", "g/g/cl", 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return page.Revision
+	}
+	if last := kv.revs[len(kv.revs)-1]; last != now() {
+		t.Errorf("compacted to %d when nothing was written any more; the store is at %d", last, now())
+	}
+	before := len(kv.revs)
+	for range 5 { // nothing to do, and then too little
+		pass()
+	}
+	for range 20 {
+		write("x", 10)
+		pass()
+	}
+	if len(kv.revs) != before {
+		t.Errorf("compacted for a few small pages: %d", kv.revs[before:])
+	}
+	mark := now()
+	for range 10 {
+		write("x", 200_000)
+		pass()
+	}
+	for i, rev := range kv.revs {
+		if i > 0 && rev <= kv.revs[i-1] {
+			t.Errorf("compacted to %d after %d", rev, kv.revs[i-1])
+		}
+	}
+	if last := kv.revs[len(kv.revs)-1]; last <= mark || last >= now() {
+		t.Errorf("compacted to %d while pages are stored again from %d to %d; want what is last kept", last, mark, now())
+	}
+	again, err := OpenLog(kv, LogOptions{Group: "g"})
+	if err == nil {
+		err = again.Load(t.Context())
+	}
+	if err != nil || again.Seq() != l.Seq() || again.Tree().Len() != l.Tree().Len() {
+		t.Errorf("loaded to %d of %d, %d entries of %d, %v", again.Seq(), l.Seq(), again.Tree().Len(), l.Tree().Len(), err)
+	}
+}

@@ -17,7 +17,7 @@ type Checkpointer = checkpointer
 func NewCheckpointer(l *Log, entries int) (*Checkpointer, error) {
 	c, err := newCheckpointer(l)
 	if err == nil && entries < pageEntries {
-		c.limits = pageLimits{entries: entries, merge: entries / 2, small: entries / 4, txn: 6, keep: 3}
+		c.limits = pageLimits{entries: entries, merge: entries / 2, small: entries / 4, txn: 6, keep: 3, spare: 1}
 	}
 	return c, err
 }

@@ -46,6 +46,7 @@ type leaf struct {
 	low, high point
 	rev       int64 // at which it was stored, 0 if it is not
 	n         int   // entries when it was stored
+	bytes     int   // when it was stored
 	dirty     bool
 	busy      bool // being replaced
 	gone      bool // another page covers its places

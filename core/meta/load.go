@@ -146,7 +146,7 @@ func (l *Log) follow(ctx context.Context, kv KeyValue, rev int64) error {
 	l.tree.Apply(seq, ops)
 	l.seq.Store(seq)
 	l.lastTerm = h.term
-	l.tail.add(len(kv.Value), len(ops))
+	l.tail.add(seq, len(kv.Value), len(ops))
 	l.o.Applied(seq, ops)
 	return nil
 }

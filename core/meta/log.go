@@ -271,6 +271,9 @@ type tail struct {
 	own  mark      // of it, what this Log has written
 	made time.Time // when the last checkpoint was made, or the first could have been
 
+	last  uint64             // record counted last
+	sizes [keepRecords]int32 // bytes of the last records, by their number modulo keepRecords; 0: not known
+
 	full atomic.Bool // nothing that is new should be written
 }
 
@@ -284,10 +287,39 @@ func (m *mark) sub(o mark) { m.bytes, m.ops = max(m.bytes-o.bytes, 0), max(m.ops
 // beyond reports whether there is more of m than n times o.
 func (m mark) beyond(n int64, o mark) bool { return m.bytes > n*o.bytes || m.ops > n*o.ops }
 
-func (t *tail) add(bytes, ops int) {
+func (t *tail) add(seq uint64, bytes, ops int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.all.add(mark{int64(bytes), int64(ops)})
+	t.size(seq, int64(bytes))
+}
+
+// size notes how long record seq is.
+func (t *tail) size(seq uint64, bytes int64) {
+	if seq != t.last+1 { // a checkpoint was loaded
+		t.sizes = [keepRecords]int32{}
+	}
+	t.last, t.sizes[seq%keepRecords] = seq, int32(bytes)
+}
+
+// lately returns how many of the records up to seq are among the last ones that together, with those after seq, are no more
+// than so many records and bytes, those of unknown size not counted; keepLeast of them always are, if records allow it.
+func (t *tail) lately(seq, records uint64, bytes int64) (n uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	last := max(t.last, seq)
+	for s := last; s > 0 && last-s < records; s-- {
+		if last == t.last {
+			bytes -= int64(t.sizes[s%keepRecords])
+		}
+		if bytes < 0 {
+			break
+		}
+		if s <= seq {
+			n++
+		}
+	}
+	return max(n, min(keepLeast, records))
 }
 
 func (t *tail) mark() mark {
@@ -313,9 +345,10 @@ func (t *tail) begin() {
 const tailAge = 10 * time.Minute
 
 // wrote counts a record that this Log has written; most is the bound of a tail.
-func (t *tail) wrote(m, most mark) {
+func (t *tail) wrote(seq uint64, m, most mark) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.size(seq, m.bytes)
 	t.all.add(m)
 	t.own.add(m)
 	t.full.Store(!t.made.IsZero() && (t.own.beyond(2, most) || t.own.beyond(1, most) && time.Since(t.made) > tailAge))

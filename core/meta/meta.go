@@ -6,6 +6,12 @@
 // (Log) alone. The derived layer (Derived, one per mounted store) is a cache of store facts, evictable at any time. A
 // directory's edge carries a trailing slash ("a/") and a file's does not ("a"); siblings sorted by edge, depth first, are
 // then in S3's key order.
+//
+// What an overlay entry takes in the KV, with etcd and names of 40 bytes: 37 bytes in its page, of which 16 are the ETag and 8 what
+// is random in its name; some 4 that etcd's database loses by rounding pages up to its own; 2 of journal records that are kept for
+// members that are behind; and while pages are stored again up to 4 of what they were before (checkpoint.go). Below 250,000
+// entries the last two have a floor of 0.5 and 1 MiB. The file is larger: it keeps the room that the longest tail of the journal and the
+// first checkpoint needed until it is defragmented.
 package meta
 
 // DirID identifies a directory of the overlay for ever; 63 bits, allocated by a journaled counter, never reused.
