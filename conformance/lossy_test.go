@@ -742,6 +742,9 @@ func normal(path string) string {
 	case "":
 		return "BASE"
 	}
+	if strings.HasPrefix(path, "data/backups/") { // a snapshot is named after its time
+		return "data/backups/*"
+	}
 	return strings.TrimRight(path, "0123456789-.")
 }
 

@@ -507,6 +507,8 @@ func (f *failing) start(o Options) (s *Server) {
 
 const fromLog = "etcd makes its database again out of the log, which goes back to the beginning as long as it is short"
 
+const secondCopy = "a snapshot of the journal is a second copy of what the journal has"
+
 // spare are the syncs that no acknowledgement rests on, each with the reason.
 var spare = map[string]string{
 	"directory STORE/* after nothing":    "a change that was made again where it had been made before",
@@ -514,6 +516,9 @@ var spare = map[string]string{
 	"file STORE/.sluice/uploads/*/attr":  "the journal holds the attributes of an upload too, and names them again when it completes",
 	"directory data after file+gone": "of the key pair; the making of etcd's directory beside it, which comes before anything can be" +
 		" acknowledged, syncs the same directory",
+	"directory data after nothing":                                        secondCopy,
+	"directory data/backups after file+gone":                              secondCopy,
+	"file data/backups/*":                                                 secondCopy,
 	"directory data/etcd/member/snap after file+gone":                     fromLog,
 	"file data/etcd/member/snap/db":                                       fromLog,
 	"file data/etcd/member/wal.tmp/0000000000000000-0000000000000000.wal": "the sync of the first record covers the head of the log",

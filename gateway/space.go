@@ -18,14 +18,15 @@ import (
 
 /*
 The journal's database has a quota. When it is reached etcd refuses everything that puts, and a delete is journaled by a put
-as well: so etcd's own quota is an eighth greater than what the operator has set, and beyond that nothing but removals is
-accepted. They, and the checkpoints that take in what they journal, make room in the database; the file shrinks when it is
+as well: so etcd's own quota is greater than what the operator has set, by an eighth and by no less than what can be written before
+that is noticed, and beyond what is set nothing but removals is accepted. They, and the checkpoints that take in what they journal, make room in the database; the file shrinks when it is
 defragmented, which the leader has done as soon as that pays. etcd's own alarm comes only if the reserve is used up too, or
 somebody else fills an etcd that is shared; it is ended in the same way.
 */
 
 const (
-	reservePart = 8 // of the quota is etcd's reserve
+	reservePart = 8        // of the quota is etcd's reserve
+	minReserve  = 64 << 20 // bytes: more than a disk takes in spaceEvery
 	spaceEvery  = time.Second
 	defragAgain = time.Minute // between two that the leader has made by itself
 	defragTime  = 10 * time.Minute
@@ -49,11 +50,17 @@ func (s *journalSpace) refuse() error {
 // etcdQuota returns the quota of an etcd of this process's own.
 func (g *gateway) etcdQuota() int64 {
 	q := int64(g.cfg.Etcd.Quota)
-	return q + q/reservePart
+	return q + max(q/reservePart, minReserve)
 }
 
 // limitOf returns the size of a database of that quota of etcd's from which on only removals are accepted, 0 if there is none.
-func limitOf(quota int64) int64 { return quota / (reservePart + 1) * reservePart }
+func limitOf(quota int64) int64 {
+	limit := quota / (reservePart + 1) * reservePart
+	if quota > minReserve {
+		limit = min(limit, quota-minReserve)
+	}
+	return limit
+}
 
 // watchSpace keeps how full the journal is, until the process stops.
 func (g *gateway) watchSpace(ctx context.Context) error {
