@@ -94,6 +94,7 @@ func (n *Namespace) parentsWithin(ctx context.Context, p, within core.Path, make
 		if _, err := n.lookup(ctx, dir); err != nil {
 			return err
 		}
+		within = dir // it may be removed before it is locked
 	}
 	if pl.entry != nil && pl.entry.Class == meta.Directory && (!explicit || pl.entry.Explicit) {
 		return nil
