@@ -166,8 +166,12 @@ type Info struct {
 	Parts     []int64           // sizes of the parts it was completed from, nil if not multipart
 
 	Mount string        // path of the mount it lives in
-	Age   time.Duration // since its facts were last checked against the store; 0 if the namespace is the authority
+	Age   time.Duration // since its facts were last checked against the store; 0 if the namespace is the authority or, with Stale, if that is not known
 	Cache CacheStatus   // how the facts were come by
+
+	// Write says how a write was acknowledged of which another type than CacheThrough was asked; set only in what Commit of a
+	// file's Writer returns.
+	Write WriteType
 }
 
 // CacheStatus says how an answer was come by, as the X-Cache header names it.
@@ -234,20 +238,45 @@ type FileAttr struct {
 // WriteType says when a write is acknowledged.
 type WriteType string
 
-// The write types.
+// The write types. A write whose workers cannot be had is as CacheThrough, and says so in Info.Write.
 const (
 	CacheThrough WriteType = "CACHE_THROUGH" // the store has it durably; cached on the way
 	Through      WriteType = "THROUGH"       // the store has it durably; not cached
+	AsyncThrough WriteType = "ASYNC_THROUGH" // workers in distinct failure domains hold it durably, and the store gets it later
+	MustCache    WriteType = "MUST_CACHE"    // workers hold it; the store gets it only when that is asked for, see Persister
 )
 
-// ReadType says whether a miss fills the cache.
+// Known reports whether t is one of the write types.
+func (t WriteType) Known() bool {
+	return t == CacheThrough || t == Through || t == AsyncThrough || t == MustCache
+}
+
+// ReadType says what a read does to the cache.
 type ReadType string
 
 // The read types.
 const (
-	CacheRead ReadType = "CACHE"
-	NoCache   ReadType = "NO_CACHE"
+	CachePromote ReadType = "CACHE_PROMOTE" // a miss fills the cache; what is read again moves to the fastest tier
+	CacheRead    ReadType = "CACHE"         // a miss fills the cache; what is there stays in its tier
+	NoCache      ReadType = "NO_CACHE"      // what is there is used; a miss fills nothing
 )
+
+// Known reports whether t is one of the read types.
+func (t ReadType) Known() bool { return t == CachePromote || t == CacheRead || t == NoCache }
+
+// LoadType says whether a look-up or a listing asks the store for what is not known. It counts only where the facts may be of any
+// age, by a sync interval less than 0: where they are compared with the store anyhow, that tells.
+type LoadType string
+
+// The load types.
+const (
+	LoadNever  LoadType = "NEVER"  // the store is not asked: what nobody has learnt of is not there
+	LoadOnce   LoadType = "ONCE"   // it is asked for what is not known, and never again
+	LoadAlways LoadType = "ALWAYS" // it is asked also for what is known to be absent, and for every listing
+)
+
+// Known reports whether t is one of the load types.
+func (t LoadType) Known() bool { return t == LoadNever || t == LoadOnce || t == LoadAlways }
 
 // CommitOptions are what is known of the bytes when they are complete.
 type CommitOptions struct {
@@ -288,6 +317,26 @@ type MkdirOptions struct {
 	Headers     map[string]string // of a marker
 	User        map[string]string
 	Cond        Cond
+}
+
+// A noted is what a change tells beside its outcome.
+type notedKey struct{}
+
+// RenameInProgress is what Rename notes, with the name of the job, if the store has not everything under the new name yet: others who use
+// the store find the old one until the job is done.
+const RenameInProgress = "rename-in-progress"
+
+// WithNotes returns a ctx under which a change tells note what there is to tell beside its outcome. It is called by the change's
+// goroutine before it returns.
+func WithNotes(ctx context.Context, note func(what, value string)) context.Context {
+	return context.WithValue(ctx, notedKey{}, note)
+}
+
+// Note tells who called with ctx, if he wants to know.
+func Note(ctx context.Context, what, value string) {
+	if note, ok := ctx.Value(notedKey{}).(func(what, value string)); ok {
+		note(what, value)
+	}
 }
 
 // RenameOptions are the options of Rename.

@@ -26,13 +26,23 @@ type MountSpec struct {
 	URI          string
 	Options      map[string]string // the store's, secrets among them: never logged or echoed
 	ReadOnly     bool
+	NoAccess     bool           // nothing in it can be read either; then ReadOnly is set too
 	SyncInterval *time.Duration // nil: the default; negative: never after the first load; 0: on each access
 	Owner, Group string         // of what the store does not say; "": superuser and supergroup
 	Mode         uint32         // likewise, of directories; files get it without execute bits; 0: 0755
 	WriteType    WriteType      // "": CACHE_THROUGH
-	ReadType     ReadType       // "": CACHE
-	Origin       MountOrigin
+	ReadType     ReadType       // "": CACHE_PROMOTE
+	Replicas     int            // workers that hold a file before its store has it; 0: the default; at most MaxReplicas
+	PersistDelay *time.Duration // from there to the store; nil: the default; not negative
+	// As in Policies. nil and 0: the defaults.
+	ReplicationMin *int
+	ReplicationMax int
+	LoadType       LoadType // "": the default
+	Origin         MountOrigin
 }
+
+// MaxReplicas is how many workers may hold a file.
+const MaxReplicas = 5
 
 // MountOrigin says who made a mount.
 type MountOrigin string
@@ -43,6 +53,9 @@ const (
 	FromAPI    MountOrigin = "api"
 )
 
+// DefaultCopies has ReplicationMin of a mount be left open again.
+const DefaultCopies = -1
+
 // MountChange names the policies to change.
 type MountChange struct {
 	ReadOnly     *bool
@@ -51,7 +64,12 @@ type MountChange struct {
 	Mode         *uint32
 	WriteType    *WriteType
 	ReadType     *ReadType
-	Options      map[string]string // store options to set, secrets among them; "" removes one. The endpoint stays
+	Replicas     *int
+	PersistDelay *time.Duration
+	// ReplicationMin's default is DefaultCopies, ReplicationMax's 0.
+	ReplicationMin, ReplicationMax *int
+	LoadType                       *LoadType         // "": the default
+	Options                        map[string]string // store options to set, secrets among them; "" removes one. The endpoint stays
 }
 
 // MountInfo describes a mount. Secret options read "***".

@@ -137,6 +137,9 @@ func (p Path) Join(name string) (Path, error) { return ParsePath(p.Dir().s + nam
 // Child returns the edge below the directory p. The edge must be one that the namespace returned.
 func (p Path) Child(edge string) Path { return Path{s: p.Dir().s + edge} }
 
+// Below returns the path s, which is the directory p followed by edges that the namespace returned.
+func (p Path) Below(s string) Path { return Path{s: s} }
+
 // Contains reports whether q is p or lies below the directory p.
 func (p Path) Contains(q Path) bool {
 	d := p.Dir().s

@@ -27,6 +27,13 @@ type Authenticator interface {
 	User(ctx context.Context, name string) (Principal, error)
 }
 
+// Tickets tells what front-ends sign with that send a client on to another gateway.
+type Tickets interface {
+	// TicketSecret returns 32 bytes that are the same at all gateways and masters of a cluster, for its life. They must reach no client.
+	// Errors: errs.Unavailable; errs.Permission for workers; errs.Unsupported if the leading master is of a release that has none.
+	TicketSecret(ctx context.Context) ([]byte, error)
+}
+
 type principalKey struct{}
 
 // WithPrincipal returns a context that acts for p.
@@ -73,4 +80,17 @@ func WithMaxAge(ctx context.Context, a MaxAge) context.Context {
 func MaxAgeOf(ctx context.Context) MaxAge {
 	a, _ := ctx.Value(maxAgeKey{}).(MaxAge)
 	return a
+}
+
+type readTypeKey struct{}
+
+// WithReadType returns a context whose reads do to the cache what t says, and not what the path's rule or mount does.
+func WithReadType(ctx context.Context, t ReadType) context.Context {
+	return context.WithValue(ctx, readTypeKey{}, t)
+}
+
+// ReadTypeOf returns the read type that ctx asks for, "" if it asks for none.
+func ReadTypeOf(ctx context.Context) ReadType {
+	t, _ := ctx.Value(readTypeKey{}).(ReadType)
+	return t
 }

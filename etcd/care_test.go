@@ -406,7 +406,7 @@ func TestVolatile(t *testing.T) {
 	}
 	dir, err := os.MkdirTemp(shm, "sluice")
 	if err != nil {
-		t.Skip(err)
+		t.Skip("nothing can be made in a tmpfs: ", err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	var log lockedBuffer

@@ -21,9 +21,10 @@ import (
 	"github.com/sluicefs/sluice/core/meta"
 )
 
-const (
-	defaultPrefix = "/sluice/"
+// DefaultPrefix starts every key in an etcd that others may use as well. What a Server keeps starts with nothing.
+const DefaultPrefix = "/sluice/"
 
+const (
 	// requestLimit bounds every request of a Client: a cluster that is gone answers nothing at all.
 	requestLimit = 10 * time.Second
 	dialLimit    = 5 * time.Second
@@ -39,7 +40,7 @@ type ClientOptions struct {
 	Endpoints []string     // URLs of the cluster's members; at least one
 	Logger    *slog.Logger // nil: nothing is logged
 
-	// Prefix starts every key. Two Sluices on one etcd differ in it; but compaction is of the whole etcd. "/sluice/".
+	// Prefix starts every key. Two Sluices on one etcd differ in it; but compaction is of the whole etcd. DefaultPrefix.
 	Prefix string
 
 	// TLS is for endpoints that start with https://. The authorities suffice unless the cluster asks for a certificate.
@@ -74,7 +75,7 @@ func Connect(ctx context.Context, o ClientOptions) (*Client, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Prefix == "" {
-		o.Prefix = defaultPrefix
+		o.Prefix = DefaultPrefix
 	}
 	c := &Client{log: o.Logger}
 	config, err := o.config(op)

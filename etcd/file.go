@@ -63,6 +63,9 @@ func OpenFile(name, prefix string) (f *File, err error) {
 	return f, nil
 }
 
+// Empty reports whether there is no key in it.
+func (f *File) Empty() bool { return len(f.keys) == 0 }
+
 /*
 etcd keeps every change of a key in the bucket "key", by revision: 8 bytes of it, '_', 8 bytes of the change's number in its
 transaction, and 't' if the change deletes the key. The value is the message mvccpb.KeyValue.

@@ -84,7 +84,13 @@ func (r *registry) stay(ctx context.Context, key, value, incarnation string, lis
 	if err != nil {
 		return err
 	}
-	defer l.release(ctx)
+	defer func() {
+		if errors.Is(context.Cause(ctx), cluster.ErrMoved) {
+			l.cancel() // it runs out, unless the key is on another lease by then
+		} else {
+			l.release(ctx)
+		}
+	}()
 	seen, err := r.client.Get(ctx, key)
 	if err != nil {
 		return err

@@ -114,6 +114,28 @@ func testRegistry(t *testing.T, r cluster.Registry, kv meta.KV) {
 	restarted.stop()
 	want(gw)
 
+	// A node that goes on to be listed by another member is not off the list meanwhile.
+	w3 := cluster.Node{Name: "w3", Role: cluster.Worker, Addr: "w3:1", Incarnation: "a"}
+	moving, move := context.WithCancelCause(t.Context())
+	moved := make(chan error, 1)
+	go func() { moved <- r.Register(moving, w3) }()
+	want(gw, w3)
+	move(cluster.ErrMoved)
+	if err := <-moved; !errors.Is(err, context.Canceled) {
+		t.Errorf("Register ended with %v, want Canceled", err)
+	}
+	if got, err := r.Nodes(ctx); err != nil || !slices.Equal(got, []cluster.Node{gw, w3}) {
+		t.Errorf("Nodes: got %+v, %v", got, err)
+	}
+	there := register(t, r, w3)
+	w4 := cluster.Node{Name: "w4", Role: cluster.Worker, Addr: "w4:1", Incarnation: "a"}
+	last := register(t, r, w4)
+	want(gw, w3, w4)
+	last.stop()
+	want(gw, w3)
+	there.stop()
+	want(gw)
+
 	for _, n := range []cluster.Node{{Role: cluster.Worker, Incarnation: "a"}, {Name: "a/b", Role: cluster.Worker, Incarnation: "a"}, {Name: "a", Role: cluster.Worker}} {
 		if err := r.Register(ctx, n); !errors.Is(err, errs.Invalid) {
 			t.Errorf("Register(%+v): got %v, want Invalid", n, err)
@@ -122,6 +144,8 @@ func testRegistry(t *testing.T, r cluster.Registry, kv meta.KV) {
 	third.stop()
 	<-third.done
 	<-restarted.done
+	<-last.done
+	<-there.done
 	cancel()
 	if err := <-watched; !errors.Is(err, context.Canceled) {
 		t.Errorf("Watch ended with %v", err)

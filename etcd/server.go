@@ -8,10 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluicefs/sluice/core/cluster"
+	"github.com/sluicefs/sluice/core/dirlock"
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta"
 )
@@ -88,8 +87,8 @@ func (s *Server) start(ctx context.Context, dir string) (err error) {
 	if err := syncDir(filepath.Dir(dir)); err != nil {
 		return errs.E("etcd.Start", dir, errs.Other, err)
 	}
-	if s.lock, err = lock(dir); err != nil {
-		return err
+	if s.lock, err = dirlock.Take(dir, lockFile); err != nil {
+		return errs.E("etcd.Start", dir, errs.Other, err)
 	}
 	warnVolatile(s.o.Logger, dir)
 	s.o.warnOpen()
@@ -244,30 +243,4 @@ func (s *Server) release() error {
 		}
 	}
 	return err
-}
-
-// lock takes the data directory for this process until the returned file is closed, and leaves the process's number in it.
-func lock(dir string) (*os.File, error) {
-	const op = "etcd.Start"
-	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, lockMode)
-	if err != nil {
-		return nil, errs.E(op, dir, errs.Other, err)
-	}
-	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
-	case errors.Is(err, unix.EWOULDBLOCK):
-		owner, _ := io.ReadAll(io.LimitReader(f, 20))
-		f.Close()
-		return nil, errs.New(op, dir, errs.Busy, "the data directory is in use by process "+strings.TrimSpace(string(owner)))
-	case err != nil:
-		f.Close()
-		return nil, errs.E(op, dir, errs.Other, err)
-	}
-	if err := f.Truncate(0); err == nil {
-		_, err = fmt.Fprintln(f, os.Getpid())
-	}
-	if err != nil {
-		f.Close()
-		return nil, errs.E(op, dir, errs.Other, err)
-	}
-	return f, nil
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -59,8 +60,19 @@ type RestoreOptions struct {
 }
 
 // Restore makes the journal of a data directory, which must have none, out of a snapshot. It begins another life, which is
-// held until it is released. Errors: errs.Invalid; errs.Exist; errs.NotExist and errs.Corrupt as VerifyBackup.
-func Restore(o RestoreOptions) error {
+// held until it is released. Errors: errs.Invalid; errs.Exist; errs.NotExist and errs.Corrupt as VerifyBackup, and errs.NotExist for
+// a snapshot of something else, such as of an etcd that somebody else runs.
+func Restore(ctx context.Context, o RestoreOptions) error {
+	if _, err := VerifyBackup(o.File); err != nil { // says more of what is damaged
+		return err
+	}
+	f, err := openJournal(ctx, o.File, "")
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
 	data, err := filepath.Abs(o.Data)
 	if err != nil {
 		return err
@@ -77,15 +89,41 @@ func Restore(o RestoreOptions) error {
 	return etcd.Restore(o.File, so)
 }
 
-// CheckFile checks the journal in a snapshot file, or in the data directory of a process that does not run.
-func CheckFile(ctx context.Context, name string) (core.CheckReport, error) {
+// CheckFile checks the journal in a snapshot file, or in the data directory of a process that does not run. prefix is what its keys
+// start with in a snapshot of an etcd that somebody else runs; empty: what they start with if nobody says otherwise. Errors:
+// errs.NotExist, also if no journal is there; errs.Busy; errs.Corrupt.
+func CheckFile(ctx context.Context, name, prefix string) (core.CheckReport, error) {
 	if info, err := os.Stat(JournalDirectory(name)); err == nil && info.IsDir() {
 		name = JournalDirectory(name)
 	}
-	f, err := etcd.OpenFile(name, "")
+	prefixes := []string{prefix}
+	if prefix == "" {
+		prefixes = []string{"", etcd.DefaultPrefix}
+	}
+	f, err := openJournal(ctx, name, prefixes...)
 	if err != nil {
 		return core.CheckReport{}, err
 	}
 	defer f.Close()
 	return namespace.CheckJournal(ctx, f)
+}
+
+// openJournal opens the file with the first of the prefixes under which a journal is in it. Where nothing at all has been written yet,
+// as when a new master takes its first snapshot, a journal is about to be.
+func openJournal(ctx context.Context, name string, prefixes ...string) (*etcd.File, error) {
+	for _, prefix := range prefixes {
+		f, err := etcd.OpenFile(name, prefix)
+		if err != nil {
+			return nil, err
+		}
+		found, err := namespace.HasJournal(ctx, f)
+		if found || err == nil && prefix == "" && f.Empty() {
+			return f, nil
+		}
+		if err := errors.Join(err, f.Close()); err != nil {
+			return nil, err
+		}
+	}
+	return nil, errs.New("gateway.openJournal", name, errs.NotExist,
+		fmt.Sprintf("no journal of Sluice is in it under %q; that of etcd.endpoints lies under etcd.prefix there, and is restored there, with etcdctl", prefixes))
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
@@ -17,7 +18,7 @@ import (
 
 /*
 A node that is drained is to be stopped soon, and is given nothing new: a gateway says at /readyz that it is not ready and
-serves what comes all the same, a worker owns no blocks, a master hands its leadership over and takes none while another can
+serves what comes all the same, a worker owns no blocks and holds nothing more of what no store has yet, a master hands its leadership over and takes none while another can
 lead. That it is drained is a key of the journal's configuration, so that it outlives restarts, of the node and of the
 leader, until it is undone.
 */
@@ -111,10 +112,12 @@ func (m *members) readDrained(ctx context.Context) (rev int64, err error) {
 type roster struct {
 	members *members
 	journal func() (*meta.Log, string, error)
+	// held says how many files a worker holds, nil if it does not say, and why they do not go elsewhere.
+	held func(ctx context.Context, worker string) (files *int64, why string)
 }
 
 // Nodes implements admin.Nodes.
-func (r *roster) Nodes(context.Context) ([]admin.Node, error) {
+func (r *roster) Nodes(ctx context.Context) ([]admin.Node, error) {
 	_, leader, err := r.journal()
 	if err != nil {
 		return nil, err
@@ -124,9 +127,16 @@ func (r *roster) Nodes(context.Context) ([]admin.Node, error) {
 	for i, n := range nodes {
 		all[i] = admin.Node{
 			Name: n.Name, Role: string(n.Role), Address: n.Addr, Leader: n.Role == cluster.Master && n.Name == leader, Since: n.Since,
-			Version: n.Version, Host: n.Host, Zone: n.Zone, Capacity: n.Capacity, Pages: n.Pages, Draining: n.Draining,
+			Version: n.Version, Host: n.Host, Zone: n.Zone, Domain: n.Domain, Capacity: n.Capacity, Pages: n.Pages, Draining: n.Draining,
 		}
 	}
+	var asked sync.WaitGroup
+	for i, n := range all {
+		if n.Draining && n.Role == string(cluster.Worker) {
+			asked.Go(func() { all[i].Held, all[i].Waits = r.held(ctx, n.Name) })
+		}
+	}
+	asked.Wait()
 	return all, nil
 }
 
@@ -181,6 +191,11 @@ func (r *roster) Drain(ctx context.Context, name, role string, undo bool) ([]adm
 	}
 	if _, err := r.members.readDrained(ctx); err != nil {
 		return nil, err
+	}
+	for i, n := range changed {
+		if changed[i].Held, changed[i].Waits = nil, ""; n.Draining && n.Role == string(cluster.Worker) {
+			changed[i].Held, changed[i].Waits = r.held(ctx, n.Name)
+		}
 	}
 	return changed, nil
 }

@@ -53,14 +53,14 @@ func (g *gateway) serve(ctx context.Context) error {
 	g.api.Store(admin.New(g.adminOptions(g.tree)))
 	s3, err := s3api.New(s3api.Options{
 		Namespace: g.tree, Uploads: g.tree, Authenticator: g.users, Region: g.cfg.S3.Region, Domain: g.cfg.S3.Domain,
-		Aliases: g.cfg.BucketAliases, Logger: g.log, Observe: g.metrics.Requests("s3"),
+		Aliases: g.cfg.BucketAliases, Buckets: g.tree, Logger: g.log, Observe: g.metrics.Requests("s3"),
 	})
 	if err != nil {
 		return err
 	}
 	simple, local := g.webhdfsAuth()
 	hdfs := webhdfs.New(webhdfs.Options{
-		Namespace: g.tree, Attrs: g.tree, Locator: g.tree, Authenticator: g.users, Advertise: g.cfg.WebHDFS.Advertise,
+		Namespace: g.tree, Attrs: g.tree, Locator: g.tree, Authenticator: g.users, Tickets: g.tree, Advertise: g.cfg.WebHDFS.Advertise,
 		Simple: simple, LoopbackOnly: local, Superuser: g.user, Logger: g.log, Observe: g.metrics.Requests("webhdfs"),
 	})
 	handlers := map[string]http.Handler{

@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,7 @@ import (
 
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/hold"
 	"github.com/sluicefs/sluice/core/meta"
 	"github.com/sluicefs/sluice/core/namespace"
 	"github.com/sluicefs/sluice/core/page"
@@ -67,6 +69,7 @@ type gateway struct {
 	secretKey    []byte
 	cert         *certificate
 	metrics      *telemetry.Metrics
+	isolations   isolations   // of the stores that this process has opened
 	etcd         *etcd.Server // nil without one of its own
 	client       *etcd.Client // nil unless somebody else runs the journal's etcd
 	journalID    string       // of the etcd cluster that the journal is in
@@ -78,9 +81,13 @@ type gateway struct {
 	tiers        *page.Tiered
 	tierDirs     []string
 	cache        *page.Cache
-	tree         remote.Tree    // what the front-ends serve: the own namespace, or the leading master's
-	masters      *remote.Client // the way to the other processes; nil in a process that is complete of its own
+	held         *hold.Store      // nil in a process that holds nothing
+	holders      core.Holders     // those that hold for the masters; nil in a process that is none
+	tree         remote.Tree      // what the front-ends serve: the own namespace, or the leading master's
+	previous     *remote.Previous // of this process's worker; nil without one
+	masters      *remote.Client   // the way to the other processes; nil in a process that is complete of its own
 	ns           *namespace.Namespace
+	work         *work                        // of ns; nil in a process that is not complete of its own
 	api          atomic.Pointer[admin.Server] // nil until the namespace is there
 
 	listeners []*listener
@@ -99,6 +106,7 @@ func Run(ctx context.Context, c config.Config, o Options) (err error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	defer runtime.KeepAlive(make([]byte, heapRoom))
 	g := &gateway{cfg: c, o: o, log: o.Logger, health: newHealth()}
 	broken, fail := context.WithCancelCause(context.WithoutCancel(ctx))
 	g.failed = fail
@@ -125,20 +133,28 @@ func Run(ctx context.Context, c config.Config, o Options) (err error) {
 	}
 }
 
+// heapRoom is memory in bytes that is never touched, and so takes none. The collector counts it: it waits for as much garbage
+// again before it starts. A heap of some MiB would be searched several times a second under load, which was a tenth of a
+// request's time.
+const heapRoom = 32 << 20
+
 // steps are what a process of the configured roles starts, in order.
 func (g *gateway) steps() []func(context.Context) error {
 	all := []func(context.Context) error{g.begin, g.listen, g.prepare, g.identify, g.measure, g.serveHealth}
 	if g.cfg.Alone() {
-		return append(all, g.openJournal, g.openCache, g.openNamespace, g.joinNobody, g.watchNumbers, g.watchSpace, g.serve)
+		return append(all, g.openJournal, g.openCache, g.openHeld, g.openNamespace, g.joinNobody, g.openWork, g.watchNumbers, g.watchSpace, g.serve)
 	}
 	master, isWorker := g.cfg.Has(config.RoleMaster), g.cfg.Has(config.RoleWorker)
 	if master || isWorker {
-		all = append(all, g.openCache, g.watchNumbers)
+		all = append(all, g.openCache, g.openHeld, g.watchNumbers)
 	}
 	if master {
 		all = append(all, g.openMaster)
 	}
 	all = append(all, g.dialMasters) // which a worker asks for its stores
+	if master {
+		all = append(all, g.findHolders)
+	}
 	if isWorker {
 		all = append(all, g.openWorker)
 	}
@@ -265,22 +281,21 @@ func (g *gateway) openJournal(ctx context.Context) (err error) {
 }
 
 // openCache opens the tiers, which are a worker's. The process works without any, only slower.
-func (g *gateway) openCache(context.Context) error {
+func (g *gateway) openCache(ctx context.Context) error {
 	var wanted []config.Tier
 	var skipped []string
-	var err error
 	if g.cfg.Has(config.RoleWorker) {
-		wanted, skipped, err = tiers(g.cfg)
-	}
-	if err != nil {
-		return err
+		wanted, skipped = tiers(g.cfg)
 	}
 	for _, why := range skipped {
 		g.log.Warn("a cache tier is left out", "reason", why)
 	}
 	var open []*page.Segments
+	letGo := time.Now().Add(page.LentPatience)
 	for _, t := range wanted {
-		s, err := page.OpenSegments(page.SegmentOptions{Dir: t.Dir, Quota: int64(t.Quota), Medium: t.Medium, Logger: g.log})
+		o := segmentOptions(g.cfg.Cache, t, g.log)
+		o.LetGo = letGo
+		s, err := page.OpenSegments(o)
 		if err != nil {
 			return errors.Join(fmt.Errorf("cache tier %s: %w", t.Dir, err), page.NewTiered(open...).Close())
 		}
@@ -289,6 +304,10 @@ func (g *gateway) openCache(context.Context) error {
 	}
 	g.tiers = page.NewTiered(open...)
 	g.onClose(g.tiers.Close)
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var moving sync.WaitGroup
+	moving.Go(func() { g.tiers.Run(life) })
+	g.onClose(func() error { stop(); moving.Wait(); return nil })
 	g.cache = page.NewCache(g.tiers, page.CacheOptions{Logger: g.log})
 	g.onClose(g.cache.Close)
 	return nil
@@ -347,7 +366,12 @@ func (g *gateway) newNamespace(ctx context.Context, o namespace.Options) (*names
 	o.Cache, o.Root, o.OpenStore, o.SecretKey, o.Logger = g.cache, root, g.openStore, g.secretKey, g.log
 	o.SharedRoot = g.cfg.RootStore != "" // the default lies beside the journal
 	o.Member, o.Superuser, o.Supergroup = cmp.Or(g.cfg.Name, hostname()), g.user, supergroup
-	o.SyncInterval = time.Duration(g.cfg.SyncInterval)
+	o.SyncInterval, o.LoadType = time.Duration(g.cfg.SyncInterval), core.LoadType(g.cfg.LoadType)
+	o.EventOptions = g.optionsOf
+	o.Sync = namespace.SyncOptions{Concurrency: g.cfg.Sync.Concurrency, Executors: g.cfg.Sync.ExecutorPool, Prefetch: g.cfg.Sync.PrefetchPool}
+	o.Holders, o.Replicas, o.PersistDelay, o.MaxHeld = g.holders, g.cfg.Replicas, g.cfg.PersistDelay, int64(g.cfg.HoldLimit)
+	o.RenameThrough = g.cfg.RenameThrough
+	o.ReplicationMin, o.ReplicationMax = g.cfg.CopiesMin, g.cfg.CopiesMax
 	o.Store = g.journalID
 	if o.Seen, err = readSeen(g.cfg.Data); err != nil {
 		return nil, errors.Join(err, root.Close())

@@ -45,6 +45,9 @@ type reign struct {
 	ns     *namespace.Namespace
 	log    *meta.Log
 	server *remote.Server
+
+	work    *work          // nil before server is there
+	working sync.WaitGroup // runs it
 }
 
 // turn is what calls wait for that this master cannot answer now: that somebody leads, and who.
@@ -72,6 +75,13 @@ func (t *turn) now() *reign {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.leading
+}
+
+// answers reports whether this master leads and is not handing over.
+func (t *turn) answers() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.leading != nil && t.leaving == nil
 }
 
 // handing returns what is closed when a handover has ended, nil if there is none.

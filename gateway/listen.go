@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // stall is how long a connection may make no progress while it has work to do. It bounds how long a client that stopped
@@ -23,7 +24,9 @@ const stall = 10 * time.Minute
 // listen opens the address of the listener called name. flag is what chooses another.
 // Its errors say what is wrong and what to do about it.
 func listen(ctx context.Context, name, addr, flag string) (net.Listener, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	c := net.ListenConfig{Control: boundUnsent}
+	c.SetMultipathTCP(false) // its connections would not have the listener's options
+	l, err := c.Listen(ctx, "tcp", addr)
 	switch {
 	case err == nil:
 		return progressListener{l.(*net.TCPListener)}, nil
@@ -35,6 +38,19 @@ func listen(ctx context.Context, name, addr, flag string) (net.Listener, error) 
 		return nil, fmt.Errorf("%s: %s is no address of this machine; choose another with --%s", name, addr, flag)
 	}
 	return nil, fmt.Errorf("%s: cannot listen on %s: %w; choose another with --%s", name, addr, err, flag)
+}
+
+// unsent is how many bytes of a connection the kernel keeps that it has not sent yet. What is on its way comes on top, as much as
+// the path holds; but for a client that does not read, the kernel would keep up to 4 MiB, and some hundred of those take all
+// memory that it has for TCP, after which every connection of the machine stands still.
+const unsent = 256 << 10
+
+// boundUnsent sets the bound on a listening socket, from which its connections have it. Source: tcp(7), TCP_NOTSENT_LOWAT.
+func boundUnsent(_, _ string, c syscall.RawConn) (err error) {
+	if cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsent) }); cerr != nil {
+		return cerr
+	}
+	return err
 }
 
 // holder says which process listens on addr's port, " (pid 17, nginx)", or "" where the system does not tell.
@@ -93,57 +109,5 @@ func (l progressListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return progressConn{c}, nil
-}
-
-// progressConn renews the deadline with each piece it writes. Reads are left to http.Server, whose own deadlines it must
-// not touch: between requests, and while a handler runs, a silent peer is what is expected.
-type progressConn struct{ *net.TCPConn }
-
-// piece is how much is written under one deadline: a peer that takes less than 1 MiB in ten minutes is gone.
-const piece = 1 << 20
-
-func (c progressConn) Write(p []byte) (written int, err error) {
-	for {
-		if err := c.SetWriteDeadline(time.Now().Add(stall)); err != nil {
-			return written, err
-		}
-		n, err := c.TCPConn.Write(p[:min(len(p), piece)])
-		written += n
-		if p = p[n:]; err != nil || len(p) == 0 {
-			return written, err
-		}
-	}
-}
-
-// ReadFrom keeps sendfile: it hands the connection limited readers of files, as net/http made them, in pieces.
-func (c progressConn) ReadFrom(r io.Reader) (written int64, err error) {
-	rest := int64(-1)
-	if l, ok := r.(*io.LimitedReader); ok {
-		r, rest = l.R, l.N
-		defer func() { l.N -= written }()
-	}
-	for rest != 0 {
-		if err := c.SetWriteDeadline(time.Now().Add(stall)); err != nil {
-			return written, err
-		}
-		limit := int64(piece)
-		if rest >= 0 {
-			limit = min(limit, rest)
-		}
-		n, err := c.TCPConn.ReadFrom(&io.LimitedReader{R: r, N: limit})
-		written += n
-		if err != nil || n < limit {
-			return written, err
-		}
-		if rest > 0 {
-			rest -= n
-		}
-	}
-	return written, nil
-}
-
-// WriteTo is hidden: nothing reads a connection that way, and its deadlines would be nobody's.
-func (c progressConn) WriteTo(w io.Writer) (int64, error) {
-	return io.Copy(w, struct{ io.Reader }{c.TCPConn})
+	return &progressConn{TCPConn: c}, nil
 }

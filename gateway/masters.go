@@ -41,6 +41,11 @@ type master struct {
 	retiring  sync.WaitGroup  // namespaces of reigns that have ended
 }
 
+// sessionTTL is how long a master that died still seems to lead where the journal is in an etcd that others run. Nothing true
+// hangs on it, every commit is fenced; but one that is too busy to say for so long that it lives loses the lead for nothing, as masters
+// and an etcd on one busy disk did with the 2 s that are etcd's least.
+const sessionTTL = 3 * time.Second
+
 // openMaster starts this process's member of the journal's cluster, or connects to the one that somebody else runs.
 func (g *gateway) openMaster(ctx context.Context) error {
 	log := telemetry.AtLeast(g.log, slog.LevelInfo)
@@ -55,11 +60,11 @@ func (g *gateway) openMaster(ctx context.Context) error {
 			return fmt.Errorf("etcd: %w", err)
 		}
 		g.onClose(c.Close)
-		g.kv, g.client, m.members = c.KV(), c, &members{registry: c.Registry(0), kv: c.KV(), log: g.log, onChange: m.look}
+		g.kv, g.client, m.members = c.KV(), c, &members{registry: c.Registry(0), kv: c.KV(), log: g.log, leads: m.turn.answers, onChange: m.look}
 		if g.journalID, err = c.ClusterID(ctx); err != nil {
 			return fmt.Errorf("etcd: %w", err)
 		}
-		m.election, err = c.Election(namespace.JournalGroup, cluster.Member{Name: g.cfg.Name, Addr: g.internalAddr()}, 0)
+		m.election, err = c.Election(namespace.JournalGroup, cluster.Member{Name: g.cfg.Name, Addr: g.internalAddr()}, sessionTTL)
 		return err
 	}
 	peer, err := url.Parse(g.cfg.Join[g.cfg.Name]) // checked with the configuration
@@ -77,7 +82,7 @@ func (g *gateway) openMaster(ctx context.Context) error {
 	}
 	g.onClose(server.Close)
 	g.etcd, g.kv, m.election, g.journalID = server, server.KV(), server.Election(), server.ClusterID()
-	m.members = &members{registry: server.Registry(0), kv: g.kv, log: g.log, onChange: m.look}
+	m.members = &members{registry: server.Registry(0), kv: g.kv, log: g.log, leads: m.turn.answers, onChange: m.look}
 	return nil
 }
 
@@ -235,6 +240,7 @@ func (m *master) serve(ctx context.Context, log *meta.Log) error {
 // retire closes what a reign that has ended leaves. Readers that it has begun may go on for the time of a drain.
 func (m *master) retire(r *reign) {
 	m.retiring.Go(func() {
+		r.working.Wait()
 		if r.server != nil {
 			ctx, cancel := context.WithTimeout(m.life, m.g.cfg.DrainTimeout)
 			defer cancel()
@@ -266,13 +272,19 @@ func (m *master) open(ctx context.Context, r *reign) (err error) {
 			g.running.Go(func() { g.awaitRelease(ctx, ns) })
 		}
 	}
+	r.work = g.newWork(ns, g.masters)
+	own, err := g.superuser(ctx)
+	if err != nil {
+		return err
+	}
 	r.server, err = remote.NewServer(remote.ServerOptions{
-		Tree: ns, Authenticator: g.users, Members: m.members, Admin: m.admin(ns), Answers: remote.NewJournaledAnswers(ns), Lease: m.lease(r),
+		Tree: ns, Authenticator: g.users, Members: m.members, Admin: m.admin(r), Answers: remote.NewJournaledAnswers(ns), Lease: m.lease(r),
 	})
 	if err != nil {
 		return err
 	}
 	m.leading.Store(ns)
+	r.working.Go(func() { r.work.run(own) })
 	g.internal.Set(r.server)
 	m.turn.set(func() { m.turn.leading = r })
 	g.log.Info("leading", "name", g.cfg.Name, "term", r.log.Term(), "seq", r.log.Seq())
@@ -329,12 +341,16 @@ func (g *gateway) dialMasters(ctx context.Context) error {
 	if len(addrs) == 0 {
 		addrs = []string{g.internalAddr()} // which knows the leader
 	}
-	if g.masters, err = remote.Dial(ctx, remote.Options{Addrs: addrs, TLS: config, Nodes: g.describe()}); err != nil {
+	if g.masters, err = remote.Dial(ctx, remote.Options{Addrs: addrs, TLS: config, Nodes: g.describe(), Sockets: g.cfg.Internal.SocketDir}); err != nil {
 		return err
 	}
 	g.onClose(g.masters.Close)
 	g.tree = g.masters
-	return nil
+	return g.metrics.Counter("sluice_placed_read_bytes_total",
+		"Bytes of files that this process got for its clients, by the way: lent by a worker of this machine (descriptor), from a worker's page stream (stream), or from the leader.",
+		func(report func(int64, telemetry.Labels)) {
+			g.masters.Ways().Each(func(way string, n int64) { report(n, telemetry.Labels{"way": way}) })
+		})
 }
 
 // internalTLS is how processes of the cluster prove to each other who they are; nil: not at all.

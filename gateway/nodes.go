@@ -34,6 +34,9 @@ func (g *gateway) describe() (nodes []cluster.Node) {
 		for _, t := range g.cache.Stats().Tiers {
 			n.Capacity += t.Quota
 		}
+		if g.held != nil {
+			n.Hold, n.Volatile = g.held.Stats().Quota, !g.held.Persistent()
+		}
 		nodes = append(nodes, n)
 	}
 	return nodes
@@ -57,6 +60,7 @@ func (g *gateway) pagesAddr() string {
 func (g *gateway) node(role cluster.Role) cluster.Node {
 	return cluster.Node{
 		Name: cmp.Or(g.cfg.Name, hostname()), Role: role, Version: g.o.Version, Host: hostname(), Zone: g.cfg.Zone,
+		Domain:      cmp.Or(g.cfg.Domain, hostname()),
 		Incarnation: g.incarnation, Since: g.started,
 	}
 }
@@ -73,6 +77,7 @@ type members struct {
 	registry cluster.Registry
 	kv       meta.KV // of the journal
 	log      *slog.Logger
+	leads    func() bool // this master answers
 	now      atomic.Pointer[roll]
 
 	mu       sync.Mutex
@@ -88,8 +93,23 @@ type roll struct {
 	state uint64
 }
 
-// Join implements remote.Members.
+// Join implements remote.Members. A process whose stream ends because another master leads is on its way there: were it taken off
+// the list meanwhile, the cache would be placed for some moments as if it had none of its workers.
 func (m *members) Join(ctx context.Context, n cluster.Node) {
+	listed, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
+	defer context.AfterFunc(ctx, func() {
+		if m.leads() {
+			end(ctx.Err())
+		} else {
+			end(cluster.ErrMoved)
+		}
+	})()
+	m.list(listed, n)
+}
+
+// list has n in the list until ctx ends.
+func (m *members) list(ctx context.Context, n cluster.Node) {
 	err := m.registry.Register(ctx, n)
 	if ctx.Err() == nil && err != nil {
 		level := slog.LevelDebug
@@ -134,7 +154,7 @@ func (g *gateway) joinCluster(ctx context.Context) error {
 	self.Addr = g.internalAddr()
 	m := g.master.members
 	var done sync.WaitGroup
-	for _, run := range []func(){func() { m.Join(life, self) }, func() { m.watch(life) }, func() { m.watchDrained(life) }} {
+	for _, run := range []func(){func() { m.list(life, self) }, func() { m.watch(life) }, func() { m.watchDrained(life) }} {
 		done.Go(run)
 	}
 	g.onClose(func() error { stop(); done.Wait(); return nil })

@@ -9,7 +9,6 @@ import (
 	"github.com/sluicefs/sluice/core/cluster"
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta"
-	"github.com/sluicefs/sluice/core/namespace"
 	"github.com/sluicefs/sluice/core/remote"
 	"github.com/sluicefs/sluice/etcd"
 	"github.com/sluicefs/sluice/gateway/admin"
@@ -28,23 +27,27 @@ func (g *gateway) adminOptions(tree remote.Tree) admin.Options {
 	if g.masters != nil {
 		o.Forward = g.masters.Tunnel("")
 	} else {
-		o.Nodes = &roster{g.alone, func() (*meta.Log, string, error) { return g.ns.Log(), g.node(cluster.Master).Name, nil }}
+		o.Nodes = &roster{g.alone, func() (*meta.Log, string, error) { return g.ns.Log(), g.node(cluster.Master).Name, nil }, g.heldAt}
 		o.Masters = only{g}
+		o.Jobs, o.Caches, o.Persister = g.work.runner, g.work.cache, g.work.persister
+		o.Rules, o.Explainer, o.Syncer, o.Life, o.Feeds, o.Buckets = g.ns, g.ns, g.ns, g.ns, g.ns, g.ns
 	}
 	return o
 }
 
-// admin returns what answers the requests that other processes hand on to this master while it leads with ns.
-func (m *master) admin(ns *namespace.Namespace) http.Handler {
-	o := m.g.adminOptions(ns)
+// admin returns what answers the requests that other processes hand on to this master while it leads with r.
+func (m *master) admin(r *reign) http.Handler {
+	o := m.g.adminOptions(r.ns)
 	o.Forward, o.Masters = nil, m
+	o.Jobs, o.Caches, o.Persister = r.work.runner, r.work.cache, r.work.persister
+	o.Rules, o.Explainer, o.Syncer, o.Life, o.Feeds, o.Buckets = r.ns, r.ns, r.ns, r.ns, r.ns, r.ns
 	o.Nodes = &roster{m.members, func() (*meta.Log, string, error) {
 		r := m.turn.now()
 		if r == nil {
 			return nil, "", errs.New("gateway.Drain", "", errs.Unavailable, "this master leads no more; try again")
 		}
 		return r.log, m.g.cfg.Name, nil
-	}}
+	}, m.g.heldAt}
 	return guarded(admin.New(o).Trusted(), admin.Panicked, m.g.log, new(busy))
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -20,6 +21,7 @@ func newServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		Protocols:         protocols,
+		ConnContext:       withConn,
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       10 * time.Minute, // longer than the pools of clients and balancers keep theirs, so that they close first
 		MaxHeaderBytes:    64 << 10,         // 2 KiB of user metadata, 4 KiB of key, and room for what proxies add
@@ -35,7 +37,7 @@ func guarded(h http.Handler, fail func(http.ResponseWriter), log *slog.Logger, b
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b.add(1)
 		defer b.add(-1)
-		out := &response{ResponseWriter: w}
+		out := newResponse(w, r)
 		defer func() {
 			fault := recover()
 			if fault == nil {
@@ -60,6 +62,7 @@ func guarded(h http.Handler, fail func(http.ResponseWriter), log *slog.Logger, b
 			r.Body = body
 		}
 		h.ServeHTTP(out, r)
+		out.begin()
 	})
 }
 
@@ -100,26 +103,85 @@ func (b *busy) wait(ctx context.Context) error {
 	}
 }
 
-// response knows whether its header has been written.
+// response knows whether its header has been written, and the shortest way for it and for its body.
 type response struct {
 	http.ResponseWriter
+	conn    *progressConn // nil if there is but net/http's way
+	header  http.Header   // what the handler sets; nil if conn is
 	started bool
+	bounded bool  // the header has said how long the body is
+	left    int64 // bytes of it that are still to come, if so
+}
+
+func newResponse(w http.ResponseWriter, r *http.Request) *response {
+	out := &response{ResponseWriter: w, conn: connOf(r.Context())}
+	if out.conn != nil {
+		out.header = out.conn.emptyHeader()
+	}
+	return out
+}
+
+func (r *response) Header() http.Header {
+	if r.conn != nil {
+		return r.header
+	}
+	return r.ResponseWriter.Header()
 }
 
 func (r *response) WriteHeader(status int) {
-	r.started = r.started || status >= 200
+	if status >= 200 && !r.started {
+		r.started = true
+		if n, err := strconv.ParseInt(r.Header().Get("Content-Length"), 10, 64); err == nil && n >= 0 {
+			r.left, r.bounded = n, true
+		}
+		if r.conn != nil {
+			r.conn.putHeader(r.header, r.ResponseWriter.Header())
+		}
+	}
 	r.ResponseWriter.WriteHeader(status)
 }
 
+// begin writes the header, unless the handler has.
+func (r *response) begin() {
+	if !r.started {
+		r.WriteHeader(http.StatusOK)
+	}
+}
+
+// Write implements io.Writer. Bytes beyond the announced length would be taken for the next response; net/http looks at that
+// where it is given bytes, and not where it is given a reader, as send does.
 func (r *response) Write(p []byte) (int, error) {
-	r.started = true
+	r.begin()
+	if r.bounded {
+		if int64(len(p)) > r.left {
+			r.left = 0 // what comes later would follow a gap
+			return 0, http.ErrContentLength
+		}
+		r.left -= int64(len(p)) // before it is written: a fault in p may end this call
+	}
+	if r.conn != nil && len(p) >= least {
+		if w, ok := r.ResponseWriter.(io.ReaderFrom); ok {
+			return r.conn.send(w, p)
+		}
+	}
 	return r.ResponseWriter.Write(p)
 }
 
-// ReadFrom keeps net/http's sendfile.
+// ReadFrom keeps net/http's sendfile behind a header that is written. Before, src is read first: it may be a body whose
+// client waits for 100 Continue.
 func (r *response) ReadFrom(src io.Reader) (int64, error) {
-	r.started = true
-	return io.Copy(r.ResponseWriter, src)
+	if !r.started {
+		return io.Copy(struct{ io.Writer }{r}, src)
+	}
+	n, err := io.Copy(r.ResponseWriter, src)
+	r.left -= n
+	return n, err
+}
+
+// FlushError is how http.ResponseController flushes.
+func (r *response) FlushError() error {
+	r.begin()
+	return http.NewResponseController(r.ResponseWriter).Flush()
 }
 
 // Unwrap lets http.ResponseController reach the connection.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluicefs/sluice/core/page"
 	"github.com/sluicefs/sluice/gateway/config"
 )
 
@@ -28,17 +30,19 @@ const sharedMemory = "/dev/shm"
 
 // tiers returns the tiers to open, fastest first, all with quotas. Tiers of the default that the machine has no room for
 // are left out, each with a reason in skipped.
-func tiers(c config.Config) (open []config.Tier, skipped []string, err error) {
+func tiers(c config.Config) (open []config.Tier, skipped []string) {
 	if len(c.Cache.Tiers) > 0 {
 		for _, t := range c.Cache.Tiers {
 			if t.Quota == 0 {
+				var err error
 				if t.Quota, err = autoQuota(t); err != nil {
-					return nil, nil, fmt.Errorf("cache tier %s: %w", t.Dir, err)
+					t.Quota = config.Bytes(diskUsage(t.Dir)) // what is wrong with the directory shows when it is opened
 				}
+				t.Quota = max(t.Quota, minTier) // a full file system is dealt with there too
 			}
 			open = append(open, t)
 		}
-		return open, nil, nil
+		return open, nil
 	}
 	id := sha256.Sum256([]byte(c.Data))
 	for _, t := range []config.Tier{
@@ -49,14 +53,21 @@ func tiers(c config.Config) (open []config.Tier, skipped []string, err error) {
 			skipped = append(skipped, sharedMemory+" is no memory file system")
 			continue
 		}
-		t.Quota, err = autoQuota(t)
-		if err != nil || t.Quota < minTier {
+		var err error
+		if t.Quota, err = autoQuota(t); err != nil || t.Quota < minTier {
 			skipped = append(skipped, fmt.Sprintf("%s: a tenth of what is free is %v, less than %v", t.Dir, t.Quota, config.Bytes(minTier)))
 			continue
 		}
 		open = append(open, t)
 	}
-	return open, skipped, nil
+	return open, skipped
+}
+
+func segmentOptions(c config.Cache, t config.Tier, log *slog.Logger) page.SegmentOptions {
+	return page.SegmentOptions{
+		Dir: t.Dir, Quota: int64(t.Quota), Medium: t.Medium, Policy: page.Policy(t.Policy), High: float64(t.High) / 100, Low: float64(t.Low) / 100,
+		TTL: c.TTL, VerifyAlways: c.Verify == "always", ScrubInterval: c.ScrubInterval, ScrubRate: int64(c.ScrubRate), Logger: log,
+	}
 }
 
 // autoQuota is a tenth of what is free for a tier; what it holds already counts as free.

@@ -23,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/s3api"
 )
@@ -307,8 +308,8 @@ func TestAccessLine(t *testing.T) {
 	var ops []string
 	r := newRig(t, func(o *s3api.Options) {
 		o.Logger = slog.New(slog.NewJSONHandler(&log, nil))
-		o.Observe = func(op string, status int, sent int64, _ time.Duration) {
-			ops = append(ops, fmt.Sprint(op, status, sent))
+		o.Observe = func(x core.Served) {
+			ops = append(ops, fmt.Sprint(x.Op, x.Status, x.Sent))
 		}
 	})
 	r.bucket()

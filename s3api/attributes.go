@@ -99,12 +99,21 @@ func refuseUnbuilt(h http.Header) error {
 
 // writeType reads our own header that overrides when a write is acknowledged.
 func writeType(h http.Header) (core.WriteType, error) {
-	switch t := core.WriteType(h.Get("X-Sluice-Write-Type")); t {
-	case "", core.CacheThrough, core.Through:
-		return t, nil
-	default:
-		return "", invalidArgument("X-Sluice-Write-Type", string(t), "The write type is CACHE_THROUGH or THROUGH.")
+	t := core.WriteType(h.Get("X-Sluice-Write-Type"))
+	if t != "" && !t.Known() {
+		return "", invalidArgument("X-Sluice-Write-Type", string(t), "The write type is CACHE_THROUGH, THROUGH, ASYNC_THROUGH or MUST_CACHE.")
 	}
+	return t, nil
+}
+
+// readType reads our own header that overrides what a read does to the cache.
+func readType(h http.Header) (core.ReadType, error) {
+	const name = "X-Sluice-Read-Type"
+	t := core.ReadType(first(h, name))
+	if t != "" && !t.Known() {
+		return "", invalidArgument(name, string(t), "The read type is CACHE_PROMOTE, CACHE or NO_CACHE.")
+	}
+	return t, nil
 }
 
 // describe sets the headers that GET and HEAD send of a version, without its length.
@@ -129,9 +138,12 @@ func (r *request) describe(info core.Info) {
 	for k, v := range info.User {
 		f.set("x-amz-meta-"+k, v) // lower case, as S3: clients keep the case they see
 	}
+	r.cache, r.mount = info.Cache, info.Mount
 	if info.Cache != "" {
 		f.set("X-Cache", string(info.Cache))
-		f.set("Age", itoa(int64(info.Age.Seconds())))
+		if info.Age > 0 || info.Cache != core.Stale { // how old what is too old is may not be known
+			f.set("Age", itoa(int64(info.Age.Seconds())))
+		}
 	}
 }
 
@@ -170,5 +182,5 @@ func (r *request) showChecksums(sums []core.Checksum) {
 
 // wantsChecksum reports whether the client asked for the checksums of the object.
 func (r *request) wantsChecksum() bool {
-	return strings.EqualFold(r.http.Header.Get("X-Amz-Checksum-Mode"), "ENABLED")
+	return strings.EqualFold(first(r.http.Header, "X-Amz-Checksum-Mode"), "ENABLED")
 }

@@ -1,7 +1,9 @@
 package s3api
 
 import (
+	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -30,7 +32,7 @@ func (s *Server) listBuckets(r *request) error {
 			return err
 		}
 	}
-	all, err := s.buckets(r, prefix, after)
+	all, err := s.bucketsOf(r, prefix, after, limit+1)
 	if err != nil {
 		return err
 	}
@@ -58,32 +60,78 @@ func (s *Server) listBuckets(r *request) error {
 	return r.document(x.b)
 }
 
-// buckets returns the buckets whose names start with prefix and are greater than after, by name.
-func (s *Server) buckets(r *request, prefix, after string) ([]core.Info, error) {
-	var all []core.Info
+// alias returns the directory that a bucket stands for; false if it is no alias.
+func (s *Server) alias(ctx context.Context, name string) (core.Path, bool, error) {
+	if p, ok := s.aliases[name]; ok {
+		return p, true, nil
+	}
+	if s.buckets == nil {
+		return core.Path{}, false, nil
+	}
+	return s.buckets.BucketAlias(ctx, name)
+}
+
+// allAliases returns the directories of all aliases by name.
+func (s *Server) allAliases(ctx context.Context) (map[string]core.Path, error) {
+	if s.buckets == nil {
+		return s.aliases, nil
+	}
+	more, err := s.buckets.BucketAliases(ctx)
+	if err != nil || len(more) == 0 {
+		return s.aliases, err
+	}
+	all := make(map[string]core.Path, len(more)+len(s.aliases))
+	for _, a := range more {
+		all[a.Name] = a.Path
+	}
+	maps.Copy(all, s.aliases)
+	return all, nil
+}
+
+// bucketsOf returns the first buckets, up to most, whose names start with prefix and are greater than after, by name: those that the
+// client may see.
+func (s *Server) bucketsOf(r *request, prefix, after string, most int) ([]core.Info, error) {
+	aliases, err := s.allAliases(r.ctx)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	dirs := map[string]core.Info{}
 	for info, err := range s.ns.List(r.ctx, core.Root, core.ListOptions{Children: true, Prefix: prefix}) {
 		if err != nil {
 			return nil, err
 		}
 		name, dir := strings.CutSuffix(info.Name, "/")
-		_, aliased := s.aliases[name]
+		_, aliased := aliases[name]
 		if dir && !aliased && name > after && validBucket(name) {
 			info.Name = name
-			all = append(all, info)
+			names, dirs[name] = append(names, name), info
 		}
 	}
-	for _, name := range s.names {
-		if !strings.HasPrefix(name, prefix) || name <= after {
-			continue
+	for name := range aliases {
+		if strings.HasPrefix(name, prefix) && name > after {
+			names = append(names, name)
 		}
-		info, err := s.ns.Stat(r.ctx, s.aliases[name])
-		if err != nil {
-			continue // an alias of what is not there, or is not the client's to see, is no bucket of its
+	}
+	slices.Sort(names)
+	var all []core.Info
+	for _, name := range names {
+		if len(all) >= most {
+			break
 		}
-		info.Name = name
+		info, there := dirs[name]
+		if !there {
+			info, err = s.ns.Stat(r.ctx, aliases[name])
+			if errors.Is(err, errs.NotExist) || errors.Is(err, errs.NotDir) || errors.Is(err, errs.Permission) || err == nil && !info.Dir {
+				continue // an alias of what is not there, or is not the client's to see, is no bucket of its
+			}
+			if err != nil {
+				return nil, err
+			}
+			info.Name = name
+		}
 		all = append(all, info)
 	}
-	slices.SortFunc(all, func(a, b core.Info) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
 }
 
@@ -118,7 +166,7 @@ func (s *Server) createBucket(r *request) error {
 	if r.anonymous() {
 		return errAccessDenied
 	}
-	if _, aliased := s.aliases[r.bucket]; aliased {
+	if r.aliased {
 		return s.taken(r)
 	}
 	_, err := s.ns.Mkdir(r.ctx, r.dir, core.MkdirOptions{})
@@ -191,6 +239,10 @@ func (s *Server) headBucket(r *request) error {
 func (s *Server) deleteBucket(r *request) error {
 	if _, aliased := s.aliases[r.bucket]; aliased {
 		return &apiError{Code: "AccessDenied", Status: 403, Message: "The bucket is an alias of the configuration; remove it there."}
+	}
+	if r.aliased {
+		return &apiError{Code: "AccessDenied", Status: 403,
+			Message: "The bucket is an alias, which stands for a directory; an administrator takes it back with sluice bucket alias rm " + r.bucket + "."}
 	}
 	info, err := s.statBucket(r)
 	if err != nil {

@@ -15,7 +15,15 @@ type conditions struct {
 }
 
 func readConditions(h http.Header) conditions {
-	return conditions{h.Get("If-Match"), h.Get("If-None-Match"), h.Get("If-Modified-Since"), h.Get("If-Unmodified-Since")}
+	return conditions{first(h, "If-Match"), first(h, "If-None-Match"), first(h, "If-Modified-Since"), first(h, "If-Unmodified-Since")}
+}
+
+// first returns the value of the header key, which is in net/http's spelling: Header.Get would look for that.
+func first(h http.Header, key string) string {
+	if values := h[key]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
 }
 
 func copyConditions(h http.Header) conditions {
@@ -36,17 +44,26 @@ func (c conditions) check(info core.Info) error {
 		if !matches(c.match, tag) {
 			return errPrecondition
 		}
-	} else if t, err := http.ParseTime(c.unmodified); err == nil && changed.After(t) {
+	} else if t, ok := parseDate(c.unmodified); ok && changed.After(t) {
 		return errPrecondition
 	}
 	if c.noneMatch != "" {
 		if matches(c.noneMatch, tag) {
 			return errNotModified
 		}
-	} else if t, err := http.ParseTime(c.modified); err == nil && !changed.After(t) {
+	} else if t, ok := parseDate(c.modified); ok && !changed.After(t) {
 		return errNotModified
 	}
 	return nil
+}
+
+// parseDate reads the value of a header that is a date. Nearly always there is none.
+func parseDate(s string) (time.Time, bool) {
+	if s == "" {
+		return time.Time{}, false
+	}
+	t, err := http.ParseTime(s)
+	return t, err == nil
 }
 
 // matches reports whether a list of ETags, quoted or bare, holds tag. ETags of objects are strong: W/ is ignored.

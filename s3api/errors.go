@@ -64,6 +64,7 @@ var byKind = map[errs.Kind]apiError{
 	errs.BadDigest:    {Code: "BadDigest", Status: 400, Message: "The Content-MD5 you specified did not match what we received."},
 	errs.Unsupported:  {Code: "NotImplemented", Status: 501, Message: "A header or query you provided implies functionality that is not implemented."},
 	errs.Unavailable:  {Code: "ServiceUnavailable", Status: 503, Message: "The store behind this path does not answer now. Please reduce your request rate and try again."},
+	errs.Overload:     {Code: "SlowDown", Status: 503, Message: "More is written than the stores take. Please reduce your request rate."},
 	errs.Full:         {Code: "ServiceUnavailable", Status: 503, Message: "The metadata store is full: reads and deletes go on, and nothing else does until it has shrunk. Delete what is not needed, or have an operator raise its quota (etcd.quota) or run `sluice defrag`."},
 	errs.Held:         {Code: "ServiceUnavailable", Status: 503, Message: "Nothing is changed until an operator releases the restored metadata with `sluice release`; reads go on."},
 }
@@ -170,6 +171,15 @@ func toAPI(res resource, err error) *apiError {
 	row.cause = err
 	if why := reason(err); why != "" && explained(kind) {
 		row.Message += " " + why + "."
+	}
+	if why := core.WhyAccessRefused(err); why != "" && kind == errs.Permission {
+		row.Message = "Access Denied: " + why + "."
+	}
+	if why := core.WhyNotGiven(err); why != "" && kind == errs.Unavailable {
+		row.Message = "This version of the object cannot be read now: " + why + ". Try again when they are back, or write the object again."
+	}
+	if why := core.WhyCarried(err); why != "" && kind == errs.Unavailable {
+		row.Message = "This cannot be changed now: " + why + "."
 	}
 	return &row
 }

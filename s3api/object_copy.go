@@ -1,6 +1,7 @@
 package s3api
 
 import (
+	"errors"
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/s3api/checksum"
 )
@@ -18,7 +19,9 @@ func (s *Server) source(r *request) (source, error) {
 		return source{}, err
 	}
 	src := source{bucket: from.bucket}
-	if src.dir, err = s.bucketPath(from.bucket); err != nil {
+	if src.dir, _, err = s.bucketPath(r.ctx, from.bucket); err != nil && !errors.Is(err, errBucketName) {
+		return source{}, err
+	} else if err != nil {
 		return source{}, invalidArgument("x-amz-copy-source", from.bucket, "Invalid copy source bucket name")
 	}
 	if src.path, err = objectPath(src.dir, from.key); err != nil {

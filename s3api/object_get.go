@@ -19,7 +19,7 @@ type selection struct {
 // selected reads Range and partNumber. Errors: InvalidRequest, InvalidArgument.
 func (r *request) selected() (selection, error) {
 	sel := selection{rng: core.All}
-	if rng, ok := parseRange(r.http.Header.Get("Range")); ok {
+	if rng, ok := parseRange(first(r.http.Header, "Range")); ok {
 		sel.rng, sel.partial = rng, true
 	}
 	if v, ok := r.query["partNumber"]; ok {
@@ -27,7 +27,7 @@ func (r *request) selected() (selection, error) {
 		if err != nil || n < 1 || n > maxParts {
 			return sel, invalidArgument("partNumber", v[0], "Part number must be an integer between 1 and 10000, inclusive.")
 		}
-		if r.http.Header.Get("Range") != "" {
+		if first(r.http.Header, "Range") != "" {
 			return sel, invalidRequest("Cannot specify both Range header and partNumber query parameter")
 		}
 		sel.part, sel.partial = n, true
@@ -41,7 +41,7 @@ func (sel *selection) settle(r *request, info core.Info) error {
 	switch {
 	case sel.part > 0:
 		return sel.ofPart(info)
-	case sel.partial && !ifRange(r.http.Header.Get("If-Range"), info):
+	case sel.partial && !ifRange(first(r.http.Header, "If-Range"), info):
 		sel.rng, sel.partial = core.All, false
 	}
 	return nil
@@ -127,7 +127,7 @@ func (r *request) prepare(info core.Info, sel selection) (off, n int64, err erro
 		size := itoa(info.Size)
 		r.out.Header()["Content-Range"] = []string{"bytes */" + size}
 		return 0, 0, &apiError{Code: "InvalidRange", Status: 416, Message: "The requested range is not satisfiable",
-			Detail: []pair{{"RangeRequested", r.http.Header.Get("Range")}, {"ActualObjectSize", size}}}
+			Detail: []pair{{"RangeRequested", first(r.http.Header, "Range")}, {"ActualObjectSize", size}}}
 	}
 	return off, n, nil
 }
@@ -167,7 +167,7 @@ func (s *Server) sendObject(r *request) error {
 		return err
 	}
 	version := ""
-	if r.path.IsDir() || sel.part > 0 || sel.partial && r.http.Header.Get("If-Range") != "" {
+	if r.path.IsDir() || sel.part > 0 || sel.partial && first(r.http.Header, "If-Range") != "" {
 		info, err := s.statObject(r, r.path)
 		if err != nil {
 			return s.inBucket(r, r.dir, err)

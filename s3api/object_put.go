@@ -2,6 +2,7 @@ package s3api
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/md5"
 	"errors"
 	"net/http"
@@ -44,12 +45,12 @@ func (s *Server) putObject(r *request) error {
 	if err != nil {
 		return s.inBucket(r, r.dir, s.unmatched(r, cond, err))
 	}
-	f := r.fields(3)
+	f := r.fields(4)
 	f.set("ETag", `"`+etagOf(info)+`"`)
 	f.set("x-amz-object-size", itoa(info.Size))
 	r.showChecksums(p.checksums())
-	if how != "" {
-		f.set("X-Sluice-Write-Type", string(how))
+	if how = cmp.Or(info.Write, how); how != "" {
+		f.set("X-Sluice-Write-Type", string(how)) // not what was asked for where too few workers could hold it
 	}
 	return r.empty(http.StatusOK)
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
 )
 
@@ -189,28 +190,29 @@ func errorDocument(e *apiError, r *request) []byte {
 }
 
 // finish reports the request. Query strings are left out: they may hold signatures.
-func (s *Server) finish(r *request, err error, d time.Duration) {
+func (s *Server) finish(r *request, err error, start time.Time, d time.Duration) {
 	op := ""
 	if r.route != nil {
 		op = r.route.op
 	}
 	if s.observe != nil {
-		s.observe(op, r.status, r.sent, d)
+		s.observe(core.Served{Op: op, Status: r.status, Sent: r.sent, Took: d, Cache: r.cache, Mount: r.mount})
 	}
 	level := slog.LevelInfo
 	if r.status >= 500 && r.status != http.StatusNotImplemented {
 		level = slog.LevelWarn
 	}
-	if !s.log.Enabled(r.ctx, level) {
+	h := s.log.Handler()
+	if !h.Enabled(r.ctx, level) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 12)
-	attrs = append(attrs, slog.String("proto", "s3"), slog.String("op", op), slog.String("method", r.http.Method),
+	line := slog.NewRecord(start.Add(d), level, "request", 0) // not by way of s.log, which would look for who called it
+	line.AddAttrs(slog.String("proto", "s3"), slog.String("op", op), slog.String("method", r.http.Method),
 		slog.String("bucket", r.bucket), slog.String("key", r.key), slog.Int("status", r.status),
 		slog.Int64("bytes", r.sent), slog.Duration("dur", d), slog.String("user", r.user.User), slog.String("req", r.id[0]))
 	if err != nil {
-		attrs = append(attrs, slog.String("code", toAPI(r.about, err).Code), slog.String("kind", errs.KindOf(err).Error()),
+		line.AddAttrs(slog.String("code", toAPI(r.about, err).Code), slog.String("kind", errs.KindOf(err).Error()),
 			slog.String("err", err.Error()))
 	}
-	s.log.LogAttrs(r.ctx, level, "request", attrs...)
+	_ = h.Handle(r.ctx, line)
 }

@@ -1,6 +1,7 @@
 package s3api
 
 import (
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
 )
 
@@ -113,6 +115,23 @@ func TestOutageIsNeverNotFound(t *testing.T) {
 	}
 	if e := toAPI(object, errs.E("store", "/srv/secret-path", errs.Unavailable, &url.Error{Op: "Get", URL: "http://10.0.0.1", Err: http.ErrHandlerTimeout})); strings.Contains(e.Message, "10.0.0.1") {
 		t.Errorf("message tells of the inside: %s", e.Message)
+	}
+	away := errs.E("page.Read", "f", errs.Unavailable, core.NotGiven("/lake/f", []string{"w1", "w2"}, errors.New("dial tcp 10.0.0.1: refused")))
+	if e := toAPI(object, away); e.Status != 503 || !strings.Contains(e.Message, "(w1, w2) do not give them") || strings.Contains(e.Message, "10.0.0.1") {
+		t.Errorf("of workers that are away: %d %s", e.Status, e.Message)
+	}
+}
+
+func TestRefusalsNameTheMount(t *testing.T) {
+	p, _ := core.ParsePath("/lake/secret-name")
+	m, _ := core.ParsePath("/lake/")
+	for access, want := range map[core.Access]string{core.AccessNone: "Access Denied: the mount /lake is noAccess.", core.AccessRead: "Access Denied: the mount /lake is read-only."} {
+		if e := toAPI(object, errs.E("remote.Put", "x", errs.Permission, core.AccessRefused(p, m, access))); e.Status != 403 || e.Message != want {
+			t.Errorf("of a mount that is %s: %d %s", access, e.Status, e.Message)
+		}
+	}
+	if e := toAPI(object, errs.New("", "", errs.Permission, "Permission denied: user=ann, inode=/x:bob")); e.Message != "Access Denied." {
+		t.Errorf("of a name without the right: %s", e.Message)
 	}
 }
 

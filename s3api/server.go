@@ -12,11 +12,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"log/slog"
-	"maps"
 	mathrand "math/rand/v2"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +33,7 @@ type Options struct {
 	Region  string            // of the credential scope and of every bucket; "" accepts all and says us-east-1
 	Domain  string            // virtual-host style: bucket.Domain; "" serves path style alone
 	Aliases map[string]string // bucket names for directories anywhere: name → absolute path
+	Buckets core.Buckets      // further ones, which come and go; of a name in both, Aliases counts; nil: none
 
 	// Anonymous lets requests without credentials reach the namespace as core.Anonymous, which the mode bits for others
 	// then bind. Without it they are AccessDenied at the door: S3 gives the public nothing that no policy grants.
@@ -42,9 +41,9 @@ type Options struct {
 
 	Logger *slog.Logger // gets one line per request; nil: none
 
-	// Observe, if not nil, is told of every request when it has ended: the AWS operation name ("" if no row matched), the
-	// status, the bytes of the response body, and the time since the request's headers were read.
-	Observe func(op string, status int, sent int64, d time.Duration)
+	// Observe, if not nil, is told of every request when it has ended: by the AWS operation name, with the time since the
+	// request's headers were read.
+	Observe func(core.Served)
 }
 
 // Server is an http.Handler. It is safe for concurrent use and holds no state of its own.
@@ -58,10 +57,10 @@ type Server struct {
 	anyRegion bool // no region was configured
 	public    bool // anonymous requests may reach the namespace
 	domain    string
-	aliases   map[string]core.Path
-	names     []string // of the aliases, ascending
+	aliases   map[string]core.Path // of the configuration
+	buckets   core.Buckets         // may be nil
 	log       *slog.Logger
-	observe   func(string, int, int64, time.Duration)
+	observe   func(core.Served)
 	host      []string // x-amz-id-2
 }
 
@@ -73,7 +72,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		ns: o.Namespace, uploads: o.Uploads, users: o.Authenticator,
-		region: o.Region, anyRegion: o.Region == "", public: o.Anonymous, domain: strings.TrimPrefix(o.Domain, "."), aliases: map[string]core.Path{},
+		region: o.Region, anyRegion: o.Region == "", public: o.Anonymous, domain: strings.TrimPrefix(o.Domain, "."), aliases: map[string]core.Path{}, buckets: o.Buckets,
 		log: o.Logger, observe: o.Observe, router: newRouter(routes()), host: []string{hostID()},
 	}
 	if s.log == nil {
@@ -92,7 +91,6 @@ func New(o Options) (*Server, error) {
 		}
 		s.aliases[name] = p.Dir()
 	}
-	s.names = slices.Sorted(maps.Keys(s.aliases))
 	s.auth = sigv4.New(sigv4.Options{Region: o.Region, Service: "s3", Secret: s.secret})
 	return s, nil
 }
@@ -113,28 +111,31 @@ func (s *Server) secret(ctx context.Context, accessKey string) (string, error) {
 // request is one request on its way through the server, and what is known of its response so far.
 type request struct {
 	target
-	ctx   context.Context
-	http  *http.Request
-	query url.Values
-	route *route
-	auth  sigv4.Auth
-	user  core.Principal
-	dir   core.Path // the bucket
-	path  core.Path // the key; zero unless on == object
+	ctx     context.Context
+	http    *http.Request
+	query   url.Values
+	route   *route
+	auth    sigv4.Auth
+	user    core.Principal
+	dir     core.Path // the bucket
+	aliased bool      // dir is what an alias stands for, found once: one that comes or goes meanwhile is another request's
+	path    core.Path // the key; zero unless on == object
 
 	out      http.ResponseWriter
 	id       []string // x-amz-request-id
 	about    resource // what a missing thing would be
 	body     bool     // the request body has been read to its end
 	status   int
-	sent     int64 // bytes of the response body
+	sent     int64            // bytes of the response body
+	cache    core.CacheStatus // of the file that is read
+	mount    string           // likewise
 	answered bool
 }
 
 // ServeHTTP serves one request and writes its access line.
 func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	start := time.Now()
-	if hr.ContentLength == 0 && hr.Header.Get("Expect") != "" {
+	if hr.ContentLength == 0 && first(hr.Header, "Expect") != "" {
 		// net/http sends 100 on the first read of a body. One without bytes is never read, and botocore, which asks even
 		// then, would wait on the connection's next request for the 100 it missed.
 		w.WriteHeader(http.StatusContinue)
@@ -147,7 +148,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	if err != nil {
 		s.fail(r, err)
 	}
-	s.finish(r, err, time.Since(start))
+	s.finish(r, err, start, time.Since(start))
 }
 
 var serverName = []string{"Sluice"}
@@ -257,11 +258,16 @@ func (s *Server) resolve(r *request) error {
 	if a, ok := maxAge(r.http.Header["Cache-Control"]); ok {
 		r.ctx = core.WithMaxAge(r.ctx, a)
 	}
+	if t, err := readType(r.http.Header); err != nil {
+		return err
+	} else if t != "" {
+		r.ctx = core.WithReadType(r.ctx, t)
+	}
 	if r.on == service {
 		return nil
 	}
 	var err error
-	if r.dir, err = s.bucketPath(r.bucket); err != nil {
+	if r.dir, r.aliased, err = s.bucketPath(r.ctx, r.bucket); err != nil {
 		return err
 	}
 	if r.on == object {
@@ -277,7 +283,7 @@ func (s *Server) resolve(r *request) error {
 
 // checkOwner refuses a request whose header names another owner of the bucket than it has.
 func (s *Server) checkOwner(r *request, header string, dir core.Path) error {
-	want := r.http.Header.Get(header)
+	want := first(r.http.Header, header)
 	if want == "" {
 		return nil
 	}

@@ -147,7 +147,7 @@ func BenchmarkGetObject(b *testing.B) {
 		if r.route, err = s.router.find(hr, r.on); err != nil {
 			b.Fatal(err)
 		}
-		if r.dir, err = s.bucketPath(r.bucket); err != nil {
+		if r.dir, r.aliased, err = s.bucketPath(r.ctx, r.bucket); err != nil {
 			b.Fatal(err)
 		}
 		if r.path, err = objectPath(r.dir, r.key); err != nil {

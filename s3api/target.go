@@ -1,9 +1,9 @@
 package s3api
 
 import (
+	"context"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"unicode/utf8"
@@ -100,45 +100,18 @@ func hostBucket(host, domain string) (string, bool) {
 }
 
 // validBucket reports whether name may be a bucket's.
-//
-// Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
-func validBucket(name string) bool {
-	if len(name) < 3 || len(name) > 63 {
-		return false
-	}
-	for i := range len(name) {
-		c := name[i]
-		alnum := c >= 'a' && c <= 'z' || c >= '0' && c <= '9'
-		if !alnum && (c != '-' && c != '.' || i == 0 || i == len(name)-1) {
-			return false
-		}
-	}
-	if strings.Contains(name, "..") {
-		return false
-	}
-	for _, p := range []string{"xn--", "sthree-"} {
-		if strings.HasPrefix(name, p) {
-			return false
-		}
-	}
-	for _, p := range []string{"-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"} {
-		if strings.HasSuffix(name, p) {
-			return false
-		}
-	}
-	_, err := netip.ParseAddr(name)
-	return err != nil
-}
+func validBucket(name string) bool { return core.BucketName(name) }
 
-// bucketPath returns the directory of a bucket. Errors: InvalidBucketName.
-func (s *Server) bucketPath(name string) (core.Path, error) {
-	if p, ok := s.aliases[name]; ok {
-		return p, nil
+// bucketPath returns the directory of a bucket, and whether an alias stands for it. Errors: InvalidBucketName; those of the aliases.
+func (s *Server) bucketPath(ctx context.Context, name string) (p core.Path, aliased bool, err error) {
+	if p, ok, err := s.alias(ctx, name); ok || err != nil {
+		return p, ok, err
 	}
 	if !validBucket(name) {
-		return core.Path{}, errBucketName
+		return core.Path{}, false, errBucketName
 	}
-	return core.ParsePath("/" + name + "/")
+	p, err = core.ParsePath("/" + name + "/")
+	return p, false, err
 }
 
 // objectPath returns the path of a key in the bucket at dir. Errors: KeyTooLongError, InvalidArgument.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/sluicefs/sluice/core/errs"
 )
@@ -45,6 +46,14 @@ func Copy(ctx context.Context, s Store, from, version, to string, attr *Attr) (I
 		return Info{}, err
 	}
 	return c.Copy(ctx, from, version, to, attr)
+}
+
+// Prepare calls w's Preparer, if it is one.
+func Prepare(ctx context.Context, w Writer) error {
+	if p, ok := w.(Preparer); ok {
+		return p.Prepare(ctx)
+	}
+	return nil
 }
 
 // Append calls s's Appender.
@@ -244,4 +253,15 @@ func Probe(ctx context.Context, s Store, write bool) error {
 		return fmt.Errorf("drop the write: %w", err)
 	}
 	return nil
+}
+
+// MayBeSame reports whether two versions that a store of the features f told of one name may be of the same bytes: they are equal, or
+// differ in nothing but when other facts of the file were changed. The latter proves nothing: whoever writes into the file
+// and puts its modification time back leaves the same difference.
+func MayBeSame(f Features, a, b string) bool {
+	if a == b || !f.VersionTail {
+		return a == b
+	}
+	i, j := strings.LastIndexByte(a, '.'), strings.LastIndexByte(b, '.')
+	return i > 0 && j > 0 && a[:i] == b[:j]
 }

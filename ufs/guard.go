@@ -1,6 +1,9 @@
 package ufs
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 type guardKey struct{}
 
@@ -38,3 +41,12 @@ type guardError struct{ err error }
 
 func (e *guardError) Error() string   { return e.err.Error() }
 func (e *guardError) Unwrap() []error { return []error{ErrUnsent, e.err} }
+
+// Stopped reports whether a change failed because its guard stopped it, which says nothing of the store.
+func Stopped(err error) bool {
+	if err == nil { // as most are, and what follows takes memory
+		return false
+	}
+	var stopped *guardError
+	return errors.As(err, &stopped)
+}

@@ -38,10 +38,21 @@ func CheckName(f Features, op, name string) error {
 // IsDir reports whether name is the name of a directory: the root, or with a slash at its end.
 func IsDir(name string) bool { return name == "" || strings.HasSuffix(name, "/") }
 
+// TooLong reports whether name is longer than a store with the features f holds.
+func (f Features) TooLong(name string) bool {
+	if f.Buckets {
+		_, name, _ = strings.Cut(name, "/")
+	}
+	return f.MaxKey > 0 && len(name) > f.MaxKey
+}
+
 // Staged reports whether name lies in the staging area, which no method may touch and no listing shows.
 func Staged(name string) bool {
 	return strings.HasPrefix(name, Staging) || name == strings.TrimSuffix(Staging, "/")
 }
+
+// DotEnd reports whether a segment of name ends in a dot, which some services drop.
+func DotEnd(name string) bool { return strings.HasSuffix(name, ".") || strings.Contains(name, "./") }
 
 func check(f Features, op, name string) error {
 	invalid := func(why string) error { return errs.New(op, name, errs.Invalid, why) }
@@ -52,7 +63,13 @@ func check(f Features, op, name string) error {
 		return invalid("the name is not UTF-8")
 	case strings.IndexByte(name, 0) >= 0:
 		return invalid("the name has a NUL byte")
-	case f.MaxKey > 0 && len(name) > f.MaxKey:
+	case strings.ContainsAny(name, f.NoChars):
+		seg := name[:strings.IndexAny(name, f.NoChars)]
+		seg = strings.SplitN(name[strings.LastIndexByte(seg, '/')+1:], "/", 2)[0]
+		return invalid(fmt.Sprintf("the segment %.40q has one of the characters %q, which this store cannot hold", seg, f.NoChars))
+	case f.NoDotEnd && DotEnd(name):
+		return invalid("this store cannot hold a segment that ends in a dot")
+	case f.TooLong(name):
 		return invalid(fmt.Sprintf("the name has %d bytes, the store holds %d", len(name), f.MaxKey))
 	}
 	if f.OddNames && f.MaxName == 0 {

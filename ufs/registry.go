@@ -20,6 +20,7 @@ type Opener func(ctx context.Context, uri *url.URL, options map[string]string) (
 // beside Open.
 type Registry struct {
 	openers map[string]Opener
+	within  map[string]bool // schemes of RegisterWithin
 }
 
 // Register makes o the driver of scheme, in place of an earlier one.
@@ -28,6 +29,15 @@ func (r *Registry) Register(scheme string, o Opener) {
 		r.openers = map[string]Opener{}
 	}
 	r.openers[scheme] = o
+}
+
+// RegisterWithin is Register for a scheme whose URIs name a container of a service before its host: scheme://container@host/path.
+func (r *Registry) RegisterWithin(scheme string, o Opener) {
+	r.Register(scheme, o)
+	if r.within == nil {
+		r.within = map[string]bool{}
+	}
+	r.within[scheme] = true
 }
 
 // Schemes returns the schemes that can be opened, sorted.
@@ -42,7 +52,7 @@ func (r *Registry) Open(ctx context.Context, uri string, options map[string]stri
 		// The parser's error repeats the URI, which may hold a secret.
 		return nil, errs.New(op, "", errs.Invalid, "the store's URI cannot be parsed; write scheme://host/path")
 	}
-	if u.User != nil {
+	if _, password := u.User.Password(); u.User != nil && (password || !r.within[u.Scheme]) {
 		return nil, errs.New(op, u.Scheme+"://"+u.Host+u.Path, errs.Invalid,
 			"a URI must not carry credentials, it is shown in lists and logs; use the driver's options")
 	}
@@ -65,6 +75,30 @@ func CheckOptions(op string, options map[string]string, known ...string) error {
 			return errs.New(op, "", errs.Invalid,
 				fmt.Sprintf("unknown option %q; known: %s", k, strings.Join(slices.Sorted(slices.Values(known)), ", ")))
 		}
+	}
+	return nil
+}
+
+// The options of a mount that say what tells of changes in its store, and what whoever tells must know.
+const (
+	EventsOption      = "events"
+	EventsTokenOption = "events_token"
+)
+
+// minEventsToken is the least length of that in bytes.
+const minEventsToken = 16
+
+// CheckEvents reports errs.Invalid if the option events is there and none of known.
+func CheckEvents(op string, options map[string]string, known ...string) error {
+	if v, ok := options[EventsOption]; ok && !slices.Contains(known, v) {
+		return errs.New(op, "", errs.Invalid, fmt.Sprintf("the option events of such a store is %s, or left out", strings.Join(known, " or ")))
+	}
+	token, ok := options[EventsTokenOption]
+	switch {
+	case ok && options[EventsOption] == "":
+		return errs.New(op, "", errs.Invalid, "the option events_token is for events=webhook")
+	case ok && len(token) < minEventsToken:
+		return errs.New(op, "", errs.Invalid, fmt.Sprintf("the option events_token has fewer than %d characters; draw a longer one at random", minEventsToken))
 	}
 	return nil
 }

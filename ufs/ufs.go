@@ -1,5 +1,5 @@
 // Package ufs is what Sluice asks of an under-store: the Store interface, its optional abilities, and the helpers that
-// use an ability where a store has it and fall back where it has not. Drivers live below (localufs, s3ufs, memufs),
+// use an ability where a store has it and fall back where it has not. Drivers live below (localufs, s3ufs, azureufs, gcsufs, httpufs, memufs),
 // decorators in wrap; none of them retries, logs or limits by itself. The suite that every driver and decorator passes is
 // ufs/ufstest.
 //
@@ -64,18 +64,24 @@ type Store interface {
 // Features are a store's abilities as data. A decorator may narrow them, never widen: it implements every optional
 // interface, and a caller asks Features, not the type, whether the store behind it has the ability.
 type Features struct {
-	Kind         string        // "local", "s3", "mem"
+	Kind         string        // "local", "s3", "azure", "gcs", "http", "mem"
 	Root         string        // identity of the root, ending in "/": a root below it starts with it; "" if unknown
+	Is           string        // tells the root from another that stands at its name at another time, see SameRoot; "" if nothing does
 	Dirs         bool          // real directories: they exist empty, have times, and a name cannot be file and directory at once
 	Flat         bool          // List can be flat, in byte order of whole keys, starting anywhere
 	AtomicRename bool          // is a Renamer: Rename of a file or directory is one atomic step
 	Conditional  bool          // Create honours IfNew and IfVersion atomically against writers other than Sluice too
 	Remote       bool          // it answers over a network, and may keep its callers waiting
+	Network      bool          // a file system of other hosts, which may keep its callers waiting too, though it is not Remote
+	Buckets      bool          // an account's: at the root are buckets and nothing else, which Mkdir and Remove make and remove, and no write does
 	OddNames     bool          // names may hold empty, "." and ".." segments
 	MD5ETag      bool          // Info.ETag is S3's
 	Attrs        bool          // keeps Attr with the file
+	VersionTail  bool          // a version's part after its last "." changes with facts of the file, too, where its bytes stay
+	NoChars      string        // characters that no name may have, beside NUL
+	NoDotEnd     bool          // no segment of a name may end in "."
 	MaxName      int           // longest segment in bytes, 0 if unlimited
-	MaxKey       int           // longest name in bytes, 0 if unlimited
+	MaxKey       int           // longest name in bytes, with Buckets without the bucket's; 0 if unlimited
 	Mkdir        bool          // is a Mkdirer
 	Trash        bool          // is a Trasher
 	Copy         bool          // is a Copier
@@ -86,6 +92,7 @@ type Features struct {
 	Discard      bool          // is a Discarder
 	Probe        bool          // is a Prober
 	Mark         bool          // is a Marked
+	Watch        bool          // is a Watcher
 	Racy         time.Duration // a version first seen within this of its ModTime may change again without a trace; 0: never
 }
 
@@ -102,6 +109,7 @@ type Info struct {
 	Group   string
 	Mode    uint32 // permission bits; 0 if unknown
 	Full    bool   // Attr is complete; List of an object store cannot say it
+	Racy    bool   // the file may change again under this Version, by the store's own clock: its bytes are not to be kept (see Features.Racy)
 	Attr    Attr
 }
 
@@ -145,6 +153,13 @@ type Writer interface {
 	Commit(ctx context.Context) (Info, error)
 	// Abort drops the staged bytes.
 	Abort() error
+}
+
+// Preparer is a Writer that can do, ahead of Commit, what nobody sees: making the bytes durable where they are staged.
+type Preparer interface {
+	// Prepare is called at most once, after the last Write and SetAttr. Commit does what it left undone; an error leaves
+	// only Abort.
+	Prepare(ctx context.Context) error
 }
 
 // Renamer is a Store that renames files and directories in one atomic step.

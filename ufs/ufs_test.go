@@ -3,6 +3,7 @@ package ufs_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -28,12 +29,23 @@ func TestRegistry(t *testing.T) {
 	if err != nil || !s.Features().Dirs {
 		t.Errorf("open: got %v, %v", s, err)
 	}
+	r.RegisterWithin("in", func(_ context.Context, u *url.URL, _ map[string]string) (ufs.Store, error) {
+		if u.User.Username() != "container" {
+			t.Errorf("opened with %v", u)
+		}
+		return nil, nil
+	})
+	if _, err := r.Open(t.Context(), "in://container@x/", nil); err != nil {
+		t.Error(err)
+	}
 	for _, c := range []struct {
 		uri     string
 		options map[string]string
 		want    []string // in the message
 	}{
-		{"s4://bucket", nil, []string{"s4", "aaa, mem"}},
+		{"in://container:hush@x", nil, []string{"credentials"}},
+		{"mem://hush@x", nil, []string{"credentials"}},
+		{"s4://bucket", nil, []string{"s4", "aaa, in, mem"}},
 		{"mem://x", map[string]string{"dir": "hush"}, []string{`"dir"`, "dirs"}},
 		{"mem://x", map[string]string{"dirs": "hush"}, []string{"dirs", "true or false"}},
 		{"mem://u:hush@x", nil, []string{"credentials"}},
@@ -100,6 +112,29 @@ func TestMissingAbilities(t *testing.T) {
 		if _, serr := s.Stat(ctx, "a"); err != nil || !errors.Is(serr, errs.NotExist) {
 			t.Errorf("RemoveFiles: got %v, and a is %v", err, serr)
 		}
+	}
+}
+
+// TestPackAttr checks that packed attributes are ASCII and come back, and that what is none is no attribute.
+func TestPackAttr(t *testing.T) {
+	want := ufs.Attr{
+		Headers: map[string]string{"Expires": "ü\x00\x7f\u2028"}, User: map[string]string{"日": "😀<&>"}, ETag: `"e"`, Checksums: "c", Origin: "o",
+		Mode: 0o1777, Owner: "ann\n", Group: "\\g",
+	}
+	text := ufs.PackAttr(want)
+	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
+		t.Errorf("%q cannot be a header's value", text)
+	}
+	if got := ufs.UnpackAttr(text); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	for _, text := range []string{"", "{", "[]", `"x"`, `{"m":-1}`} {
+		if got := ufs.UnpackAttr(text); fmt.Sprint(got) != fmt.Sprint(ufs.Attr{}) {
+			t.Errorf("%s: got %+v", text, got)
+		}
+	}
+	if text := ufs.PackAttr(ufs.Attr{Marker: true}); text != "" {
+		t.Errorf("nothing is %q", text)
 	}
 }
 

@@ -22,9 +22,11 @@ func (s *Server) create(w http.ResponseWriter, r *request) error {
 		}
 		return s.redirect(w, r, 0)
 	}
-	if _, err := s.receive(r, o); err != nil {
+	info, err := s.receive(r, o)
+	if err != nil {
 		return s.createError(r, err)
 	}
+	showWrite(w, info)
 	w.Header().Set("Location", "hdfs://"+r.Host+escape(r.name))
 	writeEmpty(w, r, http.StatusCreated)
 	return nil
@@ -32,18 +34,30 @@ func (s *Server) create(w http.ResponseWriter, r *request) error {
 
 // append serves APPEND. Its redirect may be posted to again and again, a buffer at a time.
 func (s *Server) append(w http.ResponseWriter, r *request) error {
-	o := core.CreateOptions{Mode: core.Append, Size: r.ContentLength}
+	o := core.CreateOptions{Mode: core.Append, Size: r.ContentLength, WriteType: r.writeType()}
+	if r.q.err != nil {
+		return r.q.err
+	}
 	if !r.data() {
 		if err := s.checkAppend(r); err != nil {
 			return err
 		}
 		return s.redirect(w, r, 0)
 	}
-	if _, err := s.receive(r, o); err != nil {
+	info, err := s.receive(r, o)
+	if err != nil {
 		return s.appendError(r, err)
 	}
+	showWrite(w, info)
 	writeEmpty(w, r, http.StatusOK)
 	return nil
+}
+
+// showWrite says how a write was acknowledged, where that is not as always.
+func showWrite(w http.ResponseWriter, info core.Info) {
+	if info.Write != "" {
+		w.Header().Set(writeTypeHeader, string(info.Write))
+	}
 }
 
 // data reports whether the request carries the file's bytes: it came by a redirect, or says so as HttpFS's clients do.
@@ -69,6 +83,7 @@ func createOptions(r *request) (core.CreateOptions, error) {
 			BlockSize:   r.q.long("blocksize", 0, 1),
 			Replication: r.q.short("replication", 0),
 		},
+		WriteType: r.writeType(),
 	}
 	if overwrite {
 		o.Mode = core.Replace

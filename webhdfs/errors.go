@@ -1,6 +1,7 @@
 package webhdfs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,6 +57,7 @@ var byKind = map[errs.Kind]struct {
 	errs.BadDigest:    {403, classChecksum},
 	errs.Unsupported:  {400, classUnsupported},
 	errs.Unavailable:  {403, classRetriable},
+	errs.Overload:     {403, classRetriable},
 	errs.Full:         {403, classSafeMode}, // as a NameNode's whose disk is full
 	errs.Held:         {403, classSafeMode},
 }
@@ -152,6 +154,9 @@ func message(r *request, kind errs.Kind, err error) string {
 	msg := r.op.name + " " + r.name + ": " + kind.Error()
 	switch kind {
 	case errs.Other, errs.Unavailable, errs.Corrupt:
+		if why := cmp.Or(core.WhyNotGiven(err), core.WhyCarried(err)); why != "" && kind == errs.Unavailable {
+			msg += ": " + why
+		}
 		if id := core.RequestID(r.Context()); id != "" {
 			msg += " (request " + id + ")"
 		}

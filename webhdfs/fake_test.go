@@ -25,6 +25,7 @@ type fake struct {
 	busy   map[string]bool
 	fail   error // what every call of Stat answers, if not nil
 	torn   error // what ends every listing and the second half of every read, if not nil
+	lost   bool  // torn comes with the first write of a read, of which it is not known what was sent
 	seen   core.MaxAge
 }
 
@@ -143,6 +144,7 @@ type fakeReader struct {
 	info   core.Info
 	off, n int64
 	torn   error
+	lost   bool
 }
 
 func (r *fakeReader) WriteTo(w io.Writer) (int64, error) {
@@ -150,6 +152,9 @@ func (r *fakeReader) WriteTo(w io.Writer) (int64, error) {
 		return r.Reader.WriteTo(w)
 	}
 	n, _ := io.CopyN(w, r.Reader, r.n/2)
+	if r.lost {
+		n = 0
+	}
 	return n, r.torn
 }
 
@@ -178,7 +183,7 @@ func (f *fake) Open(ctx context.Context, p core.Path, r core.Range) (core.Reader
 	if r.Len >= 0 {
 		n = min(n, r.Len)
 	}
-	return &fakeReader{bytes.NewReader(f.nodes[key].data[r.Off : r.Off+n]), info, r.Off, n, f.torn}, nil
+	return &fakeReader{bytes.NewReader(f.nodes[key].data[r.Off : r.Off+n]), info, r.Off, n, f.torn, f.lost}, nil
 }
 
 type fakeWriter struct {

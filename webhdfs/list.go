@@ -25,6 +25,7 @@ func (s *Server) getFileStatus(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	r.describe(w.Header(), info)
 	writeJSON(w, r, http.StatusOK, map[string]fileStatus{"FileStatus": statusOf(info, "")})
 	return nil
 }

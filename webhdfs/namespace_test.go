@@ -22,17 +22,23 @@ import (
 	"github.com/sluicefs/sluice/core/page/mempage"
 	"github.com/sluicefs/sluice/ufs"
 	"github.com/sluicefs/sluice/ufs/memufs"
+	"github.com/sluicefs/sluice/ufs/wrap"
 )
 
 // serveNamespace is serve over the real namespace, on a store with or without real directories, with another store
 // mounted at /mnt.
 func serveNamespace(t *testing.T, dirs bool) *fixture {
 	t.Helper()
+	f := &fixture{t: t}
 	cache := page.NewCache(mempage.New(64), page.CacheOptions{})
 	ns, err := namespace.Open(t.Context(), namespace.Options{
 		KV: memkv.New(), Cache: cache, Root: memufs.New(memufs.Options{Dirs: dirs}), Superuser: "hdfs", RootMode: 0o777, Host: "w1.example:9870",
 		OpenStore: func(context.Context, core.MountSpec) (ufs.Store, error) {
-			return memufs.New(memufs.Options{Dirs: dirs}), nil
+			return wrap.Observe(memufs.New(memufs.Options{Dirs: dirs}), func(e wrap.Event) {
+				if e.Op == wrap.Open {
+					f.opened.Add(1)
+				}
+			}), nil
 		},
 	})
 	if err != nil {
@@ -63,9 +69,57 @@ func serveNamespace(t *testing.T, dirs bool) *fixture {
 	if _, err := ns.Mount(super, core.MountSpec{Path: p, URI: "mem://m", Mode: 0o777}); err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{t: t}
 	f.start(Options{Namespace: ns, Attrs: ns, Locator: ns, Authenticator: newFake(), Simple: true, LoopbackOnly: true, Superuser: "hdfs"})
 	return f
+}
+
+// TestTypes asks for write and read types in headers and parameters.
+func TestTypes(t *testing.T) {
+	f := serveNamespace(t, true)
+	if a := f.follow("PUT", "/mnt/a?op=CREATE&writetype=async_through", "x"); a.status != 201 || a.header.Get(writeTypeHeader) != "CACHE_THROUGH" {
+		t.Errorf("without workers: %d, write type %q", a.status, a.header.Get(writeTypeHeader)) // said only if another was asked for
+	}
+	one := f.send("PUT", "/mnt/b?op=CREATE", nil, writeTypeHeader, "THROUGH")
+	if a := f.send("PUT", one.header.Get("Location"), strings.NewReader("x")); a.status != 201 || a.header.Get(writeTypeHeader) != "THROUGH" {
+		t.Errorf("a header in step one: %d, write type %q", a.status, a.header.Get(writeTypeHeader))
+	}
+	one = f.send("PUT", "/mnt/c?op=CREATE", nil)
+	if a := f.send("PUT", one.header.Get("Location"), strings.NewReader("x"), writeTypeHeader, "THROUGH"); a.status != 201 || a.header.Get(writeTypeHeader) != "THROUGH" {
+		t.Errorf("a header in step two: %d, write type %q", a.status, a.header.Get(writeTypeHeader))
+	}
+	one = f.send("POST", "/mnt/c?op=APPEND", nil, writeTypeHeader, "ASYNC_THROUGH")
+	if a := f.send("POST", one.header.Get("Location"), strings.NewReader("y")); a.status != 200 || a.header.Get(writeTypeHeader) != "CACHE_THROUGH" {
+		t.Errorf("append: %d, write type %q", a.status, a.header.Get(writeTypeHeader))
+	}
+	for _, target := range []string{"PUT /mnt/d?op=CREATE&writetype=never", "POST /mnt/a?op=APPEND&writetype=never", "GET /mnt/a?op=OPEN&readtype=never"} {
+		method, target, _ := strings.Cut(target, " ")
+		a := f.send(method, target, nil)
+		if class, message := a.exception(t); a.status != 400 || class != classArgument || !strings.Contains(message, "CACHE") {
+			t.Errorf("%s: %d %s", target, a.status, a.body)
+		}
+	}
+	// Nothing of b is cached: what NO_CACHE reads is not either.
+	for _, way := range []string{"header in step one", "header in step two", "parameter"} {
+		before := f.opened.Load()
+		for range 2 {
+			target, in1, in2 := "/mnt/b?op=OPEN", []string{}, []string{}
+			switch way {
+			case "header in step one":
+				in1 = []string{readTypeHeader, "NO_CACHE"}
+			case "header in step two":
+				in2 = []string{readTypeHeader, "NO_CACHE"}
+			default:
+				target += "&readtype=no_cache"
+			}
+			one := f.send("GET", target, nil, in1...)
+			if a := f.send("GET", one.header.Get("Location"), nil, in2...); a.status != 200 || a.body != "x" {
+				t.Errorf("%s: %d %s", way, a.status, a.body)
+			}
+		}
+		if n := f.opened.Load() - before; n != 2 {
+			t.Errorf("%s: the store was asked %d times for what is not to be cached, want 2", way, n)
+		}
+	}
 }
 
 // TestNamespace runs a session over the real namespace, step by step.

@@ -10,9 +10,12 @@ import (
 
 // open serves OPEN. Step one refuses what step two would, a directory included, where HDFS only fails in step two.
 func (s *Server) open(w http.ResponseWriter, r *request) error {
-	off, n := r.q.long("offset", 0, 0), r.q.long("length", -1, 0)
+	off, n, reads := r.q.long("offset", 0, 0), r.q.long("length", -1, 0), r.readType()
 	if r.q.err != nil {
 		return r.q.err
+	}
+	if reads != "" {
+		r.Request = r.WithContext(core.WithReadType(r.Context(), reads))
 	}
 	if r.ticket != nil {
 		return s.send(w, r, core.Range{Off: off, Len: n})
@@ -59,6 +62,7 @@ func (s *Server) send(w http.ResponseWriter, r *request, rng core.Range) error {
 		// A reader that seeks must not get the bytes of another file that took the name. One that begins has none yet.
 		return fileNotFound("File %s not found: another file took its name since it was opened", r.name)
 	}
+	r.describe(w.Header(), rd.Info())
 	_, n := rd.Span()
 	if n == 0 {
 		writeEmpty(w, r, http.StatusOK)
@@ -66,8 +70,6 @@ func (s *Server) send(w http.ResponseWriter, r *request, rng core.Range) error {
 	}
 	// The first byte starts the response: a store that fails before it is an exception still.
 	setBody(w.Header(), "application/octet-stream", n)
-	if r.bytes, err = rd.WriteTo(w); err == nil || r.bytes > 0 {
-		r.status = http.StatusOK
-	}
+	r.bytes, err = rd.WriteTo(&bodyWriter{w, r})
 	return err
 }

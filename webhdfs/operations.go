@@ -21,7 +21,7 @@ type operation struct {
 //
 // Source: org.apache.hadoop.hdfs.web.resources.{GetOpParam,PutOpParam,PostOpParam,DeleteOpParam}.
 var operations = []operation{
-	{"OPEN", "GET", "offset length buffersize", "READ", (*Server).open},
+	{"OPEN", "GET", "offset length buffersize readtype", "READ", (*Server).open},
 	{"GETFILESTATUS", "GET", "", "EXECUTE", (*Server).getFileStatus},
 	{"GETFILELINKSTATUS", "GET", "", "EXECUTE", (*Server).getFileStatus},
 	{"LISTSTATUS", "GET", "filter", "READ_EXECUTE", (*Server).listStatus},
@@ -52,7 +52,7 @@ var operations = []operation{
 	{"GETSNAPSHOTTABLEDIRECTORYLIST", "GET", "", "", unsupported},
 	{"GETSNAPSHOTLIST", "GET", "", "", unsupported},
 
-	{"CREATE", "PUT", "overwrite permission unmaskedpermission blocksize replication buffersize createparent createflag",
+	{"CREATE", "PUT", "overwrite permission unmaskedpermission blocksize replication buffersize createparent createflag writetype",
 		"WRITE", (*Server).create},
 	{"MKDIRS", "PUT", "permission unmaskedpermission", "WRITE", (*Server).mkdirs},
 	{"RENAME", "PUT", "destination renameoptions", "WRITE", (*Server).rename},
@@ -82,7 +82,7 @@ var operations = []operation{
 	{"CREATESNAPSHOT", "PUT", "", "", unsupported},
 	{"RENAMESNAPSHOT", "PUT", "", "", unsupported},
 
-	{"APPEND", "POST", "buffersize", "WRITE", (*Server).append},
+	{"APPEND", "POST", "buffersize writetype", "WRITE", (*Server).append},
 	{"CONCAT", "POST", "sources", "WRITE", (*Server).concat},
 	{"TRUNCATE", "POST", "", "", unsupported},
 	{"UNSETSTORAGEPOLICY", "POST", "", "", unsupported},

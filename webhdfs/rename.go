@@ -1,6 +1,7 @@
 package webhdfs
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -22,24 +23,32 @@ func (s *Server) rename(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	ctx := core.WithNotes(r.Context(), func(what, job string) {
+		if what == core.RenameInProgress {
+			w.Header().Set(renameHeader, "in-progress; job="+job)
+		}
+	})
 	if len(options) == 0 {
-		ok, err := s.renameClassic(r, dst, dstPath)
+		ok, err := s.renameClassic(ctx, r, dst, dstPath)
 		if err != nil {
 			return err
 		}
 		return writeBoolean(w, r, ok)
 	}
-	if err := s.renameStrict(r, dst, dstPath, slices.Contains(options, "OVERWRITE")); err != nil {
+	if err := s.renameStrict(ctx, r, dst, dstPath, slices.Contains(options, "OVERWRITE")); err != nil {
 		return err
 	}
 	writeEmpty(w, r, http.StatusOK)
 	return nil
 }
 
+// renameHeader says in an answer to RENAME that the store has not everything under the new name yet, and names the job that sees to it.
+const renameHeader = "X-Sluice-Rename"
+
 // renameClassic renames as FileSystem.rename(src, dst) does: into dst if that is a directory. Callers rely on false where
 // something is in the way; only what they must not take for that is an exception.
 // Source: org.apache.hadoop.hdfs.server.namenode.FSDirRenameOp.unprotectedRenameTo.
-func (s *Server) renameClassic(r *request, dst string, dstPath core.Path) (bool, error) {
+func (s *Server) renameClassic(ctx context.Context, r *request, dst string, dstPath core.Path) (bool, error) {
 	src, err := s.ns.Stat(r.Context(), r.path)
 	switch {
 	case missing(err), err == nil && r.path.IsRoot():
@@ -56,7 +65,7 @@ func (s *Server) renameClassic(r *request, dst string, dstPath core.Path) (bool,
 	if r.path.Contains(dstPath) {
 		return false, nil
 	}
-	err = s.ns.Rename(r.Context(), r.path, dstPath, core.RenameOptions{})
+	err = s.ns.Rename(ctx, r.path, dstPath, core.RenameOptions{})
 	if err == nil {
 		return true, nil
 	}
@@ -84,7 +93,7 @@ func (s *Server) into(r *request, dst string, dstPath core.Path) (string, core.P
 
 // renameStrict renames as FileContext.rename does.
 // Source: org.apache.hadoop.hdfs.server.namenode.FSDirRenameOp.unprotectedRenameTo with options.
-func (s *Server) renameStrict(r *request, dst string, dstPath core.Path, overwrite bool) error {
+func (s *Server) renameStrict(ctx context.Context, r *request, dst string, dstPath core.Path, overwrite bool) error {
 	if r.path.IsRoot() {
 		return ioException("rename source cannot be the root")
 	}
@@ -99,7 +108,7 @@ func (s *Server) renameStrict(r *request, dst string, dstPath core.Path, overwri
 	case dstPath.IsRoot():
 		return ioException("rename destination cannot be the root")
 	}
-	err = s.ns.Rename(r.Context(), r.path, dstPath, core.RenameOptions{Overwrite: overwrite})
+	err = s.ns.Rename(ctx, r.path, dstPath, core.RenameOptions{Overwrite: overwrite})
 	switch errs.KindOf(err) {
 	case errs.Exist:
 		return fileExists("rename destination %s already exists", dst)

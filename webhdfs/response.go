@@ -3,6 +3,7 @@ package webhdfs
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -21,10 +22,49 @@ func writeHeader(w http.ResponseWriter, r *request, status int, contentType stri
 	w.WriteHeader(status)
 }
 
+// bodyWriter is what a Reader writes a file to. It notes the status before the first byte is written: from then on the header
+// may be sent, even if the writing fails and tells of no byte, and what is then left to say an error with is the connection.
+type bodyWriter struct {
+	http.ResponseWriter
+	r *request
+}
+
+// Write implements io.Writer.
+func (b *bodyWriter) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	b.r.status = http.StatusOK
+	return b.ResponseWriter.Write(p)
+}
+
+// ReadFrom implements io.ReaderFrom, for the sake of sendfile. The first bytes are read before the header is written: where
+// that fails, the answer is an exception.
+func (b *bodyWriter) ReadFrom(src io.Reader) (int64, error) {
+	if b.r.status == 0 {
+		return io.Copy(struct{ io.Writer }{b}, src)
+	}
+	return io.Copy(b.ResponseWriter, src)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (b *bodyWriter) Unwrap() http.ResponseWriter { return b.ResponseWriter }
+
 // setBody announces a body of n bytes.
 func setBody(h http.Header, contentType string, n int64) {
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.FormatInt(n, 10))
+}
+
+// describe says how what the response tells of a file was come by.
+func (r *request) describe(h http.Header, info core.Info) {
+	r.cache, r.mount = info.Cache, info.Mount
+	if info.Cache != "" {
+		h.Set("X-Cache", string(info.Cache))
+		if info.Age > 0 || info.Cache != core.Stale { // how old what is too old is may not be known
+			h.Set("Age", strconv.FormatInt(int64(info.Age.Seconds()), 10))
+		}
+	}
 }
 
 // writeEmpty writes a response without a body. Hadoop's clients want it typed and with its length.

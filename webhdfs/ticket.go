@@ -1,6 +1,7 @@
 package webhdfs
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -9,8 +10,10 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
 )
 
@@ -31,14 +34,64 @@ type ticket struct {
 	Expires int64  `json:"e"`           // seconds since 1970
 }
 
-// seal returns the text of a ticket for name.
-func (s *Server) seal(t ticket, name string) string {
-	payload, _ := json.Marshal(t) // strings and numbers always marshal
-	return base64.RawURLEncoding.EncodeToString(payload) + "." + base64.RawURLEncoding.EncodeToString(s.sign(payload, name))
+// ticketKey is what tickets are signed with.
+type ticketKey struct {
+	own []byte // where no other is told
+
+	mu  sync.Mutex
+	key []byte    // as it was told last
+	at  time.Time // when that was asked
 }
 
-// unseal returns the ticket of a text that this server sealed for name, unless its time is over.
-func (s *Server) unseal(text, name string) (*ticket, error) {
+// keyAge is for how long it is not asked again: another life of the cluster may have another one.
+const keyAge = time.Minute
+
+// get returns the key. Errors: those of core.Tickets, if it was never told.
+func (k *ticketKey) get(ctx context.Context, from core.Tickets) ([]byte, error) {
+	if from == nil {
+		return k.own, nil
+	}
+	k.mu.Lock()
+	key, at := k.key, time.Now()
+	if key != nil {
+		if at.Sub(k.at) < keyAge {
+			k.mu.Unlock()
+			return key, nil
+		}
+		k.at = at // who comes meanwhile takes the one that is known
+	}
+	k.mu.Unlock()
+	told, err := from.TicketSecret(ctx)
+	switch {
+	case errors.Is(err, errs.Unsupported):
+		told = k.own
+	case err != nil && key != nil:
+		return key, nil
+	case err != nil:
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.key, k.at = told, at
+	return told, nil
+}
+
+// seal returns the text of a ticket for name.
+func (s *Server) seal(ctx context.Context, t ticket, name string) (string, error) {
+	key, err := s.key.get(ctx, s.o.Tickets)
+	if err != nil {
+		return "", err
+	}
+	payload, _ := json.Marshal(t) // strings and numbers always marshal
+	return base64.RawURLEncoding.EncodeToString(payload) + "." + base64.RawURLEncoding.EncodeToString(sign(key, payload, name)), nil
+}
+
+// unseal returns the ticket of a text that was sealed for name with the same key, unless its time is over.
+func (s *Server) unseal(ctx context.Context, text, name string) (*ticket, error) {
+	key, err := s.key.get(ctx, s.o.Tickets)
+	if err != nil {
+		return nil, err
+	}
 	refused := securityException("The redirect's ticket is not valid for %s; repeat the request without it", name)
 	head, tail, _ := strings.Cut(text, ".")
 	payload, err := base64.RawURLEncoding.DecodeString(head)
@@ -46,7 +99,7 @@ func (s *Server) unseal(text, name string) (*ticket, error) {
 		return nil, refused
 	}
 	mac, err := base64.RawURLEncoding.DecodeString(tail)
-	if err != nil || !hmac.Equal(mac, s.sign(payload, name)) {
+	if err != nil || !hmac.Equal(mac, sign(key, payload, name)) {
 		return nil, refused
 	}
 	t := &ticket{}
@@ -59,8 +112,8 @@ func (s *Server) unseal(text, name string) (*ticket, error) {
 	return t, nil
 }
 
-func (s *Server) sign(payload []byte, name string) []byte {
-	h := hmac.New(sha256.New, s.o.Secret)
+func sign(key, payload []byte, name string) []byte {
+	h := hmac.New(sha256.New, key)
 	h.Write(payload)
 	h.Write([]byte{0})
 	h.Write([]byte(name))
@@ -69,7 +122,7 @@ func (s *Server) sign(payload []byte, name string) []byte {
 
 // admit lets a request with a ticket in: its user and parameters are the ticket's, but for the range, which clients move.
 func (s *Server) admit(r *request, text string) error {
-	t, err := s.unseal(text, r.name)
+	t, err := s.unseal(r.Context(), text, r.name)
 	if err != nil {
 		return err
 	}
@@ -107,13 +160,17 @@ func (s *Server) redirect(w http.ResponseWriter, r *request, id uint64) error {
 	// The range stays outside the ticket: Java's client cuts "offset=" out of the URL and appends its own.
 	visible := r.q.encode("offset", "length")
 	if r.op.name == "OPEN" {
-		t.Params = ""
+		t.Params = r.q.encode("readtype")
 	}
 	loc := s.base(r) + prefix + escape(r.name) + "?op=" + r.op.name
 	if visible != "" {
 		loc += "&" + visible
 	}
-	loc += "&ticket=" + s.seal(t, r.name)
+	sealed, err := s.seal(r.Context(), t, r.name)
+	if err != nil {
+		return err
+	}
+	loc += "&ticket=" + sealed
 
 	quiet := r.q.boolean("noredirect", false)
 	if r.q.err != nil {

@@ -50,27 +50,23 @@ type Options struct {
 	// LoopbackOnly refuses requests whose Host is not a loopback address, localhost or the advertised name, and requests
 	// that a browser makes for another site's page (Origin): on loopback, trusting user.name is safe only without those.
 	LoopbackOnly bool
-	// Secret signs redirect tickets. Gateways that redirect to each other share it. nil: a random one.
-	Secret []byte
+	// Tickets tells what redirect tickets are signed with, so that any gateway honours them. nil: a random secret, of this Server alone.
+	Tickets core.Tickets
 	// Superuser is the user name that passes every permission check.
 	Superuser string
 
 	Logger *slog.Logger // nil: discard
-	// Observe is told of every request when its response is complete. op is an operation's name or "UNKNOWN"; bytes are
-	// the file's bytes received or sent.
-	Observe func(op string, status int, bytes int64, took time.Duration)
+	// Observe is told of every request when its response is complete. An operation without a name is "UNKNOWN"; what was sent
+	// is the file's bytes, received or sent.
+	Observe func(core.Served)
 }
 
 func (o Options) withDefaults() Options {
-	if len(o.Secret) == 0 {
-		o.Secret = make([]byte, 32)
-		rand.Read(o.Secret) // never fails
-	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Observe == nil {
-		o.Observe = func(string, int, int64, time.Duration) {}
+		o.Observe = func(core.Served) {}
 	}
 	return o
 }
@@ -80,6 +76,7 @@ type Server struct {
 	o   Options
 	ns  core.Namespace
 	now func() time.Time // judges the age of tickets
+	key ticketKey
 
 	buffers sync.Pool // *[copyBytes]byte, for uploads
 }
@@ -91,6 +88,8 @@ const copyBytes = 128 << 10
 func New(o Options) *Server {
 	o = o.withDefaults()
 	s := &Server{o: o, ns: o.Namespace, now: time.Now}
+	s.key.own = make([]byte, 32)
+	rand.Read(s.key.own) // never fails
 	s.buffers.New = func() any { return new([copyBytes]byte) }
 	return s
 }
@@ -108,9 +107,11 @@ type request struct {
 	who    core.Principal
 	ticket *ticket // nil in step one
 
-	upload bool  // the handler reads the body
-	status int   // of the response, 0 until its header is written
-	bytes  int64 // of the file, received or sent
+	upload bool             // the handler reads the body
+	status int              // of the response, 0 until its header is written
+	bytes  int64            // of the file, received or sent
+	cache  core.CacheStatus // of the file that is read
+	mount  string           // likewise
 }
 
 // ServeHTTP serves one request. A response that fails after its header was sent is cut off, so that no client takes it
@@ -124,7 +125,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 		s.fail(w, r, err)
 	}
 	took := time.Since(start)
-	s.o.Observe(r.op.name, r.status, r.bytes, took)
+	s.o.Observe(core.Served{Op: r.op.name, Status: r.status, Sent: r.bytes, Took: took, Cache: r.cache, Mount: r.mount})
 	s.access(r, err, took)
 	if cut {
 		panic(http.ErrAbortHandler)

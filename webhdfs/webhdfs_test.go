@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/needtest"
 )
 
 // fixture is a server over a namespace in memory, and a client that follows nothing.
@@ -33,6 +35,8 @@ type fixture struct {
 	url string
 	c   *http.Client
 	log *bytes.Buffer
+
+	opened atomic.Int64 // files of the stores that serveNamespace mounts
 }
 
 func serve(t *testing.T, change func(*Options)) *fixture {
@@ -48,7 +52,6 @@ func serve(t *testing.T, change func(*Options)) *fixture {
 	f.ns.put("/closed/", "alice", 0o700, nil)
 	o := Options{
 		Namespace: f.ns, Attrs: f.ns, Locator: f.ns, Authenticator: f.ns, Simple: true, LoopbackOnly: true, Superuser: "hdfs",
-		Secret: []byte("test"),
 	}
 	if change != nil {
 		change(&o)
@@ -400,7 +403,7 @@ func TestGetFileChecksum(t *testing.T) {
 func TestCurl(t *testing.T) {
 	curl, err := exec.LookPath("curl")
 	if err != nil {
-		t.Skip("curl is not installed")
+		needtest.Skip(t, "curl is not in PATH")
 	}
 	f := serve(t, nil)
 	run := func(args ...string) string {
@@ -934,6 +937,7 @@ func TestCut(t *testing.T) {
 	for i := range 1000 {
 		f.ns.put(fmt.Sprintf("/d/many-%04d", i), "bob", 0o644, nil)
 	}
+	f.ns.put("/one", "bob", 0o644, []byte("1")) // its first half is empty
 	f.ns.torn = errs.Unavailable
 	for _, target := range []string{loc, f.url + prefix + "/d?op=LISTSTATUS&user.name=bob"} {
 		res, err := f.c.Get(target)
@@ -945,8 +949,18 @@ func TestCut(t *testing.T) {
 		}
 		res.Body.Close()
 	}
+	g := serve(t, nil)
+	g.ns.put("/d/long", "bob", 0o644, bytes.Repeat([]byte("x"), 4000)) // an exception has room in it
+	long := g.send("GET", "/d/long?op=OPEN", nil).header.Get("Location")
+	g.ns.torn, g.ns.lost = errs.Unavailable, true // and tells of none of the bytes that are out
+	res, err := g.c.Get(long)
+	if err == nil {
+		if got, err := io.ReadAll(res.Body); err == nil || strings.Contains(string(got), "Exception") {
+			t.Errorf("%d, %q, %v; want a connection that is cut", res.StatusCode, got, err)
+		}
+		res.Body.Close()
+	}
 	// What fails early is an exception.
-	f.ns.put("/one", "bob", 0o644, []byte("1")) // its first half is empty
 	a := f.follow("GET", "/one?op=OPEN", "")
 	if class, _ := a.exception(t); a.status != 403 || class != classRetriable {
 		t.Errorf("got %d %s", a.status, a.body)
@@ -965,7 +979,7 @@ func TestAccessLine(t *testing.T) {
 	}
 	var got []line
 	f := serve(t, func(o *Options) {
-		o.Observe = func(op string, status int, bytes int64, _ time.Duration) { got = append(got, line{op, status, bytes}) }
+		o.Observe = func(x core.Served) { got = append(got, line{x.Op, x.Status, x.Sent}) }
 	})
 	f.follow("GET", "/d/f?op=OPEN", "")
 	f.send("GET", "/d/f?op=NOPE", nil)
@@ -975,5 +989,52 @@ func TestAccessLine(t *testing.T) {
 	want := []line{{"OPEN", 307, 0}, {"OPEN", 200, 9}, {"UNKNOWN", 400, 0}, {"UNKNOWN", 404, 0}}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(line{})); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// shared tells gateways what they sign with.
+type shared struct {
+	key string
+	err error
+}
+
+func (s *shared) TicketSecret(context.Context) ([]byte, error) { return []byte(s.key), s.err }
+
+// TestTicketsElsewhere follows redirects that another gateway has given.
+func TestTicketsElsewhere(t *testing.T) {
+	down := errs.New("test", "", errs.Unavailable, "no master leads")
+	for what, c := range map[string]struct {
+		one, two *shared // nil: none
+		status   int     // of step two
+	}{
+		"one secret":           {&shared{key: "k"}, &shared{key: "k"}, 200},
+		"another secret":       {&shared{key: "k"}, &shared{key: "l"}, 403},
+		"secrets of their own": {nil, nil, 403},
+		"an older leader":      {&shared{err: errs.New("test", "", errs.Unsupported, "no such call")}, &shared{key: ""}, 403},
+		"nobody tells":         {&shared{key: "k"}, &shared{err: down}, 403},
+	} {
+		with := func(s *shared) *fixture {
+			return serve(t, func(o *Options) {
+				if s != nil {
+					o.Tickets = s
+				}
+			})
+		}
+		one, two := with(c.one), with(c.two)
+		loc := one.send("GET", "/d/f?op=OPEN", nil).header.Get("Location")
+		if a := one.send("GET", loc, nil); a.status != 200 {
+			t.Errorf("%s: step two at the same gateway: %d %s", what, a.status, a.body)
+		}
+		a := two.send("GET", strings.Replace(loc, one.url, two.url, 1), nil)
+		if a.status != c.status || c.two != nil && c.two.err != nil && !strings.Contains(a.body, "RetriableException") {
+			t.Errorf("%s: %d %s", what, a.status, a.body)
+		}
+		if c.one == nil {
+			continue
+		}
+		c.one.err = down // who was told once goes on
+		if a := one.send("GET", loc, nil); a.status != 200 {
+			t.Errorf("%s: then: %d %s", what, a.status, a.body)
+		}
 	}
 }

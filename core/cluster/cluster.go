@@ -40,6 +40,9 @@ type Election interface {
 // ErrClosed is why a reign ended that did not lose an election: the member itself is going.
 var ErrClosed = errors.New("the member stops")
 
+// ErrMoved is why a member lists a node no more that another one is about to list.
+var ErrMoved = errors.New("the node is listed by another member")
+
 // Reign is one uninterrupted time in which a member leads, as an Election sees it.
 type Reign struct{ ctx context.Context }
 
@@ -74,18 +77,23 @@ type Node struct {
 	Version     string `json:"version,omitempty"`
 	Host        string `json:"host,omitempty"`        // the machine: nodes of one host fail together
 	Zone        string `json:"zone,omitempty"`        // as the operator names them
+	Domain      string `json:"domain,omitempty"`      // what fails as a whole, the machine unless the operator says otherwise
 	Capacity    int64  `json:"capacity,omitempty"`    // bytes of its cache; its weight in a Ring
+	Hold        int64  `json:"hold,omitempty"`        // bytes that no store has yet of which a worker may hold so many; 0: it holds none
 	Incarnation string `json:"incarnation,omitempty"` // differs between two starts of the same node
 	// Since is when it was started, by its own clock.
 	Since time.Time `json:"since,omitzero"`
 	// Draining nodes are to be given nothing new: the operator wants to stop them.
 	Draining bool `json:"draining,omitempty"`
+	// Volatile nodes lose what they hold with their power.
+	Volatile bool `json:"volatile,omitempty"`
 }
 
 // Registry is the list of the processes that are alive. It is safe for concurrent use.
 type Registry interface {
 	// Register lists n until ctx ends, and puts it back whenever it is lost. It blocks, and returns ctx's error after it has
-	// taken n off the list. A node of the same role and name is replaced: it is taken for an earlier start of the same one,
+	// taken n off the list, unless the cause of ctx's end is ErrMoved: then another member lists n from now on, or it is off the
+	// list when it was not heard of for a while. A node of the same role and name is replaced: it is taken for an earlier start of the same one,
 	// whose Register ends with errs.Conflict. Errors: errs.Invalid; errs.Conflict. An outage is no error, only a wait.
 	Register(ctx context.Context, n Node) error
 

@@ -77,3 +77,23 @@ func score(seed uint64, n *Node) float64 {
 	h := (float64(xxh3.HashStringSeed(n.Name, seed)>>(64-bits)) + 0.5) / (1 << bits)
 	return -float64(n.Capacity) / math.Log(h)
 }
+
+// Spread puts the first node of each failure domain before the other nodes of it, in the order of both else, and returns how many
+// domains there are: as many nodes at the front share none. A node without a domain is one of its own.
+func Spread(nodes []Node) (domains int) {
+	seen := make(map[string]bool, len(nodes))
+	var more []Node
+	for _, n := range nodes {
+		if seen[n.Domain] {
+			more = append(more, n)
+			continue
+		}
+		if n.Domain != "" {
+			seen[n.Domain] = true
+		}
+		nodes[domains] = n
+		domains++
+	}
+	copy(nodes[domains:], more)
+	return domains
+}

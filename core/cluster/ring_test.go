@@ -150,3 +150,45 @@ func BenchmarkRingOwner(b *testing.B) {
 		r.Owner("0123456789abcdef/17")
 	}
 }
+
+// TestSpread takes the owners of keys apart: the first of each failure domain come first, in their order, and a node that goes moves
+// none of the others.
+func TestSpread(t *testing.T) {
+	all := nodes(7, 1<<30)
+	for i, domain := range []string{"a", "a", "b", "b", "c", "", ""} {
+		all[i].Domain = domain
+	}
+	names := func(nodes []cluster.Node) (all []string) {
+		for _, n := range nodes {
+			all = append(all, n.Name)
+		}
+		return all
+	}
+	for i := range 2000 {
+		r := cluster.NewRing(all)
+		owners := r.Owners(key(i), len(all))
+		spread := slices.Clone(owners)
+		if n := cluster.Spread(spread); n != 5 || spread[0].Name != owners[0].Name {
+			t.Fatalf("%d domains, %v of %v", n, names(spread), names(owners))
+		}
+		seen := map[string]bool{}
+		for _, n := range spread[:5] {
+			if n.Domain != "" && seen[n.Domain] {
+				t.Fatalf("%v share a domain", names(spread[:5]))
+			}
+			seen[n.Domain] = true
+		}
+		if a, b := names(owners), names(spread); !slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b))) {
+			t.Fatalf("%v of %v", b, a)
+		}
+		// Of two copies the one that is left stays where it is.
+		less := cluster.NewRing(slices.DeleteFunc(slices.Clone(all), func(n cluster.Node) bool { return n.Name == spread[0].Name })).Owners(key(i), len(all))
+		cluster.Spread(less)
+		if !slices.Contains(names(less[:2]), spread[1].Name) {
+			t.Fatalf("without %s: %v, before %v", spread[0].Name, names(less), names(spread))
+		}
+	}
+	if n := cluster.Spread(nil); n != 0 {
+		t.Errorf("%d domains of none", n)
+	}
+}

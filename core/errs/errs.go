@@ -38,6 +38,7 @@ const (
 	Unsupported              // the protocol, store or mount cannot do this
 	Unavailable              // a store or service does not answer now; try again later
 	Full                     // the metadata store is full; reads and deletes go on
+	Overload                 // more than can be taken in now; send less at once, and try again later
 	Held                     // nothing is changed until an operator has released the restored metadata; reads go on
 	kinds
 )
@@ -49,7 +50,7 @@ var names = [kinds]string{
 	Conflict: "conflicting change", Busy: "in use by another writer", TooLarge: "too large", NoSpace: "no space left",
 	Corrupt: "checksum mismatch in stored data", BadDigest: "digest does not match the data received",
 	Unsupported: "not supported", Unavailable: "temporarily unavailable",
-	Full: "metadata store full", Held: "held after a restore",
+	Overload: "too much at once", Full: "metadata store full", Held: "held after a restore",
 }
 
 // Kinds returns every kind, in order, for tests that must cover all of them.

@@ -56,16 +56,23 @@ var calls = sync.Pool{New: func() any { return &call{} }}
 // ended. Only if Run was stopped while the KV did not answer may a batch that failed be in the journal; then the next Replay
 // finds it.
 func (l *Log) Append(ctx context.Context, b Batch) (seq uint64, err error) {
+	return l.Begin(ctx, b)()
+}
+
+// Begin queues b and returns what Append does after that, which must be called once, by anybody.
+func (l *Log) Begin(ctx context.Context, b Batch) (outcome func() (seq uint64, err error)) {
 	c := calls.Get().(*call)
-	defer c.free()
-	if err := c.encode(b); err != nil {
-		return 0, err
+	err := c.encode(b)
+	if err == nil {
+		err = l.enqueue(ctx, c)
 	}
-	if err := l.enqueue(ctx, c); err != nil {
-		return 0, err
+	return func() (uint64, error) {
+		defer c.free()
+		if err == nil {
+			err = <-c.done
+		}
+		return c.seq, err
 	}
-	err = <-c.done
-	return c.seq, err
 }
 
 func (c *call) free() {
@@ -169,7 +176,7 @@ func (l *Log) Run(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 	lost := make(chan error, 2)
-	for _, run := range []func(context.Context) error{l.renew, l.checkpoints} {
+	for _, run := range []func(context.Context) error{l.renew, l.checkpoints, l.hugePages} {
 		wg.Go(func() {
 			if err := run(beside); err != nil {
 				lost <- err

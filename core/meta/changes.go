@@ -43,6 +43,7 @@ func (d *Derived) ended(name string, row *Row) {
 		return
 	}
 	if isDir(name) {
+		d.lost.add(name)
 		d.purge(name)
 	}
 	if name == "" {
@@ -70,6 +71,20 @@ func (d *Derived) Settled(name string) <-chan struct{} {
 	done := make(chan struct{})
 	close(done)
 	return done
+}
+
+// PendingBelow returns the names below the directory at which a change is pending.
+func (d *Derived) PendingBelow(dir string) (names []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.changes.byName.Ascend(dir, func(name string, ch *change) bool {
+		below := strings.HasPrefix(name, dir)
+		if below && name != dir && ch.pending > 0 {
+			names = append(names, name)
+		}
+		return below
+	})
+	return names
 }
 
 // pending returns the name of the change that keeps listings from telling what is in dir at edge, "" if there is none: one

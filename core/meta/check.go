@@ -142,6 +142,17 @@ func (v View) wrong(dir DirID, edge string, e *Entry, used highest) string {
 		if isDir || edge == "" || reserved {
 			return "a file stands where none can be"
 		}
+		if e.Hold != nil {
+			return "its bytes are in the store, and workers hold them"
+		}
+		return e.wrongFile(used)
+	case Local:
+		if isDir || edge == "" || reserved {
+			return "a file stands where none can be"
+		}
+		if e.Hold == nil || len(e.Hold.Workers) == 0 {
+			return "nobody has its bytes"
+		}
 		return e.wrongFile(used)
 	case Whiteout:
 		if reserved {

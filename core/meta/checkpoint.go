@@ -261,7 +261,7 @@ func (t *Tree) collect(low, high point) (pieces []piece, n int) {
 			s := c.slab()
 			p := piece{id, s.data, c.at.i, s.len()}
 			if id == high.dir && !slabBefore(s.data, high.edge) {
-				p.to, _ = slabSearch(s.data, high.edge)
+				p.to, _, _ = slabSearch(s.data, high.edge)
 			}
 			if p.from >= p.to {
 				break
@@ -281,7 +281,7 @@ func (t *Tree) collect(low, high point) (pieces []piece, n int) {
 
 // slabBefore reports whether the last edge of b is less than edge.
 func slabBefore(b []byte, edge string) bool {
-	i, _ := slabSearch(b, edge)
+	i, _, _ := slabSearch(b, edge)
 	return i == slabLen(b)
 }
 
@@ -436,6 +436,9 @@ func (c *checkpointer) storeLarge(ctx context.Context, j *job) error {
 				c.jobs = append(c.jobs, j)
 				return err
 			}
+		}
+		if first := j.old[0]; i > 0 && len(c.batch.If) == 0 { // new keys alone would let it be done late, when others cover their places
+			c.batch.If = append(c.batch.If, ModRevIs(pageKey(c.l.pagePrefix(), first.low), first.rev))
 		}
 		c.put(j, i, page)
 	}

@@ -403,6 +403,59 @@ func TestLatePage(t *testing.T) {
 	checkLoad(t, kv, a.model, "at the end")
 }
 
+// TestLateSplit delays the first transactions of a split into more pages than one holds, which make new pages only, until the
+// directory is small again: done then, they would lie over what has changed.
+func TestLateSplit(t *testing.T) {
+	kv := &tape{KV: memkv.New(), shadow: memkv.New()}
+	var late []Txn
+	l, _ := open(t, kv, LogOptions{})
+	run(t, l)
+	c, err := NewCheckpointer(l, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	model := newOverlay()
+	write := func(kind OpKind, n int) {
+		t.Helper()
+		b := Batch{}
+		for i := range n {
+			b.Ops = append(b.Ops, Op{Kind: kind, Dir: RootDir, Edge: fmt.Sprintf("e%04d", i), Entry: Entry{Class: Persisted, ID: uint64(i + 1)}})
+		}
+		if _, err := l.Append(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		model.apply(b.Ops)
+	}
+	write(Set, 1)
+	if err := c.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	write(Set, 4000)
+	ctx, cancel := context.WithCancel(t.Context())
+	kv.lose = func(x Txn) (bool, bool) {
+		cancel()
+		late = append(late, Txn{If: slices.Clone(x.If), Puts: slices.Clone(x.Puts), Deletes: slices.Clone(x.Deletes)})
+		return true, false
+	}
+	if err := c.Pass(ctx); err == nil {
+		t.Fatal("a pass went well whose transaction was lost")
+	}
+	kv.lose = nil
+	write(Del, 3990)
+	if err := c.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(late) == 0 || len(late[0].Puts) == 0 {
+		t.Fatalf("%d transactions were lost", len(late))
+	}
+	for _, x := range late {
+		if ok, _, err := kv.KV.Txn(t.Context(), x); ok || err != nil {
+			t.Errorf("a late transaction of %d pages: got %v, %v; want it refused", len(x.Puts), ok, err)
+		}
+	}
+	checkLoad(t, kv, model, "at the end")
+}
+
 // compacts is a KV that notes what is compacted.
 type compacts struct {
 	KV

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"maps"
 	"slices"
 
 	"github.com/klauspost/compress/s2"
@@ -54,7 +53,9 @@ not present is zero. A bit without a meaning is an error, so that nothing is dro
 	  9  ETag         string
 	 10  StoreKey     string
 	 11  Version      string
-	 12  MTime        varint
+	 12  MTime        varint               25  Hold         ID:16 bytes Workers:count
+	                                                       string… Write:string Base:string
+	                                                       Since:varint Refused:string
 
 Nil and empty maps and lists are the same and are read as nil. Fields that an operation's kind does not use are not kept.
 */
@@ -197,6 +198,7 @@ const (
 	fParts
 	fHDFSSum
 	fExtra
+	fHold
 	fEnd
 )
 
@@ -233,12 +235,29 @@ func present(e *Entry) uint64 {
 	mark(fParts, len(e.Parts) > 0)
 	mark(fHDFSSum, e.HDFSSum != "")
 	mark(fExtra, len(e.Extra) > 0)
+	mark(fHold, e.Hold != nil)
 	return bits
 }
 
 // appendEntry appends the encoding of e.
 func appendEntry(b []byte, e *Entry) []byte {
 	return appendFields(append(b, byte(e.Class)), e, present(e))
+}
+
+// Append appends e to b as a record has it, for who keeps an entry within another. DecodeEntry reads it.
+func (e *Entry) Append(b []byte) []byte { return appendEntry(b, e) }
+
+// DecodeEntry returns the entry that Append has made b of. It keeps nothing of b. Errors: errs.Corrupt, whatever the bytes are.
+func DecodeEntry(b []byte) (e Entry, err error) {
+	d := decoder{b: b}
+	d.entry(&e)
+	if d.err == nil && len(d.b) > 0 {
+		d.fail("there are bytes after the entry")
+	}
+	if d.err != nil {
+		return Entry{}, errs.E("meta.DecodeEntry", "", errs.Corrupt, d.err)
+	}
+	return e, nil
 }
 
 // appendFields appends present and the fields of e whose bits are set in it.
@@ -292,6 +311,8 @@ func appendFields(b []byte, e *Entry, bits uint64) []byte {
 			b = appendString(b, e.HDFSSum)
 		case fExtra:
 			b = appendMap(b, e.Extra)
+		case fHold:
+			b = appendHold(b, e.Hold)
 		}
 	}
 	return b
@@ -321,6 +342,16 @@ func appendParts(b []byte, parts []int64) []byte {
 	return b
 }
 
+func appendHold(b []byte, h *Hold) []byte {
+	b = append(b, h.ID[:]...)
+	b = binary.AppendUvarint(b, uint64(len(h.Workers)))
+	for _, w := range h.Workers {
+		b = appendString(b, w)
+	}
+	b = appendString(appendString(b, h.Write), h.Base)
+	return appendString(binary.AppendVarint(b, h.Since), h.Refused)
+}
+
 func appendMap(b []byte, m map[string]string) []byte {
 	b = binary.AppendUvarint(b, uint64(len(m)))
 	if len(m) == 1 {
@@ -328,7 +359,13 @@ func appendMap(b []byte, m map[string]string) []byte {
 			return appendString(appendString(b, k), v)
 		}
 	}
-	for _, k := range slices.Sorted(maps.Keys(m)) {
+	var few [16]string // as many as most have, without memory of their own
+	keys := few[:0]
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
 		b = appendString(appendString(b, k), m[k])
 	}
 	return b
@@ -358,6 +395,16 @@ func (d *decoder) byte() byte {
 }
 
 func (d *decoder) uvarint() uint64 {
+	if len(d.b) > 0 && d.b[0] < 0x80 {
+		v := uint64(d.b[0])
+		d.b = d.b[1:]
+		return v
+	}
+	return d.longUvarint()
+}
+
+// longUvarint is uvarint for numbers of several bytes, and for none.
+func (d *decoder) longUvarint() uint64 {
 	v, n := binary.Uvarint(d.b)
 	if n <= 0 {
 		d.fail("the record ends within a number, or the number is too long")
@@ -368,6 +415,13 @@ func (d *decoder) uvarint() uint64 {
 }
 
 func (d *decoder) varint() int64 {
+	if len(d.b) >= 8 {
+		if x := binary.LittleEndian.Uint64(d.b); ^x&0x8080808080808080 != 0 { // it ends among them
+			var v int64
+			v, d.b = number(d.b)
+			return v
+		}
+	}
 	v, n := binary.Varint(d.b)
 	if n <= 0 {
 		d.fail("the record ends within a number, or the number is too long")
@@ -430,6 +484,21 @@ func (d *decoder) parts() []int64 {
 		parts[i] = d.varint()
 	}
 	return parts
+}
+
+func (d *decoder) hold() *Hold {
+	h := &Hold{}
+	for i := range h.ID {
+		h.ID[i] = d.byte()
+	}
+	if n := d.count(1, MaxRecord); n > 0 {
+		h.Workers = make([]string, n)
+		for i := range h.Workers {
+			h.Workers[i] = d.string()
+		}
+	}
+	h.Write, h.Base, h.Since, h.Refused = d.string(), d.string(), d.varint(), d.string()
+	return h
 }
 
 func (d *decoder) op() Op {
@@ -514,6 +583,8 @@ func (d *decoder) fields(e *Entry) {
 			e.HDFSSum = d.string()
 		case fExtra:
 			e.Extra = d.strmap()
+		case fHold:
+			e.Hold = d.hold()
 		}
 	}
 }

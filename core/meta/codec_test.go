@@ -41,6 +41,13 @@ func fill(r *rand.Rand, v reflect.Value) {
 			fill(r, e)
 			v.SetMapIndex(k, e)
 		}
+	case reflect.Array:
+		for i := range v.Len() {
+			fill(r, v.Index(i))
+		}
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(r, v.Elem())
 	default:
 		panic("a field of kind " + v.Kind().String() + " needs a codec and a line here")
 	}
@@ -97,6 +104,28 @@ func TestEveryFieldSurvives(t *testing.T) {
 			ops = append(ops, Op{Kind: Set, Dir: DirID(r.Uint64() >> 1), Edge: "edge/", Entry: e})
 		}
 		roundTrip(t, ops)
+	}
+}
+
+// TestEntryAlone reads an entry that is kept within another, and what is left of one that is not whole.
+func TestEntryAlone(t *testing.T) {
+	r := seed(t)
+	for range 100 {
+		var e Entry
+		fill(r, reflect.ValueOf(&e).Elem())
+		b := e.Append([]byte("before"))[len("before"):]
+		got, err := DecodeEntry(b)
+		if err != nil || !reflect.DeepEqual(got, e) {
+			t.Fatalf("%v, -want +got:\n%s", err, cmp.Diff(e, got))
+		}
+		for n := range len(b) {
+			if _, err := DecodeEntry(b[:n]); !errors.Is(err, errs.Corrupt) {
+				t.Fatalf("the first %d of %d bytes: got %v, want Corrupt", n, len(b), err)
+			}
+		}
+		if _, err := DecodeEntry(append(b, 0)); !errors.Is(err, errs.Corrupt) {
+			t.Fatalf("a byte too many: got %v, want Corrupt", err)
+		}
 	}
 }
 

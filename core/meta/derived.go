@@ -13,6 +13,7 @@ type Row struct {
 	Dir    bool
 	Marker bool // of a directory: it is a key of its own
 	Full   bool // the attributes are complete; a listing of an object store cannot say them
+	Racy   bool // the file may change again under this version
 
 	Size    int64 // bytes
 	MTime   int64 // nanoseconds since 1970
@@ -54,7 +55,9 @@ type Fact struct {
 type DerivedOptions struct {
 	// Flat is set for an object store: directories are implied by the keys below them, may have a marker, vanish with the
 	// last key, and a file may have a directory's name. Otherwise directories are real.
-	Flat    bool
+	Flat bool
+	// Apart is set if flat listings are to be of a directory at the root each, and never of the root.
+	Apart   bool
 	MaxRows int // rows kept before the directories not used for longest are forgotten; 0: 1 million
 }
 
@@ -75,17 +78,19 @@ type Derived struct {
 	born time.Time
 
 	mu      sync.Mutex
+	packer  rowPacker
 	dirs    btree.Map[string, *listing] // by the directory's name, "" or ending in "/"
 	recent  listing                     // sentinel of the ring of listings, least recently used last
 	rows    int
 	evicted uint64
 	changes changes
+	lost    lost
 }
 
 // listing is what is known of the edges of one directory.
 type listing struct {
 	dir     string
-	known   btree.Map[string, fact]
+	known   facts
 	spans   spans
 	present int // facts with a row
 	size    int // as counted in Derived.rows
@@ -93,18 +98,12 @@ type listing struct {
 	prev, next *listing
 }
 
-// fact is one row; nil: the edge is absent. Rows are shared and never changed.
-type fact struct {
-	row *Row
-	at  int64
-}
-
 // NewDerived returns a cache that knows nothing but that the store's root is there.
 func NewDerived(o DerivedOptions) *Derived {
 	if o.MaxRows == 0 {
 		o.MaxRows = 1_000_000
 	}
-	d := &Derived{o: o, born: time.Now()}
+	d := &Derived{o: o, born: time.Now(), packer: rowPacker{shapes: newShapes()}}
 	d.recent.prev, d.recent.next = &d.recent, &d.recent
 	return d
 }
@@ -129,14 +128,19 @@ func (d *Derived) Stats() DerivedStats {
 func (d *Derived) Lookup(name string) Fact {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	state, row, at := d.lookup(name)
-	switch state {
-	case Unknown:
+	state, packed, at := d.lookup(name)
+	if state == Unknown {
 		return Fact{}
-	case Absent:
-		return Fact{State: Absent, At: d.time(at)}
 	}
-	return Fact{State: Present, Row: *row, At: d.time(at)}
+	f := Fact{State: state, At: d.time(at)}
+	switch {
+	case state == Absent:
+	case name == "":
+		f.Row = *bareDir
+	default:
+		d.row(name, packed, &f.Row, nil)
+	}
+	return f
 }
 
 // Forget forgets what is known of name and, if it is a directory or "", of everything below, and ignores what requests
@@ -147,6 +151,13 @@ func (d *Derived) Forget(name string) {
 	d.forget(name)
 	d.changes.begin(name)
 	d.changes.end(name, 0)
+}
+
+// ForgetListed forgets what is known of a file's name, and that listings have told what is right before it: so who lists past it
+// asks again, also where the overlay has the name, which hides that the name itself is not known.
+func (d *Derived) ForgetListed(name string) {
+	d.Forget(name)
+	d.Forget(predecessor(name))
 }
 
 func (d *Derived) time(at int64) time.Time { return d.born.Add(time.Duration(at)) }
@@ -165,17 +176,19 @@ var impliedDir, bareDir = &Row{Dir: true}, &Row{Dir: true, Full: true}
 
 // The methods below must be called with mu held.
 
-func (d *Derived) lookup(name string) (State, *Row, int64) {
+// lookup returns what is known of name. If it is there the packed row is its own, of which row makes what Lookup says; the root has
+// none.
+func (d *Derived) lookup(name string) (State, []byte, int64) {
 	if name == "" {
-		return Present, bareDir, d.since(time.Now())
+		return Present, nil, d.since(time.Now())
 	}
 	dir, edge := split(name)
 	if l := d.use(dir); l != nil {
-		if f, ok := l.known.Get(edge); ok {
-			if f.row == nil {
+		if f, ok := l.known.get(edge); ok {
+			if !f.there() {
 				return Absent, nil, f.at
 			}
-			return Present, d.withMarker(name, f.row), f.at
+			return Present, f.row, f.at
 		}
 		if s, ok := l.spans.at(edge); ok {
 			return Absent, nil, s.at
@@ -189,21 +202,21 @@ func (d *Derived) lookup(name string) (State, *Row, int64) {
 	return Unknown, nil, 0
 }
 
-// withMarker returns what row and the marker, which is kept apart on an object store, say of a directory together.
-func (d *Derived) withMarker(name string, row *Row) *Row {
-	if !d.o.Flat || !isDir(name) {
-		return row
-	}
-	if l, ok := d.dirs.Get(name); ok {
-		f, known := l.known.Get("")
-		if f.row != nil {
-			return f.row
+// row puts the packed row of name into row; for a directory of an object store what its marker, which is kept apart, says with it.
+// Its text is in t if that is not nil.
+func (d *Derived) row(name string, packed []byte, row *Row, t *Text) {
+	if d.o.Flat && isDir(name) {
+		if l, ok := d.dirs.Get(name); ok {
+			f, known := l.known.get("")
+			if f.there() {
+				packed = f.row
+			} else if _, covered := l.spans.at(""); covered || known {
+				*row = *bareDir
+				return
+			}
 		}
-		if _, covered := l.spans.at(""); covered || known {
-			return bareDir
-		}
 	}
-	return row
+	d.packer.unpack(packed, row, t)
 }
 
 // use returns the listing of dir, nil if there is none, as the most recently used one.
@@ -237,7 +250,7 @@ func (d *Derived) make(dir string) *listing {
 
 // settle counts l and drops it if it is empty.
 func (d *Derived) settle(l *listing) {
-	size := l.known.Len() + len(l.spans)
+	size := l.known.len() + len(l.spans)
 	d.rows += size - l.size
 	if l.size = size; size == 0 {
 		d.unlist(l)
@@ -256,6 +269,7 @@ func (d *Derived) evict() {
 	for l := d.recent.prev; d.rows > d.o.MaxRows && l != d.recent.next && l != &d.recent; {
 		prev := l.prev
 		if _, below := d.changes.pendingBelow(l.dir); !below && d.changes.pendingAt(l.dir) == nil {
+			d.lost.add(l.dir)
 			d.unlist(l)
 			d.evicted++
 		}
@@ -307,42 +321,43 @@ func (d *Derived) putMarker(dir string, row *Row, at int64) {
 // putEdge notes one row; nil: absent.
 func (d *Derived) putEdge(dir, edge string, row *Row, at int64) {
 	l := d.make(dir)
-	old, ok := l.known.Get(edge)
-	switch {
-	case ok && row != nil && old.row != nil && keepsAttrs(old.row, row):
-		row = old.row
-	case row != nil && row != impliedDir:
-		if row = new(*row); row.ETag == row.Version {
-			row.ETag = row.Version // one string in memory
+	f := fact{at: at}
+	if row != nil {
+		if old, ok := l.known.get(edge); ok && old.there() && d.keepsAttrs(old.row, row) {
+			f.row = old.row
+		} else {
+			f.row = d.packer.pack(row)
 		}
 	}
-	if !ok {
-		edge = strings.Clone(edge)
-	}
-	l.set(edge, fact{row, at})
+	l.set(edge, f)
 	d.settle(l)
 }
 
-// keepsAttrs reports whether row says nothing that old does not say better.
-func keepsAttrs(old, row *Row) bool {
+// keepsAttrs reports whether row says nothing that old, which is packed, does not say better.
+func (d *Derived) keepsAttrs(packed []byte, row *Row) bool {
 	if row == impliedDir {
 		return true
 	}
-	return old.Full && !row.Full && old.Dir == row.Dir && old.Marker == row.Marker && old.Version == row.Version && row.Version != ""
+	if row.Full || row.Version == "" || !d.packer.full(packed) {
+		return false
+	}
+	var old Row
+	d.packer.unpack(packed, &old, nil)
+	return old.Dir == row.Dir && old.Marker == row.Marker && old.Version == row.Version
 }
 
 func (l *listing) set(edge string, f fact) {
-	l.count(l.known.Set(edge, f))
-	if f.row != nil {
+	l.count(l.known.set(edge, f))
+	if f.there() {
 		l.present++
 	}
 }
 
-func (l *listing) delete(edge string) { l.count(l.known.Delete(edge)) }
+func (l *listing) delete(edge string) { l.count(l.known.delete(edge)) }
 
 // count takes a fact that is no more out of the number of those present.
-func (l *listing) count(old fact, was bool) {
-	if was && old.row != nil {
+func (l *listing) count(there, was bool) {
+	if was && there {
 		l.present--
 	}
 }
@@ -352,7 +367,7 @@ func (d *Derived) putDir(dir string, at int64) {
 	for dir != "" {
 		parent, edge := split(dir)
 		if l := d.use(parent); l != nil {
-			if f, ok := l.known.Get(edge); ok && f.row != nil {
+			if f, ok := l.known.get(edge); ok && f.there() {
 				return
 			}
 		}
@@ -386,14 +401,43 @@ func (d *Derived) emptied(dir string, at int64) {
 	switch {
 	case !d.o.Flat || dir == "" || ok && l.present > 0:
 	case ok && l.spans.whole():
-		d.drop(dir, at, true)
+		d.vanish(l, at)
 	default:
 		d.doubt(dir)
 	}
 }
 
+// vanish notes that the directory l of an object store is not there, because nothing in it is. That is known as of what was learnt first
+// of all that says so, at the latest at: an answer of in between may know of something new in it. What is known of the directory since
+// then leaves it in doubt.
+func (d *Derived) vanish(l *listing, at int64) {
+	for _, s := range l.spans {
+		at = min(at, s.at)
+	}
+	if state, _, seen := d.lookup(l.dir); state == Present && seen > at {
+		d.doubt(l.dir)
+		return
+	}
+	type absence struct {
+		edge string
+		at   int64
+	}
+	dir, newer := l.dir, []absence(nil)
+	l.known.ascend("", &Text{}, func(edge string, f fact) bool { // of these an answer of in between knows less
+		if f.at > at {
+			newer = append(newer, absence{edge, f.at})
+		}
+		return true
+	})
+	d.drop(dir, at, true)
+	for _, x := range newer {
+		d.putEdge(dir, x.edge, nil, x.at)
+	}
+}
+
 // forget makes name, and everything below it, unknown.
 func (d *Derived) forget(name string) {
+	d.lost.add(name)
 	if isDir(name) {
 		d.purge(name)
 	}
@@ -441,7 +485,8 @@ func (d *Derived) listed(dir string) bool {
 // edge is what read yields: a name that is there.
 type edge struct {
 	name string
-	fact
+	row  *Row
+	at   int64
 }
 
 // limits say which facts read counts as known.
@@ -451,8 +496,8 @@ type limits struct {
 }
 
 // read appends to buf the edges of dir that are there, from the edge from on, up to max. They are all that is there below
-// the edge next, which is where to read on, or a gap; an empty next means to the end.
-func (d *Derived) read(dir, from string, lim limits, max int, buf []edge) (in []edge, next string, gap bool) {
+// the edge next, which is where to read on, or a gap; an empty next means to the end. Their text is in t.
+func (d *Derived) read(dir, from string, lim limits, max int, buf []edge, t *Text) (in []edge, next string, gap bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	oldest := d.since(lim.notBefore)
@@ -470,7 +515,7 @@ func (d *Derived) read(dir, from string, lim limits, max int, buf []edge) (in []
 		}
 		return hi == "" || edge != "" && edge < hi
 	}
-	if lim.all {
+	if lim.all && !d.forgotten(dir) {
 		hi, i = "", len(l.spans)
 	} else if state, _, at := d.lookup(dir); dir != "" && state == Absent && at >= oldest {
 		return buf, "", false
@@ -480,8 +525,8 @@ func (d *Derived) read(dir, from string, lim limits, max int, buf []edge) (in []
 		hi = l.spans[i].hi
 		i++
 	}
-	n := 0
-	l.known.Ascend(from, func(name string, f fact) bool {
+	n, rows := 0, []Row(nil)
+	l.known.ascend(from, t, func(name string, f fact) bool {
 		if hi != "" && name >= hi && !known(name) {
 			return false
 		}
@@ -489,9 +534,12 @@ func (d *Derived) read(dir, from string, lim limits, max int, buf []edge) (in []
 			next = name
 			return false
 		}
-		if f.row != nil {
-			f.row = d.withMarker(dir+name, f.row)
-			buf = append(buf, edge{name, f})
+		if f.there() {
+			if len(rows) == 0 { // what is read together is forgotten together
+				rows = make([]Row, min(1+3*n, max-n))
+			}
+			d.row(dir+name, f.row, &rows[0], t)
+			buf, rows = append(buf, edge{name, &rows[0], f.at}), rows[1:]
 			n++
 		}
 		return true

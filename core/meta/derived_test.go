@@ -306,6 +306,35 @@ func TestDerivedOlderAnswerIsNotHeard(t *testing.T) {
 	newer.Done()
 }
 
+// TestDerivedEmptied has a file go from a directory that was listed long before, while a listing is under way that shows another in it.
+func TestDerivedEmptied(t *testing.T) {
+	for what, parent := range map[string]time.Duration{"parent listed before": -time.Hour, "parent listed after": time.Second} {
+		d := NewDerived(DerivedOptions{Flat: true})
+		now := time.Now()
+		list := func(f *Flight, dir string, names ...string) {
+			rows := make([]NamedRow, len(names))
+			for i, name := range names {
+				rows[i] = NamedRow{name, Row{Version: "1", Dir: isDir(name)}}
+			}
+			f.List(dir, "", "", rows, true)
+			f.Done()
+		}
+		list(d.Sent(1, now), "d/e/", "d/e/x")
+		list(d.Sent(1, now.Add(parent)), "d/", "d/e/", "d/f")
+		older, newer := d.Sent(1, now.Add(2*time.Second)), d.Sent(1, now.Add(3*time.Second))
+		newer.Stat("d/e/x", nil)
+		newer.Done()
+		if f := d.Lookup("d/e/"); f.State == Absent && f.At.After(now) {
+			t.Errorf("%s: the directory is absent as of %v, and its listing of %v", what, f.At, now)
+		}
+		list(older, "d/e/", "d/e/x", "d/e/y")
+		mustLookup(t, d, "d/e/y", Present)
+		mustLookup(t, d, "d/e/x", Absent)
+		mustLookup(t, d, "d/e/", Present)
+		mustLookup(t, d, "d/g", Absent)
+	}
+}
+
 func TestDerivedNestedChanges(t *testing.T) {
 	d := NewDerived(DerivedOptions{})
 	before := d.Sent(5, time.Now())

@@ -5,23 +5,25 @@ import "slices"
 // directory is one directory of the overlay: its entries in slabs, in order. Its parent is nil for the reserved ones and
 // while no edge leads to it.
 type directory struct {
+	gone   bool // it is in the tree no more
+	groups []slabGroup
+	only   [1]slabGroup // in which groups may be, so that a search of few entries looks no further
+	hints  *hints       // of the groups' first edges
 	id     DirID
 	parent *directory
 	edge   string
-	groups []slabGroup
-	hints  *hints // of the groups' first edges
 }
 
 // slabGroup is a run of a directory's slabs; none is empty.
 type slabGroup struct {
 	slabs []*slab
-	hints *hints // of the slabs' first edges
+	hints hints // of the slabs' first edges
 }
 
 const (
 	groupMax = 256 // slabs of one group, so that inserting a slab moves little
 	// dirBytes is what a directory takes beside its slabs: itself, its place in the tree's maps, its first group.
-	dirBytes = 158
+	dirBytes = 190
 )
 
 // spot is a place in a directory: before the entry i of a slab, or at its end.
@@ -32,6 +34,13 @@ func (d *directory) find(edge string) (at spot, found bool) {
 	if len(d.groups) == 0 {
 		return at, false
 	}
+	at = d.slabOf(edge)
+	at.i, _, found = slabSearch(d.slabAt(at).data, edge)
+	return at, found
+}
+
+// slabOf returns the slab in which edge is or would be. d is not empty.
+func (d *directory) slabOf(edge string) (at spot) {
 	if len(d.groups) > 1 {
 		lo, hi := d.hints.among(edge, len(d.groups))
 		for lo < hi {
@@ -53,17 +62,17 @@ func (d *directory) find(edge string) (at spot, found bool) {
 		}
 	}
 	at.slab = max(lo-1, 0)
-	at.i, found = slabSearch(g.slabs[at.slab].data, edge)
-	return at, found
+	return at
 }
 
-// lookup returns a cursor at edge. d may be nil.
-func (d *directory) lookup(edge string) (cursor, bool) {
-	if d == nil {
-		return cursor{}, false
+// look returns the packed entry at edge, nil if there is none, and which one of its slab it is. d may be nil.
+func (d *directory) look(edge string) (packed []byte, s *slab, i int) {
+	if d == nil || len(d.groups) == 0 {
+		return nil, nil, 0
 	}
-	at, ok := d.find(edge)
-	return cursor{d: d, at: at, ok: ok}, ok
+	s = d.slabAt(d.slabOf(edge))
+	packed, i = s.look(edge)
+	return packed, s, i
 }
 
 // cursor walks over the entries of a directory, which must not change meanwhile.
@@ -209,13 +218,16 @@ func (x *editor) set(d *directory, at spot, found bool, edge string, packed []by
 	added := item{edge: []byte(edge), packed: packed}
 	if len(d.groups) == 0 {
 		s := newSlab([]item{added})
-		d.groups = []slabGroup{{slabs: []*slab{s}}}
+		d.grow(0, slabGroup{slabs: []*slab{s}})
 		return s.bytes()
 	}
 	g := d.groups[at.group].slabs
 	old := g[at.slab]
-	if !found && at.i == slabMax && at.slab == len(g)-1 && at.group == len(d.groups)-1 {
-		s := newSlab([]item{added}) // names that arrive in order fill their slabs
+	full := old.len() == slabMax || len(old.data)+len(edge)+len(packed) > slabWeight
+	last := at.slab == len(g)-1 && at.group == len(d.groups)-1
+	// Names that arrive in order fill their slabs. An intent is gone again soon, and has one of its own: nothing is copied for it.
+	if !found && at.i == old.len() && (full && last || d.id == IntentsDir) {
+		s := newSlab([]item{added})
 		d.insert(at, s)
 		return s.bytes()
 	}
@@ -247,7 +259,7 @@ func (d *directory) replace(at spot, s *slab) {
 	g := &d.groups[at.group]
 	old := g.slabs[at.slab]
 	g.slabs[at.slab] = s
-	if g.hints == nil && d.hints == nil || sameFirst(old.data, s.data) {
+	if g.hints.none() && d.hints.none() || sameFirst(old.data, s.data) {
 		return
 	}
 	g.hints.set(at.slab, s)
@@ -265,8 +277,11 @@ func (d *directory) firstChanged(at spot) {
 // hint makes the hints of the group i, and those of the groups, if they are missing or have become bad ones.
 func (d *directory) hint(i int) {
 	g := &d.groups[i]
-	g.hints = g.hints.fit(len(g.slabs), func(i int) *slab { return g.slabs[i] })
-	d.hints = d.hints.fit(len(d.groups), func(i int) *slab { return d.groups[i].slabs[0] })
+	g.hints.fit(len(g.slabs), func(i int) *slab { return g.slabs[i] })
+	if d.hints == nil && len(d.groups) >= hintMin {
+		d.hints = &hints{}
+	}
+	d.hints.fit(len(d.groups), func(i int) *slab { return d.groups[i].slabs[0] })
 }
 
 // insert adds a slab after the one at at.
@@ -281,23 +296,34 @@ func (d *directory) insert(at spot, s *slab) {
 		}
 		left, right := slices.Clone(g.slabs[:half]), slices.Clone(g.slabs[half:])
 		*g = slabGroup{slabs: left}
-		d.groups = slices.Insert(d.groups, at.group+1, slabGroup{slabs: right})
+		d.grow(at.group+1, slabGroup{slabs: right})
 		d.hints.insert(at.group+1, right[0])
 		d.hint(at.group + 1)
 	}
 	d.hint(at.group)
 }
 
+// grow makes g the group i.
+func (d *directory) grow(i int, g slabGroup) {
+	if len(d.groups) == 0 {
+		d.groups = d.only[:0]
+	}
+	d.groups = slices.Insert(d.groups, i, g)
+	if len(d.groups) > len(d.only) { // they are elsewhere
+		d.only = [1]slabGroup{}
+	}
+}
+
 // push adds a slab at the end. Who has pushed the last one calls hintAll.
 func (d *directory) push(s *slab) {
 	n := len(d.groups)
 	if n == 0 || len(d.groups[n-1].slabs) == groupMax {
-		d.groups = append(d.groups, slabGroup{})
+		d.grow(n, slabGroup{})
 		n++
 	}
 	g := &d.groups[n-1]
 	g.slabs = append(g.slabs, s)
-	g.hints, d.hints = nil, nil
+	g.hints, d.hints = hints{}, nil
 }
 
 // hintAll makes the hints that are missing.
@@ -318,7 +344,8 @@ func (x *editor) remove(d *directory, at spot) (shrunk int64) {
 	}
 	x.load(old)
 	x.items = slices.Delete(x.items, at.i, at.i+1)
-	if len(x.items) <= slabMax/4 && at.slab+1 < len(g) && len(x.items)+g[at.slab+1].len() <= slabMax/2 {
+	if len(x.items) <= slabMax/4 && at.slab+1 < len(g) && len(x.items)+g[at.slab+1].len() <= slabMax/2 &&
+		weight(x.items)+len(g[at.slab+1].data) <= slabWeight/2 {
 		next := g[at.slab+1]
 		shrunk += next.bytes()
 		n := len(x.items)

@@ -4,8 +4,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/tidwall/btree"
 )
 
 // A Flight is one request to a store, from just before it is sent until everything it answered is told. What it says is
@@ -34,6 +32,13 @@ func (f *Flight) Done() {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
 	f.d.changes.closed(f)
+}
+
+// Counts reports whether what it says of the names in the directory dir is not ignored as a whole.
+func (f *Flight) Counts(dir string) bool {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	return !f.void && !f.d.changes.bars(f, dir)
 }
 
 // Stat tells what the store said of one name; nil: it is not there.
@@ -225,10 +230,12 @@ func (f *Flight) replace(dir, lo, hi string, rows []named) {
 	case !d.o.Flat || l.present > 0:
 		d.putDir(dir, f.at)
 	case l.spans.whole():
-		d.drop(dir, f.at, true)
-		return
+		d.vanish(l, f.at)
+		if l, _ = d.dirs.Get(dir); l == nil {
+			return
+		}
 	}
-	if l.known.Len() > d.o.MaxRows {
+	if l.known.len() > d.o.MaxRows {
 		l.keep(lo, hi)
 	}
 	d.use(dir) // after its parents: what was just asked for is the last to be evicted
@@ -239,7 +246,7 @@ func (f *Flight) replace(dir, lo, hi string, rows []named) {
 func (f *Flight) span(l *listing, s span, seen func(edge string) bool, barred map[string]bool) {
 	d := f.d
 	var gone []string
-	l.known.Ascend(s.lo, func(edge string, k fact) bool {
+	l.known.ascend(s.lo, &Text{}, func(edge string, k fact) bool {
 		if !s.holds(edge) {
 			return false
 		}
@@ -252,13 +259,13 @@ func (f *Flight) span(l *listing, s span, seen func(edge string) bool, barred ma
 		l.delete(edge)
 	}
 	for _, edge := range d.below(l.dir, s) {
-		if k, ok := l.known.Get(edge); !barred[edge] && !seen(edge) && (!ok || k.row == nil) {
+		if k, ok := l.known.get(edge); !barred[edge] && !seen(edge) && (!ok || !k.there()) {
 			d.purge(l.dir + edge)
 		}
 	}
 	var holes []string
 	for edge := range barred {
-		if _, ok := l.known.Get(edge); !ok && s.holds(edge) {
+		if _, ok := l.known.get(edge); !ok && s.holds(edge) {
 			if _, ok := l.spans.at(edge); !ok {
 				holes = append(holes, edge)
 			}
@@ -303,7 +310,7 @@ func (f *Flight) rows(dir string, rows []named) {
 			continue
 		}
 		if l, ok := f.d.dirs.Get(dir); ok {
-			if k, ok := l.known.Get(n.edge); ok && k.at > f.at {
+			if k, ok := l.known.get(n.edge); ok && k.at > f.at {
 				continue
 			} else if s, ok := l.spans.at(n.edge); ok && s.at > f.at {
 				continue
@@ -324,8 +331,8 @@ func (f *Flight) rows(dir string, rows []named) {
 // keep forgets all but the edges [lo, hi): a directory that is larger than all that may be kept is kept in pieces.
 func (l *listing) keep(lo, hi string) {
 	all := l.known
-	l.known, l.present = btree.Map[string, fact]{}, 0
-	all.Ascend(lo, func(edge string, f fact) bool {
+	l.known, l.present = facts{}, 0
+	all.ascend(lo, &Text{}, func(edge string, f fact) bool {
 		if hi != "" && edge >= hi {
 			return false
 		}

@@ -3,6 +3,7 @@ package meta
 import (
 	"encoding/binary"
 	"math"
+	"math/bits"
 	"slices"
 )
 
@@ -15,7 +16,7 @@ each slab's first edge, those after what most of the first edges start with, as 
 	keys          0          "31.gz"          "63.gz"          "95.gz"
 
 Edges that do not start with the prefix have the key 0 or the greatest one. Of two edges the one with the smaller key is the
-smaller one; of those with the same key nothing is known. nil are the hints of slabs that are too few for it.
+smaller one; of those with the same key nothing is known. Slabs that are too few for it have no hints: nil, or no keys.
 */
 type hints struct {
 	prefix  string
@@ -25,6 +26,8 @@ type hints struct {
 
 // hintMin is the number of slabs from which on there are hints.
 const hintMin = 4
+
+func (h *hints) none() bool { return h == nil || len(h.keys) == 0 }
 
 // keyOf returns the key of an edge.
 func keyOf[T string | []byte](edge T, prefix string) uint64 {
@@ -47,9 +50,12 @@ func keyOf[T string | []byte](edge T, prefix string) uint64 {
 // among returns which of n slabs may have edge as their first edge; those before lo have smaller ones, those from hi on greater
 // ones.
 func (h *hints) among(edge string, n int) (lo, hi int) {
-	if h == nil {
+	if h.none() {
 		return 0, n
 	}
+	touch(byte(h.keys[n/4])) // below would wait for one after the other
+	touch(byte(h.keys[n/2]))
+	touch(byte(h.keys[n*3/4]))
 	key := keyOf(edge, h.prefix)
 	lo = h.below(key)
 	switch {
@@ -65,13 +71,12 @@ func (h *hints) among(edge string, n int) (lo, hi int) {
 
 // below returns how many keys are less than key.
 func (h *hints) below(key uint64) int {
-	lo, hi := 0, len(h.keys)
-	for lo < hi {
-		if mid := int(uint(lo+hi) >> 1); h.keys[mid] < key {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
+	lo := 0
+	for left := len(h.keys); left > 0; { // as many steps for every key, and none that the processor has to guess
+		half := (left + 1) / 2
+		_, less := bits.Sub64(h.keys[lo+half-1], key, 0)
+		lo += half & -int(less)
+		left -= half
 	}
 	return lo
 }
@@ -83,7 +88,7 @@ func (h *hints) key(s *slab) uint64 {
 
 // set notes the first edge of the slab i, s.
 func (h *hints) set(i int, s *slab) {
-	if h != nil {
+	if !h.none() {
 		h.keys[i] = h.key(s)
 		h.changed++
 	}
@@ -91,7 +96,7 @@ func (h *hints) set(i int, s *slab) {
 
 // insert notes that s is the slab i, and that those from it on have moved.
 func (h *hints) insert(i int, s *slab) {
-	if h != nil {
+	if !h.none() {
 		h.keys = slices.Insert(h.keys, i, h.key(s))
 		h.changed++
 	}
@@ -99,28 +104,30 @@ func (h *hints) insert(i int, s *slab) {
 
 // delete notes that the slab i is gone.
 func (h *hints) delete(i int) {
-	if h != nil {
+	if !h.none() {
 		h.keys = slices.Delete(h.keys, i, i+1)
 		h.changed++
 	}
 }
 
-// fit returns hints of the n slabs: h, if its prefix may still be the right one, or new ones.
-func (h *hints) fit(n int, slab func(i int) *slab) *hints {
+// fit makes h the hints of the n slabs. It leaves h as it is if its prefix may still be the right one.
+func (h *hints) fit(n int, slab func(i int) *slab) {
 	if n < hintMin {
-		return nil
+		if h != nil {
+			*h = hints{}
+		}
+		return
 	}
-	if h != nil && h.changed <= n/4 {
-		return h
+	if !h.none() && h.changed <= n/4 {
+		return
 	}
 	low, high := slabFirst(nil, slab(n/8).data), slabFirst(nil, slab(n-1-n/8).data) // a few odd names at the ends do not count
 	shared := 0
 	for shared < min(len(low), len(high)) && low[shared] == high[shared] {
 		shared++
 	}
-	h = &hints{prefix: string(low[:shared]), keys: make([]uint64, n)}
+	*h = hints{prefix: string(low[:shared]), keys: make([]uint64, n)}
 	for i := range n {
 		h.keys[i] = h.key(slab(i))
 	}
-	return h
 }

@@ -70,14 +70,14 @@ func check(t *testing.T, d *directory, want []string) {
 	}
 	for i := range d.groups {
 		g := &d.groups[i]
-		if d.hints != nil && d.hints.keys[i] != d.hints.key(g.slabs[0]) {
+		if !d.hints.none() && d.hints.keys[i] != d.hints.key(g.slabs[0]) {
 			t.Fatalf("the hint of group %d is not its first edge's", i)
 		}
-		if (g.hints != nil) != (len(g.slabs) >= hintMin) {
-			t.Fatalf("%d slabs have hints: %v", len(g.slabs), g.hints != nil)
+		if (!g.hints.none()) != (len(g.slabs) >= hintMin) {
+			t.Fatalf("%d slabs have hints: %v", len(g.slabs), !g.hints.none())
 		}
 		for k, s := range g.slabs {
-			if g.hints != nil && g.hints.keys[k] != g.hints.key(s) {
+			if !g.hints.none() && g.hints.keys[k] != g.hints.key(s) {
 				t.Fatalf("the hint of slab %d is not its first edge's", k)
 			}
 		}

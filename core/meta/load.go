@@ -171,6 +171,10 @@ type loader struct {
 	l    *Log
 	tree *Tree
 
+	dir     *directory // added to last
+	items   []item     // of one slab
+	scratch []byte
+
 	shapesMu sync.Mutex
 	stored   []*leaf
 	first    int64 // revision of the first scan
@@ -187,7 +191,6 @@ type readPage struct {
 // slabRun are a page's entries of one directory, in slabs.
 type slabRun struct {
 	dir   DirID
-	items []item
 	slabs []*slab
 	links []link
 }
@@ -295,10 +298,12 @@ func (p *readPage) decode(x *loader, r *pageReader, kv KeyValue) error {
 	known := shapes{list: x.tree.shapes.list} // what is in it does not change
 	x.shapesMu.Unlock()
 	for _, run := range page.runs {
-		s := slabRun{dir: run.dir, items: run.items}
-		for i := range run.items {
-			if class, id := known.peek(run.items[i].packed); class == Directory {
-				s.links = append(s.links, link{id, string(run.items[i].edge)})
+		s := slabRun{dir: run.dir, slabs: make([]*slab, 0, (len(run.items)+slabMax-1)/slabMax)}
+		if page.links {
+			for i := range run.items {
+				if class, id := known.peek(run.items[i].packed); class == Directory {
+					s.links = append(s.links, link{id, string(run.items[i].edge)})
+				}
 			}
 		}
 		for items := run.items; len(items) > 0; {
@@ -319,20 +324,27 @@ func (x *loader) add(p *readPage) {
 	t := x.tree
 	for _, r := range p.runs {
 		d := t.directory(r.dir)
-		if last := d.last(); last == nil || slabEdge(last.data, last.len()-1) < string(r.items[0].edge) {
+		if d != x.dir && x.dir != nil {
+			x.dir.hintAll() // its slabs are at hand, and other pages are being decoded
+		}
+		x.dir = d
+		if last := d.last(); last == nil || slabEdge(last.data, last.len()-1) < slabEdge(r.slabs[0].data, 0) {
 			for _, s := range r.slabs {
 				d.push(s)
 				t.bytes.Add(s.bytes())
 				t.rows += int64(s.len())
 			}
 		} else { // pages that overlap
-			for i := range r.items {
-				edge := string(r.items[i].edge)
-				at, replaced := d.find(edge)
-				if !replaced {
-					t.rows++
+			for _, s := range r.slabs {
+				x.items, x.scratch = slabItems(s.data, x.items[:0], x.scratch[:0])
+				for i := range x.items {
+					edge := string(x.items[i].edge)
+					at, replaced := d.find(edge)
+					if !replaced {
+						t.rows++
+					}
+					t.bytes.Add(t.edit.set(d, at, replaced, edge, x.items[i].packed))
 				}
-				t.bytes.Add(t.edit.set(d, at, replaced, edge, r.items[i].packed))
 			}
 		}
 		for _, k := range r.links {

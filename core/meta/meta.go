@@ -33,6 +33,7 @@ type Class byte
 const (
 	Directory Class = 'D' // a directory; Entry.Dir is its id
 	Persisted Class = 'P' // a file whose bytes are in the under-store, with facts the store cannot hold
+	Local     Class = 'L' // a file whose bytes no store has yet: workers hold them, as Entry.Hold says
 	Whiteout  Class = 'W' // hides what the derived layer has at this edge (a directory edge: everything below it)
 	Note      Class = 'N' // not a name: a row of UploadsDir, IntentsDir or AnswersDir
 )
@@ -48,7 +49,7 @@ type Entry struct {
 	Mount    bool // a mount point; Base is absolute
 	Base     Base
 
-	// Persisted
+	// Persisted, Local
 	ID       uint64   // file number; kept through overwrite and rename
 	Rev      uint64   // attempt that wrote these bytes, drawn from a journaled counter, never used twice
 	Extents  []Extent // the content, in order
@@ -68,7 +69,19 @@ type Entry struct {
 	Parts        []int64
 	HDFSSum      string // HDFS file checksum, "algorithm:hex", "" if not computed
 
+	Hold *Hold // of a Local file, else nil; must not be changed, since copies of the entry share it
+
 	Extra map[string]string // of a Note: its fields
+}
+
+// Hold says who has the bytes of a Local file, and what is to become of them.
+type Hold struct {
+	ID      [16]byte // of core.HeldID, whose Rev is the entry's
+	Workers []string // names of those that hold all of the bytes
+	Write   string   // the core.WriteType by which the write was acknowledged
+	Base    string   // version of what the store had under the name when the write was acknowledged, and has until the bytes replace it; "": nothing
+	Since   int64    // when it was acknowledged, nanoseconds since 1970
+	Refused string   // why the store's bytes were not replaced by these, which stays so until somebody decides; "": not
 }
 
 // Extent is a run of bytes that live in the page cache under (ID, Rev) from Off on.

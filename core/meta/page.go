@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math/bits"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -230,6 +232,7 @@ type page struct {
 	pageHeader
 	shapes []shape
 	runs   []run
+	links  bool // an entry may be a directory
 }
 
 // run are a page's entries of one directory.
@@ -242,6 +245,9 @@ type run struct {
 type pageReader struct {
 	zstd *zstd.Decoder
 	raw  []byte
+	// text and items are what the page read last consists of.
+	text  []byte
+	items []item
 	// intern numbers shapes. The number of one for which there is no more room is 0: its entries are kept whole.
 	intern func(shapes []shape) []uint32
 }
@@ -275,7 +281,7 @@ func pageBody(b []byte) (h pageHeader, size uint64, body []byte, err error) {
 	return h, size, d.b, d.err
 }
 
-// read decodes the page b. Errors: errs.Corrupt, whatever the bytes are.
+// read decodes the page b. What it returns is good until the next call. Errors: errs.Corrupt, whatever the bytes are.
 func (r *pageReader) read(b []byte) (*page, error) {
 	p, err := r.decode(b)
 	if err != nil {
@@ -314,7 +320,14 @@ func (r *pageReader) decode(b []byte) (*page, error) {
 		return nil, d.err
 	}
 	x.numbers = r.intern(p.shapes)
-	return p, x.entries()
+	p.links = slices.ContainsFunc(p.shapes, func(s shape) bool { return s.class == Directory })
+	if cap(r.items) < h.n {
+		r.items = make([]item, h.n)
+	}
+	x.items, x.text = r.items[:h.n], r.text[:0]
+	err = x.entries()
+	r.text = x.text
+	return p, err
 }
 
 // columnReader puts the entries of a page together.
@@ -323,12 +336,12 @@ type columnReader struct {
 	numbers []uint32 // of the shapes
 	streams [pageStreams]decoder
 	prev    [columns]int64
-	edge    []byte
+	edge    []byte // of the last entry
 	text    []byte // what the items point to
+	items   []item // that are left to be filled
 }
 
 func (x *columnReader) entries() error {
-	x.text = make([]byte, 0, 64*x.p.n)
 	dirs := &x.streams[streamDirs]
 	var dir DirID
 	for n := 0; n < x.p.n; {
@@ -337,14 +350,12 @@ func (x *columnReader) entries() error {
 			return errors.New("a page whose directories do not add up")
 		}
 		dir += DirID(step)
-		items := make([]item, count)
-		x.edge = x.edge[:0]
+		items := x.items[:count:count]
+		x.items = x.items[count:]
+		x.edge = nil
 		for i := range items {
 			if err := x.item(&items[i], i == 0); err != nil {
 				return err
-			}
-			if i > 0 && bytes.Compare(items[i-1].edge, items[i].edge) >= 0 {
-				return errors.New("a page whose entries are not in order")
 			}
 		}
 		first, last := point{dir, string(items[0].edge)}, point{dir, string(items[count-1].edge)}
@@ -362,21 +373,24 @@ func (x *columnReader) entries() error {
 	return nil
 }
 
-// item reads the next entry.
+// item reads the next entry, of a directory's first ones the first.
 func (x *columnReader) item(to *item, first bool) error {
 	shared, rest := x.streams[streamShared].uvarint(), x.streams[streamLengths].uvarint()
 	edges := &x.streams[streamEdges]
 	index := x.streams[streamIndex].uvarint()
-	if len(x.text) > maxPageBody || shared > uint64(len(x.edge)) || rest > uint64(len(edges.b)) || first && shared > 0 || index > uint64(len(x.p.shapes)) {
+	if len(x.text) > maxPageBody || shared > uint64(len(x.edge)) || rest > uint64(len(edges.b)) || index > uint64(len(x.p.shapes)) {
 		return errors.New("a page with an edge or a shape that is not there")
 	}
-	x.edge = append(x.edge[:shared], edges.b[:rest]...)
-	edges.b = edges.b[rest:]
+	if !first && bytes.Compare(x.edge[shared:], edges.b[:rest]) >= 0 { // they start alike
+		return errors.New("a page whose entries are not in order")
+	}
 	at := len(x.text)
-	x.text = append(x.text, x.edge...)
+	x.text = append(append(x.text, x.edge[:shared]...), edges.b[:rest]...)
+	edges.b = edges.b[rest:]
 	edgeEnd := len(x.text)
+	x.edge = x.text[at:edgeEnd:edgeEnd]
 	if index == 0 {
-		return x.whole(to, at, edgeEnd)
+		return x.whole(to, edgeEnd)
 	}
 	s := &x.p.shapes[index-1]
 	number := x.numbers[index-1]
@@ -390,15 +404,15 @@ func (x *columnReader) item(to *item, first bool) error {
 	if number == 0 {
 		var v values
 		v.unpack(x.text[from:], s)
-		e := v.join(s, &box{}, nil)
+		e := v.join(s, &box{})
 		x.text = appendEntry(append(x.text[:from], 0), e)
 	}
-	to.edge, to.packed = x.text[at:edgeEnd:edgeEnd], x.text[edgeEnd:len(x.text):len(x.text)]
+	to.edge, to.packed = x.edge, x.text[edgeEnd:len(x.text):len(x.text)]
 	return nil
 }
 
 // whole reads an entry that is kept whole.
-func (x *columnReader) whole(to *item, at, edgeEnd int) error {
+func (x *columnReader) whole(to *item, edgeEnd int) error {
 	b, err := x.rest()
 	if err != nil {
 		return err
@@ -407,8 +421,9 @@ func (x *columnReader) whole(to *item, at, edgeEnd int) error {
 	if d.entry(&Entry{}); d.err != nil || len(d.b) > 0 {
 		return errors.New("a page with an entry that cannot be read")
 	}
+	x.p.links = true
 	x.text = append(append(x.text, 0), b...)
-	to.edge, to.packed = x.text[at:edgeEnd:edgeEnd], x.text[edgeEnd:len(x.text):len(x.text)]
+	to.edge, to.packed = x.edge, x.text[edgeEnd:len(x.text):len(x.text)]
 	return nil
 }
 
@@ -423,18 +438,17 @@ func (x *columnReader) rest() ([]byte, error) {
 
 // values appends the next values of the columns that s has to the text.
 func (x *columnReader) values(s *shape) error {
-	for c := range columns {
-		if s.has&(1<<c) == 0 {
-			continue
-		}
-		from := &x.streams[streamColumns+int(c)]
-		switch c {
-		case colETag:
-			if len(from.b) < 16 {
+	text := slices.Grow(x.text, int(columns)*binary.MaxVarintLen64+16) // room for all but the rest, and to write 8 bytes at once
+	for has := s.has; has != 0; has &= has - 1 {
+		c := bits.TrailingZeros16(has)
+		from := &x.streams[streamColumns+c]
+		switch b := from.b; {
+		case c == int(colETag):
+			if len(b) < 16 {
 				return errors.New("a page with too few ETags")
 			}
-			x.text, from.b = append(x.text, from.b[:16]...), from.b[16:]
-		case colRest:
+			text, from.b = append(text, b[:16]...), b[16:]
+		case c == int(colRest):
 			b, err := x.rest()
 			if err != nil {
 				return err
@@ -443,19 +457,35 @@ func (x *columnReader) values(s *shape) error {
 			if d.fields(&Entry{}); d.err != nil || len(d.b) > 0 {
 				return errors.New("a page with fields that cannot be read")
 			}
-			x.text = binary.AppendUvarint(x.text, uint64(len(b)))
-			x.text = append(x.text, b...)
-		default:
+			text = binary.AppendUvarint(text, uint64(len(b)))
+			text = append(text, b...)
+		case differences&(1<<c) != 0:
+			var v int64
+			if len(b) > 0 && b[0] < 0x80 { // most differences are small
+				v, from.b = int64(b[0]>>1)^-int64(b[0]&1), b[1:]
+			} else if v = from.varint(); from.err != nil {
+				return from.err
+			}
+			v += x.prev[c]
+			x.prev[c] = v
+			text = appendNumber(text, v)
+		default: // it is kept as it is stored
+			if len(b) >= 8 {
+				raw := binary.LittleEndian.Uint64(b)
+				if last := ^raw & 0x8080808080808080; last != 0 { // it ends among them
+					n := bits.TrailingZeros64(last)/8 + 1
+					text = binary.LittleEndian.AppendUint64(text, raw)[:len(text)+n]
+					from.b = b[n:]
+					continue
+				}
+			}
 			v := from.varint()
 			if from.err != nil {
 				return from.err
 			}
-			if differences&(1<<c) != 0 {
-				v += x.prev[c]
-				x.prev[c] = v
-			}
-			x.text = binary.AppendVarint(x.text, v)
+			text = binary.AppendVarint(text, v)
 		}
 	}
+	x.text = text
 	return nil
 }

@@ -2,7 +2,6 @@ package meta
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"math/bits"
 	"strconv"
 	"strings"
@@ -103,7 +102,7 @@ func (s *shape) put(v *values, c column, n int64) {
 // split takes e apart.
 func (v *values) split(e *Entry) shape {
 	s := shape{class: e.Class, mode: e.Mode, replication: e.Replication, blockSize: e.BlockSize, owner: e.Owner, group: e.Group}
-	rest := present(e) & (fBase | fStoreKey | fHeaders | fUser | fChecksums | fParts | fHDFSSum | fExtra)
+	rest := present(e) & (fBase | fStoreKey | fHeaders | fUser | fChecksums | fParts | fHDFSSum | fExtra | fHold)
 	for _, f := range []struct {
 		is   bool
 		flag uint8
@@ -251,13 +250,13 @@ func (v *values) pack(b []byte, s *shape) []byte {
 }
 
 // unpack reads what pack wrote. The values keep parts of b.
-func (v *values) unpack(b []byte, s *shape) {
-	for c := range columns {
-		if s.has&(1<<c) == 0 {
-			v.num[c] = 0
-			continue
-		}
-		switch c {
+func (v *values) unpack(b []byte, s *shape) { v.read(b, s.has) }
+
+// read is unpack for the columns of has, the first ones that b has.
+func (v *values) read(b []byte, has uint16) {
+	v.num = [columns]int64{}
+	for ; has != 0; has &= has - 1 {
+		switch c := column(bits.TrailingZeros16(has)); c {
 		case colETag:
 			b = b[copy(v.etag[:], b):]
 		case colRest:
@@ -265,8 +264,7 @@ func (v *values) unpack(b []byte, s *shape) {
 			v.rest = b[size : size+int(n)]
 			b = b[size+int(n):]
 		default:
-			n, size := binary.Varint(b)
-			v.num[c], b = n, b[size:]
+			v.num[c], b = number(b)
 		}
 	}
 }
@@ -277,9 +275,26 @@ type box struct {
 	whole [1]Extent
 }
 
-// join puts an entry together again, in x, which is empty. Its text is new, and in t if that is not nil: it keeps nothing of v.
-func (v *values) join(s *shape, x *box, t *text) *Entry {
+// join puts an entry together again, in x, which is empty. Its text is new: it keeps nothing of v.
+func (v *values) join(s *shape, x *box) *Entry {
 	e := &x.Entry
+	v.fill(s, e)
+	if s.flags&flagWhole != 0 {
+		x.whole[0] = Extent{e.ID, e.Rev, 0, e.Size}
+		e.Extents = x.whole[:]
+	}
+	v.joinText(s, s.version, e, nil)
+	return e
+}
+
+// brief is join for who needs neither Version nor Extents. The text is in t if that is not nil.
+func (v *values) brief(s *shape, e *Entry, t *Text) {
+	v.fill(s, e)
+	v.joinText(s, textNone, e, t)
+}
+
+// fill puts everything into e, which is empty, that is neither in the text nor the only extent.
+func (v *values) fill(s *shape, e *Entry) {
 	e.Class, e.Mode, e.Replication, e.BlockSize, e.Owner, e.Group = s.class, s.mode, s.replication, s.blockSize, s.owner, s.group
 	e.Explicit, e.Marker, e.Mount = s.flags&flagExplicit != 0, s.flags&flagMarker != 0, s.flags&flagMount != 0
 	e.Dir, e.ID, e.Size = DirID(v.num[colDir]), uint64(v.num[colID]), v.num[colSize]
@@ -290,38 +305,33 @@ func (v *values) join(s *shape, x *box, t *text) *Entry {
 	if s.flags&flagATime != 0 {
 		e.ATime = e.MTime
 	}
-	if s.flags&flagWhole != 0 {
-		x.whole[0] = Extent{e.ID, e.Rev, 0, e.Size}
-		e.Extents = x.whole[:]
-	}
 	if s.has&(1<<colRest) != 0 {
 		d := decoder{b: v.rest}
 		d.fields(e) // what is packed has been checked
 	}
-	if s.etag != textNone || s.version != textNone {
-		v.joinText(s, e, t)
-	}
-	return e
 }
 
-// joinText writes the ETag and the version into one piece of memory.
-func (v *values) joinText(s *shape, e *Entry, t *text) {
+// joinText writes the ETag and the version, which has the form version, into one piece of memory.
+func (v *values) joinText(s *shape, version uint8, e *Entry, t *Text) {
+	if s.etag == textNone && version == textNone {
+		return
+	}
 	var array [160]byte
 	b := array[:0]
 	if s.etag != textNone {
-		b = hex.AppendEncode(b, v.etag[:])
+		b = appendMD5(b, &v.etag)
 		if s.etag == etagParts {
 			b = strconv.AppendInt(append(b, '-'), v.num[colParts], 10)
 		}
 	}
 	n := len(b)
-	switch s.version {
+	switch version {
 	case textLocal:
 		for i, x := range [...]uint64{s.device, uint64(v.num[colInode]), uint64(e.Size), uint64(e.MTime), uint64(v.num[colCTime] + e.MTime)} {
 			if i > 0 {
 				b = append(b, '.')
 			}
-			b = appendHex(b, x)
+			b = AppendHex(b, x)
 		}
 	case textStamp:
 		if s.etag == textNone { // it is in the rest
@@ -333,24 +343,39 @@ func (v *values) joinText(s *shape, e *Entry, t *text) {
 	}
 	written := ""
 	if t != nil {
-		written = t.keep(b)
+		written = t.Keep(b)
 	} else {
 		written = string(b)
 	}
 	if s.etag != textNone {
 		e.ETag = written[:n]
 	}
-	if s.version == textSame {
+	if version == textSame {
 		e.Version = e.ETag
-	} else if s.version != textNone {
+	} else if version != textNone {
 		e.Version = written[n:]
 	}
 }
 
+// appendMD5 appends the hexadecimal digits of sum.
+func appendMD5(b []byte, sum *[16]byte) []byte {
+	b = append(b, make([]byte, 32)...)
+	to := b[len(b)-32:]
+	for i := range 4 {
+		x := uint64(binary.BigEndian.Uint32(sum[4*i:])) // eight digits at once, each of which gets a byte
+		x = (x | x<<16) & 0x0000ffff0000ffff
+		x = (x | x<<8) & 0x00ff00ff00ff00ff
+		x = (x | x<<4) & 0x0f0f0f0f0f0f0f0f
+		letters := (x + 0x0606060606060606) >> 4 & 0x0101010101010101
+		binary.BigEndian.PutUint64(to[8*i:], x+0x3030303030303030+letters*('a'-'0'-10))
+	}
+	return b
+}
+
 const hexDigits = "0123456789abcdef"
 
-// appendHex appends x in hexadecimal, as strconv does, in less time.
-func appendHex(b []byte, x uint64) []byte {
+// AppendHex appends x in hexadecimal digits, as strconv does, in less time.
+func AppendHex(b []byte, x uint64) []byte {
 	for shift := (max(bits.Len64(x), 1) - 1) &^ 3; shift >= 0; shift -= 4 {
 		b = append(b, hexDigits[x>>shift&15])
 	}
@@ -424,7 +449,157 @@ func (x *shapes) entry(packed []byte) *Entry {
 	}
 	var v values
 	v.unpack(b, s)
-	return v.join(s, &box{}, nil)
+	return v.join(s, &box{})
+}
+
+// hasVersion reports whether the packed entry has the version. It costs less than entry.
+func (x *shapes) hasVersion(packed []byte, version string) bool {
+	s, b := x.of(packed)
+	if s == nil {
+		return x.entry(packed).Version == version
+	}
+	var v values
+	var e Entry
+	v.unpack(b, s)
+	v.fill(s, &e)
+	v.joinText(s, s.version, &e, nil)
+	return e.Version == version
+}
+
+// A File is an entry that is a Persisted file. What most files have is in its fields, and what nearly all of them share is told by
+// its methods; where that is not all, it is not Plain, and Brief has the rest. It is good for ever.
+type File struct {
+	ID, Rev            uint64
+	Size, MTime, ATime int64
+
+	etag  [16]byte
+	parts int64
+	shape *shape // nil: not plain
+
+	packed []byte
+	known  []*shape
+}
+
+// Plain reports whether the fields and methods say all that an entry of the file would, but for Version and Extents.
+func (f *File) Plain() bool { return f.shape != nil }
+
+// Owner returns Entry's Owner, Group and Mode of a plain file.
+func (f *File) Owner() (owner, group string, mode uint32) {
+	return f.shape.owner, f.shape.group, f.shape.mode
+}
+
+// Blocks returns Entry's BlockSize and Replication of a plain file.
+func (f *File) Blocks() (size int64, replication int32) {
+	return f.shape.blockSize, f.shape.replication
+}
+
+// AppendETag appends Entry's ETag of a plain file.
+func (f *File) AppendETag(b []byte) []byte {
+	switch f.shape.etag {
+	case etagMD5:
+		b = appendMD5(b, &f.etag)
+	case etagParts:
+		b = strconv.AppendInt(append(appendMD5(b, &f.etag), '-'), f.parts, 10)
+	}
+	return b
+}
+
+// Brief puts the entry into e, whether the file is plain or not. Version and Extents may be missing.
+func (f *File) Brief(e *Entry) {
+	var v values
+	x := shapes{list: f.known}
+	x.brief(f.packed, &v, e, nil)
+}
+
+// file unpacks a Persisted file into f, and returns the class of what is packed.
+func (x *shapes) file(packed []byte, f *File) Class {
+	f.packed, f.known = packed, x.list
+	s, b := x.of(packed)
+	if f.shape = nil; s == nil {
+		class, _ := x.peek(packed)
+		return class
+	}
+	if s.class != Persisted || s.has&(1<<colDir|1<<colRest) != 0 {
+		return s.class
+	}
+	f.shape = s
+	var id, rev, mtime int64
+	if s.has&(1<<colID) != 0 {
+		id, b = number(b)
+	}
+	if s.has&(1<<colRev) != 0 {
+		rev, b = number(b)
+	}
+	if f.Size = 0; s.has&(1<<colSize) != 0 {
+		f.Size, b = number(b)
+	}
+	if s.has&(1<<colMTime) != 0 {
+		mtime, b = number(b)
+		mtime += epoch
+	}
+	if s.has&(1<<colETag) != 0 {
+		b = b[copy(f.etag[:], b):]
+	}
+	if f.parts = 0; s.has&(1<<colParts) != 0 {
+		f.parts, _ = number(b)
+	}
+	f.ID, f.Rev, f.MTime, f.ATime = uint64(id), uint64(id)+uint64(rev), mtime, 0
+	if s.flags&flagATime != 0 {
+		f.ATime = mtime
+	}
+	return s.class
+}
+
+// number reads a zigzag varint, and returns what follows it. It does what binary.Varint does in less time where b is long enough
+// and the number is not: how many bytes a number has cannot be guessed.
+func number(b []byte) (int64, []byte) {
+	if len(b) >= 8 {
+		x := binary.LittleEndian.Uint64(b)
+		if last := ^x & 0x8080808080808080; last != 0 {
+			x &= last ^ (last - 1)                             // the bytes up to the first one without its highest bit,
+			x = x&0x007f007f007f007f | x&0x7f007f007f007f00>>1 // whose other bits are brought together in twos,
+			x = x&0x00003fff00003fff | x&0x3fff00003fff0000>>2 // fours
+			x = x&0x000000000fffffff | x&0x0fffffff00000000>>4 // and eights
+			return int64(x>>1) ^ -int64(x&1), b[bits.TrailingZeros64(last)/8+1:]
+		}
+	}
+	n, size := binary.Varint(b)
+	return n, b[size:]
+}
+
+// appendNumber appends the zigzag varint that number reads. It does what binary.AppendVarint does in less time.
+func appendNumber(b []byte, n int64) []byte {
+	x := uint64(n)<<1 ^ uint64(n>>63)
+	if x < 0x80 {
+		return append(b, byte(x))
+	}
+	if x >= 1<<56 {
+		return binary.AppendUvarint(b, x)
+	}
+	size := (bits.Len64(x) + 6) / 7
+	x = x&0x000000000fffffff | x&0x00fffffff0000000<<4 // as number, the other way round
+	x = x&0x00003fff00003fff | x&0x0fffc0000fffc000<<2
+	x = x&0x007f007f007f007f | x&0x3f803f803f803f80<<1
+	x |= 0x8080808080808080 & (1<<(8*(size-1)) - 1)
+	b = binary.LittleEndian.AppendUint64(b, x)
+	return b[:len(b)-8+size]
+}
+
+// brief unpacks what an entry has but for Version and Extents, which may be missing, into e. The text is in t if that is not nil.
+func (x *shapes) brief(packed []byte, v *values, e *Entry, t *Text) {
+	*e = Entry{}
+	s, b := x.of(packed)
+	if s == nil {
+		d := decoder{b: b}
+		d.entry(e)
+		return
+	}
+	has := s.has
+	if has&(1<<colRest) == 0 {
+		has &= 1<<colInode - 1 // what follows is of the Version alone
+	}
+	v.read(b, has)
+	v.brief(s, e, t)
 }
 
 // hop unpacks what a Hop has.

@@ -1,6 +1,9 @@
 package meta
 
 import (
+	"crypto/md5"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -57,6 +60,10 @@ func randomEntry(r *rand.Rand) Entry {
 		e.Headers, e.User, e.Extra = map[string]string{"a": "b"}, map[string]string{"c": "d", "e": ""}, map[string]string{"": "x"}
 	})
 	maybe(func() { e.Parts = []int64{1, -2} })
+	maybe(func() {
+		e.Class, e.Hold = Local, &Hold{ID: [16]byte{1, 255}, Workers: []string{"w1", "w2"}, Write: "ASYNC_THROUGH", Since: -r.Int64()}
+		maybe(func() { e.Hold.Base, e.Hold.Refused = "v", "why" })
+	})
 	maybe(func() { e = Entry{Class: pick(r, []Class{Whiteout, Note, Directory})} })
 	return e
 }
@@ -78,6 +85,74 @@ func TestPack(t *testing.T) {
 		}
 		if class, dir := x.peek(packed); class != e.Class || dir != e.Dir {
 			t.Fatalf("peek: got %c %d, want %c %d", class, dir, e.Class, e.Dir)
+		}
+	}
+}
+
+// TestFile requires that a look at a file says what its entry does.
+func TestFile(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 8))
+	x := newShapes()
+	var v values
+	plain := 0
+	for range 20_000 {
+		e := randomEntry(r)
+		packed := x.pack(nil, &v, &e)
+		if n := r.IntN(3) * 4; n > 0 { // whatever follows in the slab
+			packed = append(packed, make([]byte, n)...)[:len(packed)]
+		}
+		f := File{Size: 1, ATime: 1, parts: 1, shape: &shape{}}
+		if class := x.file(packed, &f); class != e.Class {
+			t.Fatalf("%+v has the class %c", e, class)
+		}
+		if e.Class != Persisted {
+			continue
+		}
+		var got, want Entry
+		want = e
+		want.Version, want.Extents = "", nil
+		if f.Brief(&got); f.Plain() {
+			plain++
+			owner, group, mode := f.Owner()
+			size, replication := f.Blocks()
+			got = Entry{Class: Persisted, ID: f.ID, Rev: f.Rev, Size: f.Size, MTime: f.MTime, ATime: f.ATime, Owner: owner, Group: group, Mode: mode,
+				BlockSize: size, Replication: replication, ETag: string(f.AppendETag(nil))}
+		} else {
+			got.Version, got.Extents = "", nil
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("plain: %v (-want +got)\n%s", f.Plain(), diff)
+		}
+	}
+	if plain < 200 {
+		t.Errorf("%d plain files", plain)
+	}
+}
+
+func TestNumber(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 9))
+	for range 100_000 {
+		want := int64(r.Uint64() >> r.IntN(64))
+		if r.IntN(2) == 0 {
+			want = -want
+		}
+		b := append(binary.AppendVarint(nil, want), "followed by something"[:r.IntN(20)]...)
+		n, size := binary.Varint(b)
+		if got, rest := number(b); got != n || len(rest) != len(b)-size {
+			t.Fatalf("% x is %d and %d bytes more, want %d and %d", b, got, len(rest), n, len(b)-size)
+		}
+		if got := appendNumber([]byte("x"), want); string(got[1:]) != string(b[:size]) || got[0] != 'x' {
+			t.Fatalf("%d is written as % x, want % x", want, got[1:], b[:size])
+		}
+	}
+}
+
+func TestAppendMD5(t *testing.T) {
+	for i := range 256 {
+		sum := md5.Sum([]byte{byte(i)})
+		sum[i%16] = byte(i)
+		if got, want := string(appendMD5([]byte("x"), &sum)), "x"+hex.EncodeToString(sum[:]); got != want {
+			t.Fatalf("got %s, want %s", got, want)
 		}
 	}
 }

@@ -3,33 +3,63 @@ package meta
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
+	"runtime"
 	"sync/atomic"
+	"unsafe"
 )
 
 /*
 A slab holds up to 32 entries of one directory that follow each other, in one piece of memory that never changes:
 
-	n:byte wide:byte prefix length:2 bytes | n hints | n ends | prefix | n times: rest of edge:length:uvarint bytes, packed entry
+	n:byte wide:byte prefix length:2 bytes | prefix | n times: hint, end | n times: rest of edge:length:uvarint bytes, packed entry
 
 All edges start with the prefix. The hints are the first 2 bytes of each edge's rest, as numbers. The ends say where each entry
-ends, counted from the first entry's start; they have 2 bytes, or 4 if the slab is wide. Numbers are little-endian. The entries are in the order of their edges. Whatever changes an entry
-makes another slab, so who holds the bytes may read them without a lock.
+ends, counted from the first entry's start; they have 2 bytes, or 4 if the slab is wide. Numbers are little-endian. The entries are
+in the order of their edges. What a search looks at is together at the beginning: each piece of memory further off is a wait.
+Whatever changes an entry makes another slab, so who holds the bytes may read them without a lock.
 */
 type slab struct {
 	data    []byte
 	checked atomic.Pointer[checks]
+	indexed bool // it is an indexedSlab's
+}
+
+// A slabIndex is what a search needs of the data's beginning, once more: a slab that has it is one piece of memory with it
+// (indexedSlab), so that who comes from the directory waits for this and for the entry, and for nothing between the two.
+type slabIndex struct {
+	body   uint32 // where the entries start in the data
+	n      uint8  // entries
+	prefix uint8  // length of the prefix
+	start  [maxStart]byte
+	hints  [slabMax]uint16 // the greatest number behind the last entry's
+	ends   [slabMax]uint16 // the last entry's behind it
+}
+
+// indexedSlab takes three lines of the processor's cache.
+type indexedSlab struct {
+	slab
+	table slabIndex
 }
 
 // checks are when each entry of a slab was last compared with its store: nanoseconds from Tree.born; 0: never.
 type checks [slabMax]atomic.Int64
 
 const (
-	slabMax    = 32       // entries of a slab
-	slabHeader = 4        // bytes before the hints
-	slabWeight = 64 << 10 // bytes of edges and entries beyond which a slab is split; an entry alone may be longer
+	slabMax    = 32 // entries of a slab
+	slabHeader = 4  // bytes before the prefix
+	// A slab has an index if it has so many entries, is not wide, and its prefix is no longer.
+	indexMin = 8
+	maxStart = 16
+
+	// slabWeight is how many bytes of edges and entries a slab has at most; an entry alone may be longer. Some 32 usual entries are
+	// lighter. A change copies its slab: intents, which come and go with every write, are five times as long as those.
+	slabWeight = 4 << 10
 	// slabBytes is what a slab takes beside its data: itself, its place in the directory and among the hints, and what is lost
 	// to the sizes in which memory is handed out.
-	slabBytes = 32 + 16 + 14
+	slabBytes = 48 + 16 + 14
+	// indexBytes is what it takes more with an index.
+	indexBytes = 192 - 48
 )
 
 // item is one entry on its way into a slab.
@@ -59,11 +89,10 @@ func appendSlab(b []byte, items []item) []byte {
 	}
 	b = append(b, byte(len(items)), wide)
 	b = binary.LittleEndian.AppendUint16(b, uint16(prefix))
-	for i := range items {
-		b = binary.LittleEndian.AppendUint16(b, slabHint(items[i].edge[prefix:]))
-	}
+	b = append(b, first[:prefix]...)
 	end := 0
 	for i := range items {
+		b = binary.LittleEndian.AppendUint16(b, slabHint(items[i].edge[prefix:]))
 		rest := len(items[i].edge) - prefix
 		end += uvarintLen(rest) + rest + len(items[i].packed)
 		if wide == 0 {
@@ -72,7 +101,6 @@ func appendSlab(b []byte, items []item) []byte {
 			b = binary.LittleEndian.AppendUint32(b, uint32(end))
 		}
 	}
-	b = append(b, first[:prefix]...)
 	for i := range items {
 		b = binary.AppendUvarint(b, uint64(len(items[i].edge)-prefix))
 		b = append(b, items[i].edge[prefix:]...)
@@ -102,7 +130,7 @@ func uvarintLen(n int) int {
 
 // newSlab returns a slab of the items.
 func newSlab(items []item) *slab {
-	s := &slab{data: appendSlab(nil, items)}
+	s := slabOf(appendSlab(nil, items))
 	for i := range items {
 		if items[i].checked != 0 {
 			s.mark(i, items[i].checked)
@@ -110,6 +138,77 @@ func newSlab(items []item) *slab {
 	}
 	return s
 }
+
+// slabOf returns a slab of the data, which it keeps.
+func slabOf(data []byte) *slab {
+	n := slabLen(data)
+	prefix, table := slabTable(data)
+	if n < indexMin || n > slabMax || data[1] != 0 || len(prefix) > maxStart {
+		return &slab{data: data}
+	}
+	s := &indexedSlab{slab: slab{data: data}}
+	x := &s.table
+	s.indexed = true
+	x.body, x.n, x.prefix = uint32(slabHeader+len(prefix)+4*n), uint8(n), uint8(len(prefix))
+	copy(x.start[:], prefix)
+	for i := range slabMax {
+		if i < n {
+			x.hints[i], x.ends[i] = binary.LittleEndian.Uint16(table[4*i:]), binary.LittleEndian.Uint16(table[4*i+2:])
+		} else {
+			x.hints[i], x.ends[i] = math.MaxUint16, x.ends[i-1]
+		}
+	}
+	return &s.slab
+}
+
+// look returns the packed entry at edge, nil if there is none, and which one it is.
+func (s *slab) look(edge string) (packed []byte, i int) {
+	if !s.indexed {
+		i, packed, _ = slabSearch(s.data, edge)
+		return packed, i
+	}
+	// Where the table is follows from where s is: with a pointer to it the processor would wait for s first.
+	x := &(*indexedSlab)(unsafe.Pointer(s)).table
+	touch(byte(x.ends[slabMax-1]))
+	prefix := int(x.prefix)
+	if len(edge) < prefix || edge[:prefix] != string(x.start[:prefix]) {
+		return nil, 0
+	}
+	edge = edge[prefix:]
+	hint := slabHint(edge)
+	lo := 0
+	for half := slabMax / 2; half > 0; half /= 2 { // as slabSearch does
+		less := int(x.hints[(lo+half-1)&(slabMax-1)]) - int(hint)
+		lo += half & (less >> 63)
+	}
+	lo += (int(x.hints[lo&(slabMax-1)]) - int(hint)) >> 63 & 1
+	hi := lo
+	for ; hi < int(x.n) && x.hints[hi&(slabMax-1)] == hint; hi++ {
+	}
+	body := s.data[x.body:]
+	for lo < hi {
+		mid := (lo + hi) / 2
+		from := 0
+		if mid > 0 {
+			from = int(x.ends[(mid-1)&(slabMax-1)])
+		}
+		e := body[from:x.ends[mid&(slabMax-1)]]
+		touch(e[len(e)-1]) // the entry may lie in two lines of the cache
+		rest, packed := slabSplit(e)
+		switch {
+		case string(rest) == edge:
+			return packed, mid
+		case string(rest) < edge:
+			lo = mid + 1
+		default:
+			hi = mid
+		}
+	}
+	return nil, 0
+}
+
+// touch makes the processor load a byte, so that what lies beside it is there when it is needed. It waits for nothing.
+func touch(b byte) { runtime.KeepAlive(b) }
 
 // mark notes that entry i was checked at the time at, if it was not later.
 func (s *slab) mark(i int, at int64) (grown bool) {
@@ -137,6 +236,9 @@ func (s *slab) checkedAt(i int) int64 {
 // bytes returns what the slab takes in memory.
 func (s *slab) bytes() int64 {
 	n := int64(slabBytes + len(s.data) + len(s.data)/16)
+	if s.indexed {
+		n += indexBytes
+	}
 	if s.checked.Load() != nil {
 		n += 8 * slabMax
 	}
@@ -149,26 +251,42 @@ func slabLen(b []byte) int { return int(b[0]) }
 
 // slabBody returns the prefix of the slab b, and its entries.
 func slabBody(b []byte) (prefix, body []byte) {
-	at := slabHeader + 2*int(b[0]) + int(b[0])<<(1+b[1])
-	n := int(binary.LittleEndian.Uint16(b[2:]))
-	return b[at : at+n], b[at+n:]
+	prefix, table := slabTable(b)
+	return prefix, table[slabLen(b)*slabStride(b):]
 }
 
-func slabEnd(b []byte, i int) int {
-	ends := b[slabHeader+2*int(b[0]):]
+// slabTable returns the prefix of the slab b, and what follows it.
+func slabTable(b []byte) (prefix, table []byte) {
+	at := slabHeader + int(binary.LittleEndian.Uint16(b[2:]))
+	return b[slabHeader:at], b[at:]
+}
+
+// slabStride returns the bytes of a hint and an end of the slab b.
+func slabStride(b []byte) int { return 4 + 2*int(b[1]) }
+
+// slabSpan returns where entry i of the slab b, whose table is given, starts and ends in the body.
+func slabSpan(b, table []byte, i int) (from, to int) {
 	if b[1] == 0 {
-		return int(binary.LittleEndian.Uint16(ends[2*i:]))
+		if to = int(binary.LittleEndian.Uint16(table[4*i+2:])); i > 0 {
+			from = int(binary.LittleEndian.Uint16(table[4*i-2:]))
+		}
+		return from, to
 	}
-	return int(binary.LittleEndian.Uint32(ends[4*i:]))
+	if to = int(binary.LittleEndian.Uint32(table[6*i+2:])); i > 0 {
+		from = int(binary.LittleEndian.Uint32(table[6*i-4:]))
+	}
+	return from, to
 }
 
 // slabEntry returns what follows the prefix in the edge of entry i of b, whose body is given, and the packed entry.
 func slabEntry(b, body []byte, i int) (rest, packed []byte) {
-	from := 0
-	if i > 0 {
-		from = slabEnd(b, i-1)
-	}
-	e := body[from:slabEnd(b, i)]
+	_, table := slabTable(b)
+	from, to := slabSpan(b, table, i)
+	return slabSplit(body[from:to])
+}
+
+// slabSplit cuts an entry of a body.
+func slabSplit(e []byte) (rest, packed []byte) {
 	if n := int(e[0]); n < 0x80 {
 		return e[1 : 1+n], e[1+n:]
 	}
@@ -176,41 +294,42 @@ func slabEntry(b, body []byte, i int) (rest, packed []byte) {
 	return e[size : size+int(n)], e[size+int(n):]
 }
 
-// slabSearch returns the first entry of b whose edge is not less than edge, and whether it is edge.
-func slabSearch(b []byte, edge string) (i int, found bool) {
-	prefix, body := slabBody(b)
+// slabSearch returns the first entry of b whose edge is not less than edge and, if it is edge, the packed entry.
+func slabSearch(b []byte, edge string) (i int, packed []byte, found bool) {
+	prefix, table := slabTable(b)
 	if len(edge) < len(prefix) || edge[:len(prefix)] != string(prefix) {
 		if edge < string(prefix) {
-			return 0, false
+			return 0, nil, false
 		}
-		return slabLen(b), false
+		return slabLen(b), nil, false
 	}
 	edge = edge[len(prefix):]
-	hint, n := slabHint(edge), slabLen(b)
-	hints := b[slabHeader : slabHeader+2*n]
-	lo, hi := 0, n
-	for lo < hi {
-		if mid := (lo + hi) / 2; binary.LittleEndian.Uint16(hints[2*mid:]) < hint {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
+	hint, n, stride := slabHint(edge), slabLen(b), slabStride(b)
+	lo := 0
+	for left := n; left > 0; { // as many steps for every edge, and none that the processor has to guess
+		half := (left + 1) / 2
+		less := int(binary.LittleEndian.Uint16(table[(lo+half-1)*stride:])) - int(hint)
+		lo += half & (less >> 63)
+		left -= half
 	}
-	for ; hi < n && binary.LittleEndian.Uint16(hints[2*hi:]) == hint; hi++ {
+	hi := lo
+	for ; hi < n && binary.LittleEndian.Uint16(table[hi*stride:]) == hint; hi++ {
 	}
+	body := table[n*stride:]
 	for lo < hi { // nothing but the edges tells those with one hint apart
 		mid := (lo + hi) / 2
-		rest, _ := slabEntry(b, body, mid)
+		from, to := slabSpan(b, table, mid)
+		rest, packed := slabSplit(body[from:to])
 		switch { // conversions within a comparison copy nothing
+		case string(rest) == edge:
+			return mid, packed, true
 		case string(rest) < edge:
 			lo = mid + 1
-		case string(rest) == edge:
-			return mid, true
 		default:
 			hi = mid
 		}
 	}
-	return lo, false
+	return lo, nil, false
 }
 
 // slabAfter reports whether the first edge of b is greater than edge.

@@ -2,9 +2,9 @@ package meta
 
 import "strings"
 
-// text gathers the text of many small things in few pieces of memory. A piece lives as long as anything in it is referred to, so
+// Text gathers the text of many small things in few pieces of memory. A piece lives as long as anything in it is referred to, so
 // it is for what is used and forgotten together.
-type text struct {
+type Text struct {
 	b    strings.Builder
 	size int // of the current piece
 }
@@ -15,7 +15,7 @@ const (
 )
 
 // room makes sure that the next n bytes written to b stay in one piece with each other, and what was written where it is.
-func (t *text) room(n int) {
+func (t *Text) room(n int) {
 	if t.b.Cap()-t.b.Len() >= n {
 		return
 	}
@@ -24,8 +24,8 @@ func (t *text) room(n int) {
 	t.b.Grow(max(t.size, n))
 }
 
-// keep returns a string of b, in the text.
-func (t *text) keep(b []byte) string {
+// Keep returns a string of b, in the text.
+func (t *Text) Keep(b []byte) string {
 	t.room(len(b))
 	from := t.b.Len()
 	t.b.Write(b)

@@ -25,6 +25,7 @@ type Tree struct {
 	order    btree.Set[DirID] // of dirs
 	counters map[string]uint64
 	seq      uint64
+	ways     uint64 // counts what may change where a path leads
 	rows     int64
 	dropped  []*directory // out of dirs, entries not yet freed
 	shapes   shapes
@@ -81,8 +82,12 @@ func (t *Tree) Apply(seq uint64, ops []Op) {
 func (t *Tree) become(other *Tree) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	for _, d := range t.dirs { // there may be doors to it
+		d.gone, d.groups, d.only = true, nil, [1]slabGroup{}
+	}
 	t.born, t.dirs, t.order, t.counters, t.seq, t.rows = other.born, other.dirs, other.order, other.counters, other.seq, other.rows
 	t.dropped, t.shapes, t.layout = other.dropped, other.shapes, other.layout
+	t.ways++
 	t.bytes.Store(other.bytes.Load())
 }
 
@@ -91,6 +96,7 @@ func (t *Tree) become(other *Tree) {
 func (t *Tree) sweep() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.ways++
 	for id, d := range t.dirs {
 		if d.parent == nil && id >= FirstDir {
 			t.forget(d)
@@ -111,6 +117,7 @@ func (t *Tree) directory(id DirID) *directory {
 }
 
 func (t *Tree) set(d *directory, edge string, e *Entry) {
+	t.turn(edge)
 	at, replaced := d.find(edge)
 	if replaced {
 		t.unlink(d, edge, d.slabAt(at).data, at.i)
@@ -122,6 +129,13 @@ func (t *Tree) set(d *directory, edge string, e *Entry) {
 	t.layout.touch(d.id, edge)
 	if e.Class == Directory {
 		t.link(e.Dir, d, edge)
+	}
+}
+
+// turn notes that what is at the edge changes.
+func (t *Tree) turn(edge string) {
+	if isDir(edge) {
+		t.ways++
 	}
 }
 
@@ -138,6 +152,7 @@ func (t *Tree) del(d *directory, edge string) {
 	if !ok {
 		return
 	}
+	t.turn(edge)
 	t.unlink(d, edge, d.slabAt(at).data, at.i)
 	t.bytes.Add(-t.edit.remove(d, at))
 	t.rows--
@@ -161,6 +176,7 @@ func (t *Tree) drop(id DirID) {
 	if d == nil || id < FirstDir {
 		return
 	}
+	t.ways++
 	if p := d.parent; p != nil {
 		if at, ok := p.find(d.edge); ok {
 			b := p.slabAt(at).data
@@ -176,6 +192,7 @@ func (t *Tree) drop(id DirID) {
 
 // forget takes d out of the tree; free does the rest.
 func (t *Tree) forget(d *directory) {
+	d.gone = true
 	delete(t.dirs, d.id)
 	t.order.Delete(d.id)
 	t.dropped = append(t.dropped, d)
@@ -235,11 +252,11 @@ func (t *Tree) MarkChecked(dir DirID, edge, version string, at time.Time) {
 	if d == nil {
 		return
 	}
-	c, ok := d.lookup(edge)
-	if !ok || t.shapes.entry(c.packed()).Version != version {
+	packed, s, i := d.look(edge)
+	if packed == nil || !t.shapes.hasVersion(packed, version) {
 		return
 	}
-	if c.slab().mark(c.at.i, max(int64(at.Sub(t.born)), 1)) {
+	if s.mark(i, max(int64(at.Sub(t.born)), 1)) {
 		t.bytes.Add(8 * slabMax)
 	}
 }
@@ -257,16 +274,16 @@ type View struct{ t *Tree }
 
 // Get returns the entry at (dir, edge).
 func (v View) Get(dir DirID, edge string) (*Entry, bool) {
-	if c, ok := v.t.dirs[dir].lookup(edge); ok {
-		return v.t.shapes.entry(c.packed()), true
+	if packed, _, _ := v.t.dirs[dir].look(edge); packed != nil {
+		return v.t.shapes.entry(packed), true
 	}
 	return nil, false
 }
 
 // Lookup returns the class of the entry at (dir, edge), and the directory it leads to if it is one. It costs less than Get.
 func (v View) Lookup(dir DirID, edge string) (class Class, id DirID, ok bool) {
-	if c, found := v.t.dirs[dir].lookup(edge); found {
-		class, id = v.t.shapes.peek(c.packed())
+	if packed, _, _ := v.t.dirs[dir].look(edge); packed != nil {
+		class, id = v.t.shapes.peek(packed)
 		return class, id, true
 	}
 	return 0, 0, false
@@ -284,20 +301,53 @@ type Hop struct {
 
 // Hop returns what Get does, as far as it is of use on a path. It costs less.
 func (v View) Hop(dir DirID, edge string) (h Hop, ok bool) {
-	c, found := v.t.dirs[dir].lookup(edge)
-	if !found {
+	packed, _, _ := v.t.dirs[dir].look(edge)
+	if packed == nil {
 		return h, false
 	}
-	return v.t.shapes.hop(c.packed()), true
+	return v.t.shapes.hop(packed), true
 }
 
 // Find returns the entry at (dir, edge) and, of a file, when its bytes were last compared with the store, as CheckedAt does.
 func (v View) Find(dir DirID, edge string) (e *Entry, checked time.Time, ok bool) {
-	c, found := v.t.dirs[dir].lookup(edge)
-	if !found {
+	packed, s, i := v.t.dirs[dir].look(edge)
+	if packed == nil {
 		return nil, time.Time{}, false
 	}
-	return v.t.shapes.entry(c.packed()), v.checked(&c), true
+	return v.t.shapes.entry(packed), v.checked(s, i), true
+}
+
+// A Door leads straight into a directory. It may be kept, and used in any View of the same Tree.
+type Door struct {
+	id DirID
+	d  *directory // nil if there was none
+}
+
+// Door returns the door of the directory dir, which need not be there.
+func (v View) Door(dir DirID) Door { return Door{dir, v.t.dirs[dir]} }
+
+// Glance is Find for who asks for a file that is Persisted; with anything else at the edge, Class says what, and f nothing. It
+// costs less.
+func (v View) Glance(at Door, edge string, f *File) (checked time.Time, class Class) {
+	d := at.d
+	if d == nil || d.gone {
+		d = v.t.dirs[at.id]
+	} else {
+		touch(byte(len(d.only[0].hints.keys))) // it is further off in d than what is asked next
+	}
+	if d == nil || len(d.groups) == 0 {
+		return time.Time{}, 0
+	}
+	s := d.slabAt(d.slabOf(edge))
+	marks := s.checked.Load() // before the search, so that the processor waits for both at once
+	packed, i := s.look(edge)
+	if packed == nil {
+		return time.Time{}, 0
+	}
+	if marks != nil {
+		checked = v.t.when(marks[i].Load())
+	}
+	return checked, v.t.shapes.file(packed, f)
 }
 
 // Children yields the entries of dir with edges not less than from, in byte order.
@@ -309,6 +359,39 @@ func (v View) Children(dir DirID, from string) iter.Seq2[string, *Entry] {
 			}
 		}
 	}
+}
+
+// Locals yields the Local entries of dir, in byte order. It costs less than Children.
+func (v View) Locals(dir DirID) iter.Seq2[string, *Entry] {
+	return func(yield func(string, *Entry) bool) {
+		for c := v.t.dirs[dir].seek(""); c.ok; c.next() {
+			if class, _ := v.t.shapes.peek(c.packed()); class == Local && !yield(c.edge(), v.t.shapes.entry(c.packed())) {
+				return
+			}
+		}
+	}
+}
+
+// Subdirs yields the directories in dir with their edges, in byte order. It costs less than Children.
+func (v View) Subdirs(dir DirID) iter.Seq2[string, DirID] {
+	return func(yield func(string, DirID) bool) {
+		for c := v.t.dirs[dir].seek(""); c.ok; c.next() {
+			if class, id := v.t.shapes.peek(c.packed()); class == Directory && !yield(c.edge(), id) {
+				return
+			}
+		}
+	}
+}
+
+// HasLocal reports whether a Local file is below the directory dir, at any depth.
+func (v View) HasLocal(dir DirID) bool {
+	for c := v.t.dirs[dir].seek(""); c.ok; c.next() {
+		class, below := v.t.shapes.peek(c.packed())
+		if class == Local || class == Directory && v.HasLocal(below) {
+			return true
+		}
+	}
+	return false
 }
 
 // Dirs yields every directory of the tree, in no particular order, those without a path included.
@@ -329,11 +412,11 @@ func (v View) Dir(id DirID) (parent DirID, edge string, e *Entry, ok bool) {
 	if d == nil || d.parent == nil {
 		return 0, "", nil, false
 	}
-	c, found := d.parent.lookup(d.edge)
-	if !found {
+	packed, _, _ := d.parent.look(d.edge)
+	if packed == nil {
 		return 0, "", nil, false
 	}
-	return d.parent.id, d.edge, v.t.shapes.entry(c.packed()), true
+	return d.parent.id, d.edge, v.t.shapes.entry(packed), true
 }
 
 // Path returns the absolute path of the directory id, ending in "/". ok is false if it is not reachable from the root.
@@ -358,21 +441,31 @@ func (v View) Path(id DirID) (path string, ok bool) {
 // CheckedAt returns when the bytes of the file at (dir, edge) were last compared with the store, the zero time if not
 // since the entry was set.
 func (v View) CheckedAt(dir DirID, edge string) time.Time {
-	if c, ok := v.t.dirs[dir].lookup(edge); ok {
-		return v.checked(&c)
+	if packed, s, i := v.t.dirs[dir].look(edge); packed != nil {
+		return v.checked(s, i)
 	}
 	return time.Time{}
 }
 
-func (v View) checked(c *cursor) time.Time {
-	if ns := c.slab().checkedAt(c.at.i); ns != 0 {
-		return v.t.born.Add(time.Duration(ns))
+// checked returns when the entry i of a slab was last compared with its store, the zero time if it was not.
+func (v View) checked(s *slab, i int) time.Time {
+	return v.t.when(s.checkedAt(i))
+}
+
+// when returns the time of a check.
+func (t *Tree) when(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
 	}
-	return time.Time{}
+	return t.born.Add(time.Duration(ns))
 }
 
 // Counter returns the value of a journaled counter, 0 if it was never set.
 func (v View) Counter(name string) uint64 { return v.t.counters[name] }
+
+// Ways counts the changes of directories' edges: as long as it is the same, a path leads through the same entries of
+// directories, or whiteouts in their places, as before. Edges of directories end in "/".
+func (v View) Ways() uint64 { return v.t.ways }
 
 // Seq returns the sequence of the last record applied.
 func (v View) Seq() uint64 { return v.t.seq }

@@ -37,6 +37,9 @@ func (m *treeModel) step() {
 		ops = []Op{{Kind: Set, Dir: m.ids[dir], Edge: edge, Entry: e}, {Kind: Counter, Name: "dirs", Value: uint64(m.next)}}
 	case !isDir(path) && n < 8:
 		e := Entry{Class: Persisted, Size: m.r.Int64N(100), Version: fmt.Sprint(m.r.IntN(3))}
+		if n < 3 {
+			e.Class, e.Hold = Local, &Hold{Workers: []string{"w"}}
+		}
 		m.names[path] = e
 		ops = []Op{{Kind: Set, Dir: m.ids[dir], Edge: edge, Entry: e}}
 	case !exists:
@@ -131,6 +134,40 @@ func TestTreeModel(t *testing.T) {
 					t.Fatalf("%s (-want +got):\n%s", what, diff)
 				}
 				for path, id := range m.ids {
+					local, below := 0, false
+					for name, e := range m.names {
+						if rest, in := strings.CutPrefix(name, path); in && e.Class == Local {
+							below = true
+							if !strings.Contains(rest, "/") {
+								local++
+							}
+						}
+					}
+					for edge, e := range v.Locals(id) {
+						if local--; e.Class != Local || m.names[path+edge].Class != Local {
+							t.Fatalf("%s: %s%s is no Local file", what, path, edge)
+						}
+					}
+					subdirs := map[string]DirID{}
+					for edge, sub := range v.Subdirs(id) {
+						subdirs[path+edge] = sub
+					}
+					for name, sub := range m.ids {
+						if rest, in := strings.CutPrefix(name, path); in && strings.Count(rest, "/") == 1 {
+							if subdirs[name] != sub {
+								t.Fatalf("%s: the directory %s is %d, and not %d", what, name, subdirs[name], sub)
+							}
+							delete(subdirs, name)
+						}
+					}
+					if len(subdirs) != 0 {
+						t.Fatalf("%s: %s: directories that are not there: %v", what, path, subdirs)
+					}
+					if local != 0 || v.HasLocal(id) != below {
+						t.Fatalf("%s: %s: %d Local files were not found; HasLocal says %v, want %v", what, path, local, !below, below)
+					}
+				}
+				for path, id := range m.ids {
 					if got, ok := v.Path(id); !ok || got != path {
 						t.Fatalf("%s: Path(%d) = %q, %v, want %q", what, id, got, ok, path)
 					}
@@ -155,6 +192,42 @@ func TestTreeModel(t *testing.T) {
 		if tree.Len() < len(m.names) || len(tree.dropped) > 0 {
 			t.Fatalf("Len = %d of %d, %d dropped directories left", tree.Len(), len(m.names), len(tree.dropped))
 		}
+	}
+}
+
+// TestDoor requires that a door that is kept leads where the directory of its number is by then.
+func TestDoor(t *testing.T) {
+	tree := NewTree()
+	r := rand.New(rand.NewPCG(2, 2))
+	var doors []Door
+	for seq := range uint64(3000) {
+		id, below := FirstDir+DirID(r.IntN(6)), FirstDir+DirID(r.IntN(6))
+		op := Op{Kind: Set, Dir: id, Edge: fmt.Sprint(r.IntN(4)), Entry: Entry{Class: Persisted, ID: seq, Owner: "o"}}
+		switch r.IntN(8) {
+		case 0:
+			op = Op{Kind: DropDir, Dir: id}
+		case 1:
+			op = Op{Kind: Set, Dir: id, Edge: "d/", Entry: Entry{Class: Directory, Dir: below}}
+		case 2:
+			op = Op{Kind: Del, Dir: id, Edge: op.Edge}
+		}
+		tree.Apply(seq+1, []Op{op})
+		if seq%1000 == 999 {
+			other := NewTree()
+			other.Apply(seq+1, []Op{{Kind: Set, Dir: id, Edge: "1", Entry: Entry{Class: Persisted, ID: seq, Owner: "o"}}})
+			tree.become(other)
+		}
+		tree.View(func(v View) {
+			doors = append(doors, v.Door(below))
+			for _, d := range doors[max(0, len(doors)-200):] {
+				edge := fmt.Sprint(r.IntN(4))
+				var f File
+				_, class := v.Glance(d, edge, &f)
+				if e, ok := v.Get(d.id, edge); ok != (class != 0) || ok && (class != e.Class || f.ID != e.ID || !f.Plain()) {
+					t.Fatalf("%d: a door to %d shows %c %d, not %+v", seq, d.id, class, f.ID, e)
+				}
+			}
+		})
 	}
 }
 

@@ -26,6 +26,9 @@ type Start struct {
 // Query says what Page lists. All names are relative to the directory listed.
 type Query struct {
 	Start Start
+	// Find, if not nil, sets Start in the state of the overlay that the page is made of, so that a directory that is renamed
+	// between two pages is not shown by the one layer at its new name and by the other at its old one.
+	Find func(View) Start
 
 	// Children lists the directory's own entries, files and directories; an implied directory is left out if nothing is
 	// visible below it, and a file, with HideShadowed, if a directory of its name is visible. Otherwise S3 keys are listed:
@@ -33,19 +36,29 @@ type Query struct {
 	Children     bool
 	HideShadowed bool
 
+	// Path is put before each name to make Item.Path.
+	Path string
+	// Room, if not nil, is where the items are put, if it is enough.
+	Room []Item
+
 	Prefix    string // only names that start with it
 	Delimiter string // names are rolled up to the first delimiter after Prefix; not with Children
 	After     string // only names greater than it and, if it was a common prefix, than everything it stands for
 	Limit     int    // at most so many items; 0: 1,000
 
 	NotBefore func(store, dirKey string) time.Time // facts learnt before do not count as known; nil: any age will do
-	Covered   func(store, dirKey string) bool      // what is known of the directory is taken for all there is; nil: never
+	// Covered reports whether what is known of the directory is taken for all there is. It does not count where
+	// something was forgotten, or a change is under way: names that are there may be unknown then. nil: never.
+	Covered func(store, dirKey string) bool
 }
 
 // Item is one name of a page.
 type Item struct {
 	Name         string // relative to the directory listed; a directory's ends in "/", unless it is a common prefix
 	CommonPrefix bool   // Name stands for all keys that start with it; nothing else is set
+
+	Path string // Query.Path and Name
+	Edge int    // where its last edge starts in Name
 
 	Class Class // of what the overlay has, 0 if it has nothing; Entries reads it
 	Row   *Row  // what the store has at the same name and the overlay does not hide, nil if nothing. Must not be changed
@@ -61,23 +74,27 @@ type Item struct {
 // Entries reads the overlay's entries of items, which stay what they were when the page was made. It is for one goroutine.
 type Entries struct {
 	v    values
-	b    box
-	text text
+	e    Entry
+	text Text
 }
 
-// Of returns the entry of it, nil if the overlay has none. The entry is good until the next call; what it refers to is the
-// caller's. It must not be changed.
+// Of returns the entry of it, nil if the overlay has none; Version and Extents may be missing. The entry is good until the next
+// call; what it refers to is the caller's. It must not be changed.
 func (x *Entries) Of(it *Item) *Entry {
 	if it.Class == 0 {
 		return nil
 	}
-	s, b := it.known.of(it.packed)
-	if s == nil {
-		return it.known.entry(it.packed)
+	it.known.brief(it.packed, &x.v, &x.e, &x.text)
+	return &x.e
+}
+
+// File puts the overlay's entry of it into f and returns true if that is a plain file, which costs less than Entries.
+func (it *Item) File(f *File) bool {
+	if it.Class != Persisted {
+		return false
 	}
-	x.v.unpack(b, s)
-	x.b = box{}
-	return x.v.join(s, &x.b, &x.text)
+	it.known.file(it.packed, f)
+	return f.Plain()
 }
 
 // Need is a listing that must be asked of a store before a walk can go on: from After (a full name of the store, or "")
@@ -101,7 +118,10 @@ func (u *Union) Page(q Query) (items []Item, need *Need, done bool) {
 		q.Limit = defaultPage
 	}
 	u.Tree.View(func(v View) {
-		w := &walk{u: u, v: v, q: q, flat: !q.Children && q.Delimiter != "/", known: &shapes{list: v.t.shapes.list}}
+		if q.Find != nil {
+			q.Start = q.Find(v)
+		}
+		w := &walk{u: u, v: v, q: q, items: q.Room[:0], flat: !q.Children && q.Delimiter != "/", known: &shapes{list: v.t.shapes.list}}
 		p := w.start()
 		if from, ok := q.from(); !ok || q.beyond(from) {
 			w.end = exhausted
@@ -177,8 +197,9 @@ type walk struct {
 	flat bool // gaps of object stores are filled by flat listings
 
 	items []Item
+	it    Item    // on its way to them
 	known *shapes // of the items
-	text  text    // of the items
+	text  Text    // of the items
 	need  *Need
 	end   ending
 	from  string // names less than it are not wanted any more, because they are rolled up
@@ -198,6 +219,7 @@ const (
 // place is one directory in both layers.
 type place struct {
 	name   string // relative to the directory listed
+	path   string // Query.Path and name
 	dir    DirID  // 0: not in the overlay
 	self   *Entry // the directory's own entry, nil if it is not in the overlay or where the walk starts
 	packed []byte // self
@@ -210,7 +232,7 @@ type place struct {
 
 func (w *walk) start() *place {
 	s := w.q.Start
-	p := &place{key: s.Key, flat: s.Key}
+	p := &place{path: w.q.Path, key: s.Key, flat: s.Key}
 	if s.InTree {
 		p.dir = s.Dir
 	}
@@ -222,15 +244,18 @@ func (w *walk) start() *place {
 
 // child returns the directory at an edge of p; o is what the overlay has there.
 func (w *walk) child(p *place, edge string, o over) *place {
-	return w.sub(p, p.name+edge, p.key+edge, o)
+	return w.sub(p, p.path+edge, p.key+edge, o)
 }
 
-// sub is child for who has its name and its key.
-func (w *walk) sub(p *place, name, key string, o over) *place {
+// sub is child for who has its path and its key.
+func (w *walk) sub(p *place, path, key string, o over) *place {
 	e := o.entry
-	c := &place{name: name, self: e, packed: o.packed, store: p.store, d: p.d, key: key, flat: p.flat}
+	c := &place{name: path[len(w.q.Path):], path: path, self: e, packed: o.packed, store: p.store, d: p.d, key: key, flat: p.flat}
 	if strings.HasPrefix(w.q.Prefix, c.name) {
 		c.flat = c.key // a listing from further up would bring what the prefix leaves out
+	}
+	if p.d != nil && p.d.o.Apart && p.key == "" {
+		c.flat = c.key
 	}
 	if e == nil {
 		return c
@@ -310,11 +335,11 @@ func (w *walk) keys(p *place, from string) (found bool) {
 
 // at returns what the overlay has at an edge of p.
 func (w *walk) at(p *place, edge string) over {
-	c, ok := w.v.t.dirs[p.dir].lookup(edge)
-	if !ok {
+	packed, _, _ := w.v.t.dirs[p.dir].look(edge)
+	if packed == nil {
 		return over{}
 	}
-	return w.over(c.packed())
+	return w.over(packed)
 }
 
 // firstEdge returns the first segment of name, with its slash if it has one.
@@ -332,12 +357,12 @@ func (w *walk) subtree(p *place, c *child) (found bool) {
 		w.end = exhausted
 		return false
 	}
-	sub := w.sub(p, name, c.key, c.over)
+	sub := w.sub(p, c.path, c.key, c.over)
 	if _, rolled := w.q.commonPrefix(name); rolled {
 		if !w.visible(sub, c.row) {
 			return false
 		}
-		w.emit(name, Item{})
+		w.emit(name, &Item{})
 		return true
 	}
 	rest := ""
@@ -352,7 +377,7 @@ func (w *walk) visible(p *place, row *Row) bool {
 	if p.self == nil && row != nil || p.self != nil && p.self.Marker || p.real() {
 		return true
 	}
-	probe := &walk{u: w.u, v: w.v, flat: w.flat, known: w.known, q: Query{Limit: 1, NotBefore: w.q.NotBefore, Covered: w.q.Covered}}
+	probe := &walk{u: w.u, v: w.v, flat: w.flat, known: w.known, q: Query{Path: w.q.Path, Limit: 1, NotBefore: w.q.NotBefore, Covered: w.q.Covered}}
 	found := probe.keys(p, "")
 	if probe.end == stuck {
 		w.end, w.need = stuck, probe.need
@@ -381,7 +406,7 @@ func (w *walk) children(p *place, from string) {
 		switch {
 		case c.edge == "":
 			continue
-		case isDir(c.edge) && !w.visible(w.sub(p, c.name, c.key, c.over), c.row):
+		case isDir(c.edge) && !w.visible(w.sub(p, c.path, c.key, c.over), c.row):
 			continue
 		case !isDir(c.edge) && w.q.HideShadowed && w.shadowed(p, m, c.edge):
 			continue
@@ -404,7 +429,7 @@ func (w *walk) shadowed(p *place, m *merge, file string) bool {
 	}
 	var row *Row
 	if p.d != nil && !o.hides() {
-		rows, next, gap := p.d.read(p.key, name, w.limits(p), 1, nil)
+		rows, next, gap := p.d.read(p.key, name, w.limits(p), 1, nil, &w.text)
 		if gap && next == name {
 			w.stop(p, name)
 			return false
@@ -416,19 +441,21 @@ func (w *walk) shadowed(p *place, m *merge, file string) bool {
 	return (o.class != 0 || row != nil) && w.visible(w.child(p, name, o), row)
 }
 
-// item describes what the merge found at an edge of p.
-func (w *walk) item(p *place, c *child) Item {
-	it := Item{Class: c.class, packed: c.packed, known: w.known, Dir: p.dir, Store: p.store, Key: c.key, Row: c.row, At: c.at}
+// item describes what the merge found at an edge of p. It is good until the next call.
+func (w *walk) item(p *place, c *child) *Item {
+	it := &w.it
+	*it = Item{Path: c.path, Edge: len(p.name), Class: c.class, packed: c.packed, known: w.known, Dir: p.dir, Store: p.store, Key: c.key, Row: c.row, At: c.at}
 	if c.entry != nil && c.entry.Base.Kind != Inherit {
-		sub := w.sub(p, c.name, c.key, c.over)
+		sub := w.sub(p, c.path, c.key, c.over)
 		it.Store, it.Key = sub.store, sub.key
 	}
 	return it
 }
 
-// self describes the directory p itself; c is what the merge found at its empty edge, nil if nothing.
-func (w *walk) self(p *place, c *child) Item {
-	it := Item{packed: p.packed, known: w.known, Store: p.store, Key: p.key}
+// self is item for the directory p itself; c is what the merge found at its empty edge, nil if nothing.
+func (w *walk) self(p *place, c *child) *Item {
+	it := &w.it
+	*it = Item{Path: p.path, Edge: strings.LastIndexByte(p.name[:len(p.name)-1], '/') + 1, packed: p.packed, known: w.known, Store: p.store, Key: p.key}
 	if p.self != nil {
 		it.Class = p.self.Class
 		it.Dir, _, _, _ = w.v.Dir(p.self.Dir)
@@ -444,28 +471,25 @@ func (w *walk) self(p *place, c *child) Item {
 }
 
 // emit adds a name to the page, or its common prefix if it is rolled up.
-func (w *walk) emit(name string, it Item) {
+func (w *walk) emit(name string, it *Item) {
 	if !strings.HasPrefix(name, w.q.Prefix) {
 		if name > w.q.Prefix {
 			w.end = exhausted
 		}
 		return
 	}
-	cp, rolled := w.q.commonPrefix(name)
-	if rolled {
-		it = Item{CommonPrefix: true}
-		name = cp
-	}
-	it.Name = name
 	if len(w.items) == cap(w.items) {
 		w.items = slices.Grow(w.items, min(max(firstItems, 15*len(w.items)), w.q.Limit-len(w.items)))
 	}
-	w.items = append(w.items, it)
-	if rolled {
+	if cp, rolled := w.q.commonPrefix(name); rolled {
+		w.items = append(w.items, Item{Name: cp, CommonPrefix: true})
 		next, more := successor(cp)
 		if w.from = next; !more {
 			w.end = exhausted
 		}
+	} else {
+		w.items = append(w.items, *it)
+		w.items[len(w.items)-1].Name = name
 	}
 	if w.end == running && len(w.items) >= w.q.Limit {
 		w.end = full
@@ -487,7 +511,7 @@ func (w *walk) stop(p *place, at string) {
 		return
 	}
 	n := &Need{Store: p.store, Dir: p.key, Pending: p.d.pending(p.key, at)}
-	if w.flat && p.d.o.Flat {
+	if w.flat && p.d.o.Flat && !(p.d.o.Apart && p.key == "") {
 		n.Dir, n.Flat = p.flat, true
 	}
 	if after := n.before(p.key, at); p.key+at != n.Dir && strings.HasPrefix(after, n.Dir) {
@@ -543,7 +567,7 @@ func (o *over) hides() bool {
 type merge struct {
 	w *walk
 	p *place
-	// tail says that the place's name is the end of its key, so that names and keys share their memory.
+	// tail says that the place's key is the end of its path, so that paths and keys share their memory.
 	tail bool
 
 	tree scan
@@ -560,7 +584,7 @@ const readAhead = 64
 
 // child is one visible edge: a directory may have both an entry and a row, a file's entry replaces the row.
 type child struct {
-	edge, name, key string // name and key are the place's, and the edge
+	edge, name, path, key string // but for edge, they are the place's, and the edge
 	over
 	row *Row
 	at  time.Time
@@ -573,7 +597,7 @@ func (w *walk) open(p *place, from string) *merge {
 	} else {
 		m = &merge{w: w}
 	}
-	m.p, m.tail = p, strings.HasSuffix(p.key, p.name)
+	m.p, m.tail = p, strings.HasSuffix(p.path, p.key)
 	m.rows, m.upTo, m.gap = nil, "", false
 	m.tree.start(w.v.t.dirs[p.dir].seek(from))
 	if p.d != nil {
@@ -600,7 +624,13 @@ func (m *merge) seek(from string) {
 
 func (m *merge) read(from string) {
 	n := min(readAhead, m.w.q.Limit-len(m.w.items)+1)
-	m.rows, m.upTo, m.gap = m.p.d.read(m.p.key, from, m.lim, n, m.buf[:0])
+	m.rows, m.upTo, m.gap = m.p.d.read(m.p.key, from, m.lim, n, m.buf[:0], &m.w.text)
+}
+
+// again reports whether something has become known at the gap at since it was read: a listing that was under way may have told it.
+func (m *merge) again(at string) bool {
+	m.read(at)
+	return !m.gap || m.upTo != at || len(m.rows) > 0
 }
 
 // passes reports whether what follows a file in both layers shows that the directory of its name is in neither.
@@ -649,12 +679,15 @@ func (m *merge) next(c *child) bool {
 			m.overlay(c)
 			m.read(c.edge + "\x00")
 		case m.gap:
-			m.w.stop(m.p, m.upTo)
-			return false
+			if at := m.upTo; !m.again(at) {
+				m.w.stop(m.p, at)
+				return false
+			}
+			continue
 		default:
 			return false
 		}
-		if c.class == 0 || c.class == Directory || c.class == Persisted {
+		if c.class == 0 || c.class == Directory || c.class == Persisted || c.class == Local {
 			return true
 		}
 	}
@@ -670,7 +703,11 @@ func (m *merge) hides() bool {
 func (m *merge) write(c *child, prefix, rest []byte, text string) {
 	p, t := m.p, &m.w.text
 	n := len(prefix) + len(rest) + len(text)
-	t.room(len(p.key) + len(p.name) + 2*n)
+	if m.tail {
+		t.room(len(p.path) + n)
+	} else {
+		t.room(len(p.path) + len(p.key) + 2*n)
+	}
 	write := func(before string) string {
 		from := t.b.Len()
 		t.b.WriteString(before)
@@ -679,12 +716,12 @@ func (m *merge) write(c *child, prefix, rest []byte, text string) {
 		t.b.WriteString(text)
 		return t.b.String()[from:]
 	}
-	c.key = write(p.key)
-	c.edge = c.key[len(p.key):]
+	c.path = write(p.path)
+	c.name, c.edge = c.path[len(m.w.q.Path):], c.path[len(p.path):]
 	if m.tail {
-		c.name = c.key[len(p.key)-len(p.name):]
+		c.key = c.path[len(p.path)-len(p.key):]
 	} else {
-		c.name = write(p.name)
+		c.key = write(p.key)
 	}
 }
 
@@ -695,7 +732,7 @@ func (m *merge) overlay(c *child) {
 		c.row, c.at = nil, time.Time{}
 	}
 	if c.class == Persisted {
-		c.at = m.w.v.checked(&m.tree.cursor)
+		c.at = m.w.v.checked(m.tree.slab(), m.tree.at.i)
 	}
 	m.tree.next()
 }

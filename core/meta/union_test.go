@@ -112,7 +112,7 @@ func (s *sim) grow(r *rand.Rand, dir DirID, depth int) {
 		if _, taken := s.entry(dir, edge); taken {
 			continue
 		}
-		e := Entry{Class: Persisted, Version: "v"}
+		e := Entry{Class: pick(r, []Class{Persisted, Persisted, Local}), Version: "v"}
 		if r.IntN(4) == 0 {
 			e = Entry{Class: Whiteout}
 			if r.IntN(5) == 0 && dir != RootDir {
@@ -386,6 +386,44 @@ func TestUnionKnownWhilePending(t *testing.T) {
 	items, need, done := u.Page(Query{Start: Start{Store: "s", HasStore: true}})
 	if len(items) != 1 || items[0].Name != "a" || items[0].Row.Version != "1" || need != nil || !done {
 		t.Errorf("%+v, %+v, %v", items, need, done)
+	}
+}
+
+// TestUnionToldMeanwhile: what a listing tells after a walk has read a directory, and before it comes to the end of what was known of it
+// then, is not asked for again.
+func TestUnionToldMeanwhile(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		told func(f *Flight)
+		want []string
+		need *Need
+	}{
+		{"all", func(f *Flight) { f.ListFlat("", "a/x", "", []NamedRow{{"a/y", Row{}}, {"b", Row{}}}, true) }, []string{"a/x", "a/y", "b"}, nil},
+		{"a part", func(f *Flight) { f.ListFlat("", "a/x", "b", []NamedRow{{"a/y", Row{}}, {"b", Row{}}}, false) }, []string{"a/x", "a/y", "b"},
+			&Need{Store: "s", After: "b", Flat: true}},
+		{"that nothing follows", func(f *Flight) { f.ListFlat("", "a/x", "", nil, true) }, []string{"a/x"}, nil},
+		{"nothing", func(*Flight) {}, []string{"a/x"}, &Need{Store: "s", After: "a/x", Flat: true}},
+	} {
+		d := NewDerived(DerivedOptions{Flat: true})
+		f := d.Sent(1, time.Now())
+		f.ListFlat("", "", "a/x", []NamedRow{{"a/x", Row{}}}, false)
+		below := func(_, dir string) time.Time { // asked when the walk has read the root and goes below it
+			if told := c.told; dir == "a/" && told != nil {
+				c.told = nil
+				told(f)
+			}
+			return time.Time{}
+		}
+		u := &Union{Tree: NewTree(), Store: func(string) *Derived { return d }}
+		items, need, done := u.Page(Query{Start: Start{Store: "s", HasStore: true}, NotBefore: below})
+		f.Done()
+		var got []string
+		for _, it := range items {
+			got = append(got, it.Name)
+		}
+		if diff := cmp.Diff(c.need, need); c.told != nil || !slices.Equal(got, c.want) || diff != "" || done != (c.need == nil) {
+			t.Errorf("%s is told: got %q, done %v, want %q; what it needs (-want +got):\n%s", c.name, got, done, c.want, diff)
+		}
 	}
 }
 

@@ -15,19 +15,37 @@ type Mount struct {
 	ID string // never reused; "root" for the root store
 	core.MountSpec
 	SyncInterval time.Duration // effective
-	Root         string        // identity of the store's root, see ufs.Features; never empty
+	PersistDelay time.Duration // effective
+	// effective
+	ReplicationMin, ReplicationMax int
+	LoadType                       core.LoadType // effective
+	Root                           string        // identity of the store's root, see ufs.Features; never empty
+	Is                             string        // what tells that root from another at its place, see ufs.Features; "" if nothing does
 }
 
 // Table is a snapshot of all mounts, the root first, by path.
 type Table struct {
 	mounts []*Mount
+	closed bool // one of them has NoAccess
+	loads  bool // one of them has another LoadType than LoadOnce
 }
+
+func newTable(all []*Mount) *Table {
+	return &Table{all, slices.ContainsFunc(all, func(m *Mount) bool { return m.NoAccess }),
+		slices.ContainsFunc(all, func(m *Mount) bool { return m.LoadType != core.LoadOnce })}
+}
+
+// Closed reports whether a mount lets nobody see what is in it. nil has none.
+func (t *Table) Closed() bool { return t != nil && t.closed }
+
+// Loads reports whether a mount has another load type than LoadOnce. nil has none.
+func (t *Table) Loads() bool { return t != nil && t.loads }
 
 // With returns a table that also holds m, in place of an earlier one of the same id.
 func (t *Table) With(m *Mount) *Table {
 	all := append(t.Without(m.ID).mounts, m)
 	slices.SortFunc(all, func(a, b *Mount) int { return strings.Compare(a.Path.String(), b.Path.String()) })
-	return &Table{all}
+	return newTable(all)
 }
 
 // Without returns a table that does not hold the mount id.
@@ -38,7 +56,7 @@ func (t *Table) Without(id string) *Table {
 			all = append(all, m)
 		}
 	}
-	return &Table{all}
+	return newTable(all)
 }
 
 // All returns the mounts; the slice must not be changed.

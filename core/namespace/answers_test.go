@@ -15,8 +15,6 @@ import (
 	"github.com/sluicefs/sluice/core/meta"
 	"github.com/sluicefs/sluice/core/meta/memkv"
 	"github.com/sluicefs/sluice/core/namespace"
-	"github.com/sluicefs/sluice/core/page"
-	"github.com/sluicefs/sluice/core/page/mempage"
 	"github.com/sluicefs/sluice/ufs"
 	"github.com/sluicefs/sluice/ufs/memufs"
 )
@@ -31,8 +29,7 @@ func reign(t *testing.T, kv meta.KV, root ufs.Store) (n *namespace.Namespace, tr
 	if err := log.Claim(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	cache := page.NewCache(mempage.New(8<<20), page.CacheOptions{})
-	n, err = namespace.Open(t.Context(), namespace.Options{Log: log, Cache: cache, Root: root, Answer: func(v any) []byte {
+	n, stop = leading(t, 8<<20, namespace.Options{Log: log, Root: root, Answer: func(v any) []byte {
 		switch v := v.(type) {
 		case core.Info:
 			return []byte(v.Path.String() + " " + v.Version)
@@ -41,23 +38,7 @@ func reign(t *testing.T, kv meta.KV, root ufs.Store) (n *namespace.Namespace, tr
 		}
 		return fmt.Append(nil, v)
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ready, done := make(chan struct{}), make(chan error, 1)
-	go func() { done <- n.Run(ctx, func() { close(ready) }) }()
-	select {
-	case <-ready:
-	case err := <-done:
-		t.Fatal(err)
-	}
-	return n, log.Tree(), func() {
-		cancel()
-		<-done
-		n.Close()
-		cache.Close()
-	}
+	return n, log.Tree(), stop
 }
 
 func createNew(ctx context.Context, n *namespace.Namespace, name string) (core.Info, error) {
@@ -202,10 +183,7 @@ func TestUndoneIsNotAnswered(t *testing.T) {
 	if _, err := n.OpenSession(root, call.Session); err != nil {
 		t.Fatal(err)
 	}
-	p, err := core.ParsePath("/d/")
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := parse(t, "/d/")
 	// A stranger's file of that name, which is not known of yet.
 	if _, err := n.Stat(root, p); !errors.Is(err, errs.NotExist) {
 		t.Fatal(err)

@@ -45,8 +45,19 @@ func (n *Namespace) tryAppend(ctx context.Context, p core.Path, o core.CreateOpt
 	if err := n.require(ctx, &old, write); err != nil {
 		return nil, err
 	}
-	if old.mount.ReadOnly {
-		return nil, errs.New("namespace.Append", p.String(), errs.Permission, "the mount "+old.mount.Path.String()+" is read-only")
+	for range chase {
+		if !old.local() {
+			break
+		}
+		if err := n.toStore(ctx, old.path, false); err != nil {
+			return nil, err
+		}
+		if old, err = n.lookup(ctx, old.path); err != nil {
+			return nil, err
+		}
+	}
+	if err := old.mount.refuses(p); err != nil {
+		return nil, err
 	}
 	release, err := n.startAppend(&old)
 	if err != nil {
@@ -86,6 +97,9 @@ type appender struct {
 }
 
 func (n *Namespace) openAppend(ctx context.Context, old *node, o core.CreateOptions) (*appender, error) {
+	if err := old.mount.opened(); err != nil {
+		return nil, err
+	}
 	if err := n.complete(ctx, old, free); err != nil {
 		return nil, err
 	}
@@ -100,6 +114,10 @@ func (n *Namespace) openAppend(ctx context.Context, old *node, o core.CreateOpti
 	o.Size = -1
 	w := &writer{n: n, ctx: ctx, path: old.path, o: o, id: base.ID, rev: rev, mount: old.mount, entry: *base}
 	w.entry.Rev = rev
+	w.policies()
+	if w.how = w.asked; w.how != core.Through {
+		w.how = core.CacheThrough // what is added to a file that its store has goes there at once
+	}
 	a := &appender{writer: w, base: base, version: old.storeVersion()}
 	if old.mount.features.Append {
 		w.out, err = ufs.Append(ctx, old.mount.store, old.key, a.version, w.attr())
@@ -111,7 +129,7 @@ func (n *Namespace) openAppend(ctx context.Context, old *node, o core.CreateOpti
 	}
 	w.hdfs = newHDFSSum(w.entry.BlockSize)
 	w.content = n.allocatedContent(meta.Extent{ID: w.id, Rev: rev})
-	if w.writeType() == core.CacheThrough && len(base.Extents) < maxExtents { // what is folded has no pages
+	if w.how != core.Through && len(base.Extents) < maxExtents { // what is folded has no pages
 		w.cache = n.o.Cache.NewWriter(w.content)
 	}
 	return a, nil
@@ -119,7 +137,7 @@ func (n *Namespace) openAppend(ctx context.Context, old *node, o core.CreateOpti
 
 // entryOf returns the overlay's entry of a file, made from the store's facts if it has none.
 func (n *Namespace) entryOf(ctx context.Context, nd *node) (*meta.Entry, error) {
-	if nd.persisted() {
+	if nd.file() {
 		return nd.entry, nil
 	}
 	id, err := n.draw(ctx, &n.ids)
@@ -246,7 +264,7 @@ func (a *appender) commitAppend(ctx context.Context) (info core.Info, again bool
 		a.entry.Owner, a.entry.Group, a.entry.Mode, a.entry.ATime = e.Owner, e.Group, e.Mode, e.ATime
 		a.entry.Replication, a.entry.Headers, a.entry.User = e.Replication, e.Headers, e.User
 	}
-	if now.storeVersion() != a.version || !now.mount.is(a.mount) {
+	if now.local() || now.storeVersion() != a.version || !now.mount.is(a.mount) {
 		return core.Info{}, false, errs.New("namespace.Append", a.path.String(), errs.Conflict, "the file changed while it was appended to")
 	}
 	if err := a.out.SetAttr(a.attr()); err != nil && errs.KindOf(err) != errs.Unsupported {
@@ -268,5 +286,7 @@ func (a *appender) commitAppend(ctx context.Context) (info core.Info, again bool
 		}
 		return core.Info{}, false, err
 	}
-	return n.committed(a.path, time.Now()), false, nil
+	info = n.committed(a.path, time.Now())
+	info.Write = a.said()
+	return info, false, nil
 }

@@ -45,8 +45,8 @@ func (n *Namespace) SetAttr(ctx context.Context, p core.Path, a core.AttrChange)
 // maySetAttr follows HDFS: only the superuser gives a file away; the owner may change its mode, and its group to one of
 // his own; times and replication need write permission.
 func (n *Namespace) maySetAttr(ctx context.Context, nd *node, a core.AttrChange) error {
-	if nd.mount.ReadOnly {
-		return errs.New("namespace.SetAttr", nd.path.String(), errs.Permission, "the mount "+nd.mount.Path.String()+" is read-only")
+	if err := nd.mount.refuses(nd.path); err != nil {
+		return err
 	}
 	who, own := core.PrincipalOf(ctx), n.ownedOf(nd)
 	if who.Super {
@@ -101,7 +101,7 @@ func (n *Namespace) attrEntry(ctx context.Context, nd *node) (meta.Entry, error)
 	}
 	if nd.dir() {
 		id, err := n.draw(ctx, &n.dirs)
-		return meta.Entry{Class: meta.Directory, Dir: meta.DirID(id), Explicit: nd.mount.features.Dirs, Marker: nd.row.Marker}, err
+		return meta.Entry{Class: meta.Directory, Dir: meta.DirID(id), Explicit: nd.real(), Marker: nd.row.Marker}, err
 	}
 	if err := n.complete(ctx, nd, held); err != nil {
 		return meta.Entry{}, err
@@ -129,7 +129,7 @@ func change(e *meta.Entry, a core.AttrChange) {
 	if a.AccessTime != nil {
 		e.ATime = a.AccessTime.UnixNano()
 	}
-	if a.Replication != nil && e.Class == meta.Persisted {
+	if a.Replication != nil && e.Class != meta.Directory {
 		e.Replication = int32(*a.Replication)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta"
 )
 
@@ -45,6 +46,22 @@ func (n *Namespace) Check(ctx context.Context, o core.CheckOptions) (core.CheckR
 	}
 	report.Proved, report.Findings = p.proved, append(report.Findings, p.findings...)
 	return report, nil
+}
+
+// HasJournal reports whether a journal is in kv: whether somebody has ever claimed one. Errors: errs.Unavailable; ctx's.
+func HasJournal(ctx context.Context, kv meta.KV) (bool, error) {
+	log, err := meta.OpenLog(kv, meta.LogOptions{Group: JournalGroup})
+	if err != nil {
+		return false, err
+	}
+	_, err = log.Leader(ctx)
+	switch errs.KindOf(err) {
+	case errs.NotExist:
+		return false, nil
+	case errs.Corrupt: // for the check to tell
+		return true, nil
+	}
+	return err == nil, err
 }
 
 // CheckJournal checks the journal in kv, which no process need have open. Errors: errs.Unavailable; ctx's.
@@ -109,6 +126,26 @@ func (c *checker) settings(ctx context.Context, log *meta.Log) error {
 				continue
 			}
 			c.mounts[r.ID] = r
+		case strings.HasPrefix(kv.Key, rulePrefix+"/"):
+			if _, err := ruleOf(kv); err != nil {
+				c.find(foundSetting, kv.Key, "the path rule cannot be read: %v", err)
+			}
+		case strings.HasPrefix(kv.Key, credentialPrefix):
+			if _, err := credentialOf(kv); err != nil {
+				c.find(foundSetting, kv.Key, "the named secret cannot be read: %v", err)
+			}
+		case strings.HasPrefix(kv.Key, revisionPrefix):
+			if _, err := revisionOf(kv); err != nil {
+				c.find(foundSetting, kv.Key, "the revision cannot be read: %v", err)
+			}
+		case strings.HasPrefix(kv.Key, aliasPrefix):
+			if _, err := aliasOf(kv); err != nil {
+				c.find(foundSetting, kv.Key, "the bucket alias cannot be read: %v", err)
+			}
+		case kv.Key == invalidKey:
+			if _, err := invalidOf(kv); err != nil {
+				c.find(foundSetting, kv.Key, "%v", err)
+			}
 		case kv.Key == secretKey:
 			if secret, err := hex.DecodeString(string(kv.Value)); err != nil || len(secret) != 32 {
 				c.find(foundSetting, kv.Key, "the cluster's secret is not 64 hexadecimal digits")
@@ -180,7 +217,7 @@ func (c *checker) uploads(v meta.View) {
 
 // intents requires that every unfinished change can be carried on.
 func (c *checker) intents(v meta.View) {
-	known := []opKind{opPut, opRemove, opRename, opTrash, opCopyTree, opDropTree}
+	known := []opKind{opPut, opPersist, opMkdir, opParents, opRemove, opRename, opTrash, opCopyTree, opCarry, opDropTree}
 	rev := v.Counter("rev")
 	for edge, e := range v.Children(meta.IntentsDir, "") {
 		in, err := intentOf(edge, e)
@@ -213,6 +250,8 @@ func (p *proof) compare(ctx context.Context, b branch, some []child) (dirs []bra
 			}
 		case meta.Persisted:
 			files = append(files, c)
+		case meta.Local:
+			p.lookHeld(ctx, b, c)
 		}
 	}
 	if len(files) == 0 {
@@ -235,6 +274,30 @@ func (p *proof) compare(ctx context.Context, b branch, some []child) (dirs []bra
 		}
 	}
 	return dirs, nil
+}
+
+// lookHeld asks the workers for a file that they hold, while nobody changes it.
+func (p *proof) lookHeld(ctx context.Context, b branch, c child) {
+	path := b.path.Child(c.edge)
+	unlock, ok := p.n.locks.tryLock(path)
+	if !ok {
+		return
+	}
+	defer unlock()
+	pl := p.n.walk(path)
+	if !pl.local() {
+		return
+	}
+	if lost, away := p.n.heldBy(ctx, pl.entry); !lost {
+		p.count(branch{mount: pl.mount}, true)
+	} else if len(away) > 0 {
+		p.note(foundHeld, path.String(), "no store has its bytes yet, and the workers that hold them cannot be reached: "+strings.Join(away, ", "))
+	} else {
+		p.note(foundMissing, path.String(), "no store and no worker has its bytes")
+	}
+	if why := pl.entry.Hold.Refused; why != "" {
+		p.note(foundOther, path.String(), why)
+	}
 }
 
 // look compares one file with its store while nobody changes it; one that somebody does is passed over.

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"hash"
 	"io"
 	"sync"
 	"time"
@@ -47,6 +48,9 @@ func (n *Namespace) hashedContent(store, key, version string, size int64) page.C
 
 func (n *Namespace) hash(parts ...string) []byte { return keyed(n.secret, parts...) }
 
+// TicketSecret implements core.Tickets.
+func (n *Namespace) TicketSecret(context.Context) ([]byte, error) { return n.hash("tickets"), nil }
+
 func keyed(key []byte, parts ...string) []byte {
 	h := hmac.New(sha256.New, key)
 	var l [8]byte
@@ -61,8 +65,29 @@ func keyed(key []byte, parts ...string) []byte {
 // rowID returns a stable number for a name known only from its store. It has bit 62 set, which allocated numbers never
 // reach, and not bit 63, since HDFS's are signed.
 func (n *Namespace) rowID(nd *node) uint64 {
-	sum := n.hash(nd.mount.ID, nd.key)
-	return binary.BigEndian.Uint64(sum)>>2 | 1<<62
+	x, ok := n.hashers.Get().(*hasher)
+	if !ok {
+		x = &hasher{Hash: hmac.New(sha256.New, n.secret)}
+	}
+	defer n.hashers.Put(x)
+	x.Reset()
+	return binary.BigEndian.Uint64(x.sum(nd.mount.ID, nd.key))>>2 | 1<<62
+}
+
+// hasher computes what keyed does, of the cluster's secret, again and again: a listing needs it for every name.
+type hasher struct {
+	hash.Hash
+	room []byte
+}
+
+func (x *hasher) sum(parts ...string) []byte {
+	b := x.room[:0]
+	for _, p := range parts {
+		b = append(binary.BigEndian.AppendUint64(b, uint64(len(p))), p...)
+	}
+	x.Write(b)
+	x.room = x.Sum(b[:0])
+	return x.room
 }
 
 // derivedETag makes an ETag of a store version.
@@ -125,22 +150,29 @@ type stored struct {
 
 // open reads bytes [off, off+length) of the version.
 func (s *stored) open(ctx context.Context, off, length int64) (io.ReadCloser, error) {
-	if s.m.err != nil {
-		return nil, s.m.unavailable()
+	m := s.m
+	if now := s.n.mountOf(m.ID); now != nil && now.err == nil {
+		m = now // its store may be open with another secret by now, and the one of before be revoked
 	}
-	rc, err := s.m.store.Open(ctx, s.key, off, length, s.version)
+	if err := m.opened(); err != nil {
+		return nil, err
+	}
+	rc, err := m.store.Open(ctx, s.key, off, length, s.version)
+	if err != nil && s.n.mountOf(s.m.ID) == nil && ctx.Err() == nil {
+		return nil, errs.New("namespace.Read", s.key, errs.Conflict, "another store is mounted there by now, or none; open the file again")
+	}
 	if isGone(err) {
 		if key, version, ok := s.n.moves.follow(s.m.ID, s.key, s.version, s.moved); ok {
-			rc, err = s.m.store.Open(ctx, key, off, length, version)
+			rc, err = m.store.Open(ctx, key, off, length, version)
 		}
 	}
 	if errs.KindOf(err) == errs.Precondition && s.entry != nil {
-		if info, serr := s.m.store.Stat(ctx, s.key); serr == nil && ours(info, s.entry) {
-			rc, err = s.m.store.Open(ctx, s.key, off, length, info.Version)
+		if info, serr := m.store.Stat(ctx, s.key); serr == nil && ours(info, s.entry) {
+			rc, err = m.store.Open(ctx, s.key, off, length, info.Version)
 		}
 	}
 	if k := errs.KindOf(err); isGone(err) || k == errs.Precondition || k == errs.Range {
-		s.n.outdated(ctx, s.m, s.key, s.path)
+		s.n.outdated(ctx, m, s.key, s.path)
 		return nil, errs.New("namespace.Read", s.key, errs.Conflict,
 			"this version has left the store and is not wholly cached; open the file again")
 	}
@@ -171,20 +203,27 @@ func (s extentSource) Open(ctx context.Context, off, n int64) (io.ReadCloser, er
 type piece struct {
 	content page.Content
 	off, n  int64 // in content
-	source  extentSource
+	source  page.Source
 }
 
 // pieces returns what makes up bytes [off, off+length) of the node's version.
 func (n *Namespace) pieces(ctx context.Context, nd *node, off, length int64) []piece {
 	src := &stored{n: n, m: nd.mount, key: nd.key, moved: n.moves.position(), path: nd.path}
-	noCache := nd.mount.ReadType == core.NoCache
-	if !nd.persisted() {
+	how := n.readType(ctx, nd.mount, nd.path)
+	noCache, promote := how == core.NoCache, how == core.CachePromote
+	if !nd.file() {
 		src.version = nd.row.Version
 		c := n.hashedContent(nd.mount.ID, nd.key, nd.row.Version, nd.row.Size)
-		// A version seen right after its own mtime may change again unseen: its pages are not kept (safety: weak versions).
+		// A version seen right after its own mtime may change again unseen: its pages are not kept (safety: weak versions). A
+		// store over a network may know better than this clock, which is not the one its times are by.
 		racy := nd.mount.features.Racy
-		c.NoCache = noCache || racy > 0 && nd.rowAt.Sub(time.Unix(0, nd.row.MTime)) < racy
+		c.Promote, c.NoCache = promote, noCache || nd.row.Racy || racy > 0 && nd.rowAt.Sub(time.Unix(0, nd.row.MTime)) < racy
 		return []piece{{c, off, length, extentSource{src, 0}}}
+	}
+	if nd.local() {
+		c := n.allocatedContent(nd.entry.Extents[0]) // one attempt wrote all of it
+		c.NoCache, c.Promote = noCache, promote
+		return []piece{{c, off, length, n.heldSource(&nd.place)}}
 	}
 	src.version, src.entry = nd.entry.Version, nd.entry
 	var ps []piece
@@ -193,7 +232,7 @@ func (n *Namespace) pieces(ctx context.Context, nd *node, off, length int64) []p
 		from, to := max(off, at), min(off+length, at+x.Len)
 		if from < to {
 			c := n.allocatedContent(x)
-			c.NoCache = noCache
+			c.NoCache, c.Promote = noCache, promote
 			// The extent's content starts x.Off before the extent does.
 			ps = append(ps, piece{c, x.Off + from - at, to - from, extentSource{src, at - x.Off}})
 		}
@@ -224,6 +263,7 @@ func (n *Namespace) Open(ctx context.Context, p core.Path, r core.Range) (core.R
 
 // readable returns the file, or the marker, p if the principal may read it.
 func (n *Namespace) readable(ctx context.Context, p core.Path) (*node, error) {
+	ctx = n.looking(ctx, looksUp)
 	if err := n.traverse(ctx, p); err != nil {
 		return nil, err
 	}
@@ -250,8 +290,11 @@ func (n *Namespace) openNode(ctx context.Context, nd *node, r core.Range) (core.
 	rd := &reader{n: n, ctx: ctx, info: info, off: off, l: length}
 	if length > 0 {
 		rd.pieces = n.pieces(ctx, nd, off, length)
-		if rd.info.Cache == core.Hit && !n.resident(ctx, rd.pieces) {
+		switch out := nd.mount.isolation.Outage(); {
+		case rd.info.Cache == core.Hit && !n.resident(ctx, rd.pieces):
 			rd.info.Cache = core.Miss
+		case rd.info.Cache == core.Stale && out != nil && !n.resident(ctx, rd.pieces):
+			return nil, nd.mount.notAsked("namespace.Open", nd.path, out)
 		}
 	}
 	return rd, nil

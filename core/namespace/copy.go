@@ -28,6 +28,9 @@ func (n *Namespace) Copy(ctx context.Context, src, dst core.Path, o core.CopyOpt
 	if err := n.require(ctx, &from, read); err != nil {
 		return core.Info{}, err
 	}
+	if from.cache == core.Stale {
+		return core.Info{}, tooOld("namespace.Copy", src)
+	}
 	if err := n.complete(ctx, &from, free); err != nil {
 		return core.Info{}, err
 	}
@@ -43,7 +46,7 @@ func (n *Namespace) Copy(ctx context.Context, src, dst core.Path, o core.CopyOpt
 		return n.copyMarker(ctx, dst, &from, attr, o)
 	}
 	co := core.CreateOptions{MakeParents: o.MakeParents, Within: o.Within, Size: info.Size, Cond: o.Dest, Attr: attr}
-	if to := n.walk(exact(dst, false)); from.mount.is(to.mount) && to.mount.features.Copy && from.path != to.path {
+	if to := n.walk(exact(dst, false)); !from.local() && from.mount.is(to.mount) && to.mount.features.Copy && from.path != to.path {
 		return n.copyInStore(ctx, &from, exact(dst, false), dst.Either(), co, info)
 	}
 	return n.copyThrough(ctx, &from, dst, co, info)
@@ -87,7 +90,7 @@ func (n *Namespace) copyInStore(ctx context.Context, from *node, dst core.Path, 
 	if err := n.checkName(dst); err != nil {
 		return core.Info{}, err
 	}
-	old, exists, err := n.mayCreate(ctx, dst, co, either)
+	old, dir, exists, err := n.mayCreate(ctx, dst, co, either)
 	if err != nil {
 		return core.Info{}, err
 	}
@@ -100,7 +103,7 @@ func (n *Namespace) copyInStore(ctx context.Context, from *node, dst core.Path, 
 		return core.Info{}, err
 	}
 	w := &writer{n: n, ctx: ctx, path: dst, o: co, either: either, id: id, rev: rev, mount: from.mount, whole: true}
-	if w.entry, err = n.newEntry(ctx, dst, &old, exists, co, id, rev); err != nil {
+	if w.entry, err = n.newEntry(ctx, dst, &old, dir, exists, co, id, rev); err != nil {
 		return core.Info{}, err
 	}
 	e := &w.entry
@@ -215,6 +218,9 @@ func (n *Namespace) copyBytes(ctx context.Context, w io.Writer, p core.Path) (ve
 		return "", err
 	}
 	defer rd.Close()
+	if rd.Info().Cache == core.Stale {
+		return "", tooOld("namespace.Compose", p)
+	}
 	_, err = io.Copy(w, struct{ io.Reader }{rd})
 	return rd.Info().Version, err
 }

@@ -18,6 +18,11 @@ import (
 // staging directory at a mount's root.
 func (n *Namespace) checkName(p core.Path) error {
 	pl := n.walk(p)
+	return pl.checkName()
+}
+
+func (pl *place) checkName() error {
+	p := pl.path
 	if pl.mount == nil {
 		return errs.New("namespace", p.String(), errs.Unavailable, "the mount is gone")
 	}
@@ -28,12 +33,21 @@ func (n *Namespace) checkName(p core.Path) error {
 	if key := pl.key + "/"; strings.HasPrefix(key, ufs.Staging) {
 		return errs.New("namespace", p.String(), errs.Permission, "the directory .sluice at a mount's root is reserved for staging")
 	}
-	if f.MaxKey > 0 && len(pl.key) > f.MaxKey {
+	if f.Buckets && pl.key != "" && !strings.Contains(pl.key, "/") {
+		return errs.New("namespace", p.String(), errs.Invalid, fmt.Sprintf("the mount %s is of an account, with buckets at its root and nothing else; make or name one", pl.mount.Path))
+	}
+	if f.TooLong(pl.key) {
 		return errs.New("namespace", p.String(), errs.Invalid, fmt.Sprintf("the store of the mount %s holds names of at most %d bytes", pl.mount.Path, f.MaxKey))
 	}
 	for segment := range strings.SplitSeq(strings.TrimSuffix(pl.key, "/"), "/") {
 		if pl.key == "" {
 			break
+		}
+		if strings.ContainsAny(segment, f.NoChars) {
+			return errs.New("namespace", p.String(), errs.Invalid, fmt.Sprintf("the store of the mount %s cannot hold any of the characters %q, as in %.40q", pl.mount.Path, f.NoChars, segment))
+		}
+		if f.NoDotEnd && ufs.DotEnd(segment) {
+			return errs.New("namespace", p.String(), errs.Invalid, fmt.Sprintf("the store of the mount %s cannot hold a segment that ends in a dot, as %.40q", pl.mount.Path, segment))
 		}
 		if f.MaxName > 0 && len(segment) > f.MaxName {
 			return errs.New("namespace", p.String(), errs.Invalid, fmt.Sprintf("the store of the mount %s holds names of at most %d bytes, not %.40q…", pl.mount.Path, f.MaxName, segment))
@@ -86,15 +100,18 @@ func (n *Namespace) parents(ctx context.Context, p core.Path, make, explicit boo
 // parentsWithin is parents, but the directory within and those above it are never made: errs.NotExist.
 func (n *Namespace) parentsWithin(ctx context.Context, p, within core.Path, make, explicit bool, mode uint32) error {
 	dir := p.Parent()
-	pl := n.walk(dir)
-	if dir.IsRoot() || pl.entry != nil && pl.entry.Class == meta.Directory && (!explicit || pl.entry.Explicit) && make {
+	if dir.IsRoot() {
 		return nil
 	}
-	if !make {
-		if _, err := n.lookup(ctx, dir); err != nil {
+	var pl place
+	if make {
+		pl = n.walk(dir)
+	} else {
+		nd, err := n.lookup(ctx, dir)
+		if err != nil {
 			return err
 		}
-		within = dir // it may be removed before it is locked
+		pl, within = nd.place, dir // it may be removed before it is locked
 	}
 	if pl.entry != nil && pl.entry.Class == meta.Directory && (!explicit || pl.entry.Explicit) {
 		return nil
@@ -151,6 +168,9 @@ func (n *Namespace) promote(ctx context.Context, dir, within core.Path, explicit
 			if !within.IsZero() && at.Contains(within) {
 				return err
 			}
+			if pl.bucket() {
+				return errs.New("namespace", at.String(), errs.Invalid, "the mounted account has no such bucket, and a write makes none; make it first, with mkdir")
+			}
 			made = true
 			up, err := n.dirNode(ctx, at.Parent())
 			if err != nil && errs.KindOf(err) != errs.NotExist {
@@ -165,7 +185,7 @@ func (n *Namespace) promote(ctx context.Context, dir, within core.Path, explicit
 		} else if err != nil {
 			return err
 		} else {
-			e.Explicit = explicit || pl.mount.features.Dirs // somebody made it, and it stays when it is empty
+			e.Explicit = explicit || pl.real() // somebody made it, and it stays when it is empty
 		}
 		ops = append(ops, meta.Op{Kind: meta.Set, Dir: parent, Edge: edge, Entry: e})
 		parent = e.Dir
@@ -184,6 +204,9 @@ func (n *Namespace) promote(ctx context.Context, dir, within core.Path, explicit
 // record already shows them, and its intent is carried on by whoever leads next: a look at the store would else take them
 // away again.
 func (n *Namespace) parentsThrough(ctx context.Context, pl *place, ops []meta.Op) error {
+	if err := pl.mount.opened(); err != nil {
+		return err
+	}
 	ctx = context.WithoutCancel(ctx)
 	in := openIntent{op: opParents, path: pl.path.String(), store: pl.mount.ID, key: pl.key}
 	d := pl.mount.derived
@@ -245,6 +268,9 @@ func (n *Namespace) Mkdir(ctx context.Context, p core.Path, o core.MkdirOptions)
 	if _, err := n.lookup(ctx, p); err == nil && !o.Marker { // its parents stay what they are
 		return core.Info{}, errs.E("namespace.Mkdir", p.String(), errs.Exist, nil)
 	}
+	if err := n.makeBucketOf(ctx, p, o); err != nil {
+		return core.Info{}, err
+	}
 	for range chase {
 		if err := n.parentsWithin(ctx, p, o.Within, o.MakeParents, o.MakeParents && !o.Marker, o.Mode); err != nil {
 			return core.Info{}, err
@@ -255,6 +281,28 @@ func (n *Namespace) Mkdir(ctx context.Context, p core.Path, o core.MkdirOptions)
 		}
 	}
 	return core.Info{}, errs.New("namespace.Mkdir", p.String(), errs.Conflict, "the parent directory keeps changing")
+}
+
+// makeBucketOf makes the bucket that p is in where an account is mounted, if it is not there and a directory's missing parents are to be made.
+func (n *Namespace) makeBucketOf(ctx context.Context, p core.Path, o core.MkdirOptions) error {
+	pl := n.walk(p)
+	if !o.MakeParents || o.Marker || pl.mount == nil || !pl.mount.features.Buckets || bucketKey(pl.key) || pl.key == "" {
+		return nil
+	}
+	at := p
+	for up := pl; !bucketKey(up.key); up = n.walk(at) {
+		if at = at.Parent(); at.IsRoot() {
+			return nil
+		}
+	}
+	if _, err := n.lookup(ctx, at); errs.KindOf(err) != errs.NotExist {
+		return err
+	}
+	_, err := n.Mkdir(core.WithCall(ctx, core.Call{}), at, core.MkdirOptions{MakeParents: true, Within: o.Within, Mode: o.Mode})
+	if errs.KindOf(err) == errs.Exist { // just now
+		return nil
+	}
+	return err
 }
 
 func (n *Namespace) fileAt(ctx context.Context, p core.Path) bool {

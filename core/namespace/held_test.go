@@ -19,9 +19,11 @@ import (
 	"github.com/sluicefs/sluice/core/meta"
 	"github.com/sluicefs/sluice/core/meta/memkv"
 	"github.com/sluicefs/sluice/core/namespace"
+	"github.com/sluicefs/sluice/core/nstest"
 	"github.com/sluicefs/sluice/core/page"
 	"github.com/sluicefs/sluice/core/page/mempage"
 	"github.com/sluicefs/sluice/ufs"
+	"github.com/sluicefs/sluice/ufs/memufs"
 	"github.com/sluicefs/sluice/ufs/wrap"
 )
 
@@ -95,10 +97,19 @@ func (l *lives) begin(kv meta.KV, store string, seen namespace.Seen) (*namespace
 	if err != nil {
 		l.Fatal(err)
 	}
+	var released atomic.Pointer[<-chan struct{}] // what waits for it changes the store at once
 	counted := wrap.Observe(s, func(e wrap.Event) {
-		if e.Op.Changes() {
-			l.changes.Add(1)
+		if !e.Op.Changes() {
+			return
 		}
+		if ch := released.Load(); ch != nil {
+			select {
+			case <-*ch:
+				return
+			default:
+			}
+		}
+		l.changes.Add(1)
 	})
 	cache := page.NewCache(l.pages, page.CacheOptions{})
 	ns, err := namespace.Open(l.ctx, namespace.Options{
@@ -107,6 +118,8 @@ func (l *lives) begin(kv meta.KV, store string, seen namespace.Seen) (*namespace
 	if err != nil {
 		l.Fatal(err)
 	}
+	ch := ns.Released()
+	released.Store(&ch)
 	ctx, cancel := context.WithCancel(l.ctx)
 	ready, done := make(chan struct{}), make(chan error, 1)
 	go func() { done <- ns.Run(ctx, func() { close(ready) }) }()
@@ -119,11 +132,8 @@ func (l *lives) begin(kv meta.KV, store string, seen namespace.Seen) (*namespace
 }
 
 func (l *lives) path(name string) core.Path {
-	p, err := core.ParsePath("/" + name)
-	if err != nil {
-		l.Fatal(err)
-	}
-	return p
+	l.Helper()
+	return parse(l, "/"+name)
 }
 
 func (l *lives) put(ns *namespace.Namespace, name, data string) error {
@@ -623,5 +633,36 @@ func TestReleaseIsDurableFirst(t *testing.T) {
 	<-ns.Released()
 	if err := l.put(ns, "b", "x"); err != nil {
 		t.Errorf("after the release: %v", err)
+	}
+}
+
+// TestPersistFindsWhatWasNotLookedThrough persists a directory before the journal was looked through for held files, which is never
+// done by itself where there are no workers.
+func TestPersistFindsWhatWasNotLookedThrough(t *testing.T) {
+	w := &world{
+		o:  nstest.Options{Workers: nstest.NewWorkers(3), Delay: time.Hour},
+		kv: memkv.New(), root: same(memufs.New(memufs.Options{Dirs: true})), byURI: map[string]backing{},
+	}
+	ctx := core.WithPrincipal(t.Context(), core.Principal{User: "root", Super: true})
+	file := parse(t, "/a")
+	ns, stop := w.start(t)
+	out, err := ns.Create(ctx, file, core.CreateOptions{Size: 1, WriteType: core.AsyncThrough})
+	if err == nil {
+		_, err = out.Write([]byte("1"))
+	}
+	if err == nil {
+		_, err = out.Commit(ctx, core.CommitOptions{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	w.o.Workers = nil
+	ns, stop = w.start(t)
+	defer stop()
+	for _, p := range []core.Path{file, file.Parent()} {
+		if done, err := ns.Persist(ctx, p, core.PersistOptions{Wait: true}); errs.KindOf(err) != errs.Unavailable {
+			t.Errorf("persist %s: %+v, %v, though nobody can give the bytes", p, done, err)
+		}
 	}
 }

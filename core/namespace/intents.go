@@ -23,10 +23,13 @@ import (
 //
 //	put, copy, append, complete   what is staged is discarded, where the store can; then, if the key carries the attempt's
 //	                              origin → the outcome is committed; else it did not happen
+//	persist                       likewise; what did not happen is tried again, and the file stays what it is
 //	remove                        the key is gone → committed; else it did not happen
 //	rename                        the source is gone and the destination there → committed; else it did not happen
 //	mkdir, parents                carried on: a directory made twice is made once. What the store refuses did not happen
-//	remove tree, rename by copy   carried on to the end: their first record has already changed what readers see
+//	carry                         carried on, beside everything else: see carry.go
+//	remove tree, rename by copy   carried on to the end: their first record has already changed what readers see. While the
+//	                              intent of what is to be removed names the copies, held files have not their versions yet
 //
 // On a store that may still carry out a request that got no answer (S3), an intent that "did not happen" is watched until
 // no late arrival is possible.
@@ -36,12 +39,14 @@ type opKind string
 
 const (
 	opPut      opKind = "put"      // also copy, append and complete: the key gets the bytes of entry
+	opPersist  opKind = "persist"  // the key gets the bytes of entry, which workers hold
 	opMkdir    opKind = "mkdir"    // the key is a directory, which becomes entry
 	opParents  opKind = "parents"  // the key is a directory, which the first record has made, with those above it
 	opRemove   opKind = "remove"   // the key, at version
 	opRename   opKind = "rename"   // key to toKey in one step
 	opTrash    opKind = "trash"    // everything below key; already hidden by a whiteout
 	opCopyTree opKind = "copytree" // copy everything below key to toKey, then flip
+	opCarry    opKind = "carry"    // copy what is left below key to toKey; the new name leads to key until then
 	opDropTree opKind = "droptree" // remove what a copied tree left at key; hidden by a whiteout
 )
 
@@ -51,6 +56,7 @@ type openIntent struct {
 	path, to   string // names
 	store, key string
 	toKey      string
+	made       string // where the copies of what is at key are: what has none there is not removed; "" in old journals
 	version    string
 	token      string // staged bytes, or a store's upload id
 	upload     string // id of the upload a complete ends
@@ -60,35 +66,75 @@ type openIntent struct {
 	call       core.Call // the change, if its outcome is to be its answer
 
 	edge string // in meta.IntentsDir
+
+	pends bool // both names of a rename are pending in meta.Derived until it is resolved
+
+	prepare func(context.Context) error // what nobody sees of the store's step, done while the intent is journaled; may be nil
 }
 
 func (in *openIntent) note() meta.Entry {
-	x := map[string]string{
-		"op": string(in.op), "path": in.path, "to": in.to, "store": in.store, "key": in.key, "toKey": in.toKey,
-		"version": in.version, "token": in.token, "upload": in.upload, "parts": in.parts, "since": strconv.FormatInt(in.since.UnixNano(), 10),
-	}
-	if in.call.Sequence != 0 {
-		x["call"] = string(appendCall(nil, in.call))
-	}
-	if in.entry.Class != 0 {
-		b, _ := json.Marshal(in.entry) // plain data: cannot fail
-		x["entry"] = string(b)
-	}
-	for k, v := range x {
-		if v == "" {
-			delete(x, k)
+	x := make(map[string]string, 8) // most have no more, and a larger one is several pieces of memory
+	put := func(name, value string) {
+		if value != "" {
+			x[name] = value
 		}
+	}
+	put("op", string(in.op))
+	put("path", in.path)
+	put("to", in.to)
+	put("store", in.store)
+	put("key", in.key)
+	put("toKey", in.toKey)
+	put("made", in.made)
+	put("version", in.version)
+	put("token", in.token)
+	put("upload", in.upload)
+	put("parts", in.parts)
+	put("since", strconv.FormatInt(in.since.UnixNano(), 10))
+	if in.call.Sequence != 0 {
+		put("call", string(appendCall(nil, in.call)))
+	}
+	switch {
+	case in.entry.Class == 0:
+	case in.packable():
+		put("packed", in.packed())
+	default:
+		b, _ := json.Marshal(in.entry) // plain data: cannot fail
+		put("entry", string(b))
 	}
 	return meta.Entry{Class: meta.Note, Extra: x}
 }
 
+// An older version closes a put whose entry it does not see as one that did not happen, and takes the file on the store's word. Of all
+// else, and of a complete, which it must find done, it needs the entry: that is told in the form it knows, JSON, under "entry".
+
+// packable reports whether the entry is journaled as records have theirs, which takes a third of the bytes and of the time: there is one
+// put for each file that is written.
+func (in *openIntent) packable() bool { return in.op == opPut && in.upload == "" }
+
+// packed returns the entry as it is journaled under "packed".
+func (in *openIntent) packed() string {
+	var room [512]byte
+	return string(in.entry.Append(room[:0]))
+}
+
+// readEntry reads the entry that a note has, in either form.
+func (in *openIntent) readEntry(note map[string]string) (err error) {
+	if text := note["packed"]; text != "" {
+		in.entry, err = meta.DecodeEntry([]byte(text))
+	} else if text := note["entry"]; text != "" {
+		err = json.Unmarshal([]byte(text), &in.entry)
+	}
+	return err
+}
+
 func intentOf(edge string, e *meta.Entry) (in openIntent, err error) {
 	x := e.Extra
-	in = openIntent{op: opKind(x["op"]), path: x["path"], to: x["to"], store: x["store"], key: x["key"], toKey: x["toKey"],
+	in = openIntent{op: opKind(x["op"]), path: x["path"], to: x["to"], store: x["store"], key: x["key"], toKey: x["toKey"], made: x["made"],
 		version: x["version"], token: x["token"], upload: x["upload"], parts: x["parts"], call: callOf(x["call"]), edge: edge}
 	ns, err := strconv.ParseInt(x["since"], 10, 64)
-	if err == nil && x["entry"] != "" {
-		err = json.Unmarshal([]byte(x["entry"]), &in.entry)
+	if err == nil {
+		err = in.readEntry(x)
 	}
 	in.since = time.Unix(0, ns)
 	return in, err
@@ -112,10 +158,15 @@ func (in *openIntent) dropped() []meta.Op {
 
 // begin journals the intent together with ops.
 func (n *Namespace) begin(ctx context.Context, in *openIntent, ops ...meta.Op) error {
+	return n.beginning(ctx, in, ops...)()
+}
+
+// beginning queues the intent, with ops, for the journal and returns what begin does after that, which must be called once.
+func (n *Namespace) beginning(ctx context.Context, in *openIntent, ops ...meta.Op) (outcome func() error) {
 	id, err := n.draw(ctx, &n.revs)
 	if err != nil {
 		n.answers.wrote(core.CallOf(ctx))
-		return err
+		return func() error { return err }
 	}
 	in.edge, in.since = fmt.Sprintf("%016x", id), time.Now()
 	switch {
@@ -123,7 +174,24 @@ func (n *Namespace) begin(ctx context.Context, in *openIntent, ops ...meta.Op) e
 	case in.op != opTrash: // a tree is gone from view with its intent, which answers
 		in.call = core.CallOf(ctx)
 	}
-	_, err = n.commit(ctx, append(ops, in.set())...)
+	committed := n.committing(ctx, append(ops, in.set()))
+	return func() error {
+		_, err := committed()
+		return err
+	}
+}
+
+// beginPrepared journals the intent and prepares the store's step meanwhile: both wait for a disk.
+func (n *Namespace) beginPrepared(ctx context.Context, in *openIntent) error {
+	if in.prepare == nil {
+		return n.begin(ctx, in)
+	}
+	begun := n.beginning(ctx, in)
+	perr := in.prepare(ctx)
+	err := begun()
+	if err == nil && perr != nil { // nothing of it can be seen, now or later
+		return errors.Join(perr, n.closed(ctx, in))
+	}
 	return err
 }
 
@@ -160,7 +228,10 @@ func unanswered(err error) bool {
 // The caller holds the name's lock. A client that hangs up does not stop it.
 func (n *Namespace) through(ctx context.Context, pl *place, in *openIntent, step func(context.Context) error, outcome func() []meta.Op, row *ufs.Info) error {
 	ctx = context.WithoutCancel(ctx)
-	if err := n.begin(ctx, in); err != nil {
+	if err := pl.mount.opened(); err != nil {
+		return err
+	}
+	if err := n.beginPrepared(ctx, in); err != nil {
 		return err
 	}
 	d := pl.mount.derived
@@ -174,6 +245,9 @@ func (n *Namespace) through(ctx context.Context, pl *place, in *openIntent, step
 	}
 	ops := outcome()
 	ops = append(slices.Grow(ops, 2), n.answer(in, *pl, ops)...)
+	if in.op == opRemove { // from the record on, what was known of the store no longer counts
+		d.Forget(pl.key)
+	}
 	seq, err := n.commit(ctx, append(ops, in.close())...)
 	if err != nil { // the store has it: until the journal can say so, nothing else happens to the name
 		d.End(pl.key, n.Seq(), nil, false)
@@ -211,13 +285,21 @@ func (n *Namespace) closed(ctx context.Context, in *openIntent) error {
 // blocked reports errs.Unavailable if an earlier change of the place got no answer yet, and errs.Permission if the mount
 // refuses changes by now.
 func (n *Namespace) blocked(pl *place) error {
-	if pl.mount.ReadOnly {
-		return errs.New("namespace", pl.path.String(), errs.Permission, "the mount "+pl.mount.Path.String()+" is read-only")
+	if err := pl.mount.refuses(pl.path); err != nil {
+		return err
 	}
+	return n.pending(pl)
+}
+
+// pending reports errs.Unavailable if an earlier change of the place got no answer yet.
+func (n *Namespace) pending(pl *place) error {
 	n.resolving.Lock()
 	defer n.resolving.Unlock()
 	for _, in := range n.open {
 		if in.store == pl.mount.ID && (related(in.key, pl.key) || in.toKey != "" && related(in.toKey, pl.key)) {
+			if in.op == opCarry {
+				return core.BeingCarried(pl.path.String())
+			}
 			return errs.New("namespace", pl.path.String(), errs.Unavailable,
 				"an earlier change of this name got no answer from its store; it is being looked into, try again")
 		}
@@ -231,11 +313,34 @@ func (n *Namespace) renaming(pl *place) bool {
 	n.resolving.Lock()
 	defer n.resolving.Unlock()
 	for _, in := range n.open {
-		if in.toKey != "" && in.store == pl.mount.ID && (related(in.key, pl.key) || related(in.toKey, pl.key)) {
+		if in.toKey != "" && in.op != opCarry && in.store == pl.mount.ID && (related(in.key, pl.key) || related(in.toKey, pl.key)) {
 			return true
 		}
 	}
 	return false
+}
+
+// awaitSettled waits for the change under way at what has the key, or above it. Errors: errs.Unavailable if that is a rename
+// that gets no answer from its store.
+func (n *Namespace) awaitSettled(ctx context.Context, pl *place) error {
+	for settled := pl.mount.derived.Settled(pl.key); ; {
+		again := time.NewTimer(maxChasing)
+		defer again.Stop()
+		select {
+		case <-settled:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-again.C:
+			if n.renaming(pl) {
+				return inDoubt(pl.path)
+			}
+		}
+	}
+}
+
+func inDoubt(p core.Path) error {
+	return errs.New("namespace", p.String(), errs.Unavailable, "a rename of it got no answer from its store; it is being looked into, try again")
 }
 
 // related reports whether two store names are the same or one holds the other.
@@ -254,6 +359,11 @@ func (n *Namespace) resolveAll(ctx context.Context) {
 			if err != nil {
 				n.o.Logger.Error("an intent in the journal cannot be read; its name stays as it is", "intent", edge, "err", err)
 				continue
+			}
+			if m := n.mountOf(in.store); m != nil && in.op == opRename {
+				in.pends = true
+				m.derived.Begin(in.key)
+				m.derived.Begin(in.toKey)
 			}
 			n.open[edge] = in
 		}
@@ -282,6 +392,7 @@ func (n *Namespace) watchIntents(ctx context.Context) {
 		}
 		n.cleanStaging(ctx, near)
 	}
+	n.adoptRoots(ctx)
 	n.learn(ctx)
 	n.resolveOpen(ctx, everywhere)
 	far := func(m *mounted) bool { return !near(m) }
@@ -299,6 +410,7 @@ func (n *Namespace) watchIntents(ctx context.Context) {
 			clean.Reset(cleanInterval)
 		case <-t.C:
 			n.reopen(ctx)
+			n.adoptRoots(ctx)
 			n.resolveOpen(ctx, everywhere)
 			n.endIdleSessions(ctx, sessionIdle)
 			n.noteSessions(ctx)
@@ -351,10 +463,20 @@ func (n *Namespace) resolveOpen(ctx context.Context, pick func(*mounted) bool) {
 }
 
 func (n *Namespace) tryResolve(ctx context.Context, in *openIntent) {
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || !n.due(in) {
 		return
 	}
 	done, err := n.resolveIntent(ctx, in)
+	n.resolving.Lock()
+	carried := n.carrying[in.edge]
+	n.resolving.Unlock()
+	if carried != nil { // a small one is through at once
+		select {
+		case <-carried.done:
+		case <-ctx.Done():
+		}
+		return
+	}
 	if err != nil {
 		n.o.Logger.Warn("a change without an answer from its store stays open", "op", in.op, "path", in.path, "kind", errs.KindOf(err).Error(), "err", err)
 		return
@@ -366,6 +488,22 @@ func (n *Namespace) tryResolve(ctx context.Context, in *openIntent) {
 		n.resolved = make(chan struct{})
 		n.resolving.Unlock()
 	}
+}
+
+// due takes up the latest of an intent, and reports whether it is to be resolved. One that is carried through in the background is not.
+func (n *Namespace) due(in *openIntent) bool {
+	n.resolving.Lock()
+	now, ok := n.open[in.edge]
+	ok = ok && n.carrying[in.edge] == nil
+	n.resolving.Unlock()
+	if ok && now.op == opCarry {
+		n.carryOn(now, &carriage{})
+		return false
+	}
+	if ok {
+		*in = now
+	}
+	return ok
 }
 
 // resolveIntent looks at the store and commits the outcome; done is false if a late arrival is still possible.
@@ -403,18 +541,27 @@ func (n *Namespace) resolveIntent(ctx context.Context, in *openIntent) (done boo
 	if err != nil {
 		return false, err
 	}
-	if !happened && m.features.Kind != "local" && time.Since(in.since) < n.o.WatchOpen && (in.op == opPut || in.op == opRemove) {
+	if !happened && m.features.Kind != "local" && time.Since(in.since) < n.o.WatchOpen && (in.op == opPut || in.op == opPersist || in.op == opRemove) {
 		return false, nil
 	}
 	if happened {
 		ops = append(ops, n.answer(in, n.walk(path), ops)...)
 	}
-	m.derived.Begin(in.key)
-	seq, err := n.commit(ctx, append(ops, in.close())...)
-	m.derived.End(in.key, seq, nil, false)
+	keys := []string{in.key}
 	if in.toKey != "" {
-		m.derived.Begin(in.toKey)
-		m.derived.End(in.toKey, seq, nil, false)
+		keys = append(keys, in.toKey)
+	}
+	for _, key := range keys { // from the record on, what is known of the store no longer counts
+		if !in.pends {
+			m.derived.Begin(key)
+		}
+		m.derived.Forget(key)
+	}
+	seq, err := n.commit(ctx, append(ops, in.close())...)
+	for _, key := range keys {
+		if err == nil || !in.pends {
+			m.derived.End(key, seq, nil, false)
+		}
 	}
 	return err == nil, err
 }
@@ -424,6 +571,8 @@ func (n *Namespace) outcomeOf(ctx context.Context, m *mounted, in *openIntent, p
 	switch in.op {
 	case opPut:
 		return n.discarded(ctx, m, in, paths[0])
+	case opPersist:
+		return n.persistOutcome(ctx, m, in, paths[0])
 	case opMkdir, opParents:
 		return n.mkdirOutcome(ctx, m, in, paths[0])
 	case opRemove:
@@ -451,7 +600,18 @@ func (n *Namespace) outcomeOf(ctx context.Context, m *mounted, in *openIntent, p
 		}
 		return append(n.unhideOps(paths[0]), in.dropped()...), true, nil
 	case opDropTree:
-		if err := n.dropSource(ctx, m, in); err != nil {
+		var copies map[string]ufs.Info
+		if strings.HasSuffix(in.made, "/") { // a directory's, before held files are brought over them
+			if copies, err = m.below(ctx, in.made); err != nil {
+				return nil, false, err
+			}
+		}
+		if in.toKey != "" {
+			if err := n.findCopies(ctx, m, in, paths[1]); err != nil {
+				return nil, false, err
+			}
+		}
+		if err := n.dropSource(ctx, m, in, copies); err != nil {
 			return nil, false, err
 		}
 		return n.unhideOps(paths[0]), true, nil
@@ -506,6 +666,28 @@ func (n *Namespace) putOutcome(ctx context.Context, m *mounted, in *openIntent, 
 		ops = append(ops, meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: e})
 	}
 	return ops, true, nil
+}
+
+// persistOutcome is discarded for bytes that workers hold: all that is known of them stays what was acknowledged.
+func (n *Namespace) persistOutcome(ctx context.Context, m *mounted, in *openIntent, path core.Path) ([]meta.Op, bool, error) {
+	e := &in.entry
+	if err := ufs.Discard(ctx, m.store, in.token, origin(e.ID, e.Rev)); err != nil {
+		return nil, false, err
+	}
+	info, err := m.store.Stat(ctx, in.key)
+	if err != nil && !isGone(err) {
+		return nil, false, err
+	}
+	if err != nil || !ours(info, e) {
+		return nil, false, nil
+	}
+	pl := n.walk(path)
+	if !pl.local() || pl.entry.ID != e.ID || pl.entry.Rev != e.Rev {
+		return nil, true, nil
+	}
+	stored := *pl.entry
+	stored.Class, stored.Hold, stored.Version = meta.Persisted, nil, info.Version
+	return []meta.Op{{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: stored}}, true, nil
 }
 
 // mkdirOutcome makes the directory of the intent, if it is not there.

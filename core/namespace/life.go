@@ -168,12 +168,14 @@ func (n *Namespace) jump() (ops []meta.Op) {
 func (n *Namespace) uncover(ctx context.Context) error {
 	var ops []meta.Op
 	n.tree.View(func(v meta.View) {
+		carried := n.carriedFrom(v)
 		for edge, e := range v.Children(meta.AnswersDir, "") {
 			ops = append(ops, meta.Op{Kind: meta.Del, Dir: meta.AnswersDir, Edge: edge}, meta.Op{Kind: meta.DropDir, Dir: e.Dir})
 		}
 		for dir := range v.Dirs() {
 			for edge, e := range v.Children(dir, "") {
 				switch {
+				case e.Class == meta.Whiteout && carried[spot{dir, edge}]: // what is there has its new name
 				case e.Class == meta.Whiteout:
 					ops = append(ops, meta.Op{Kind: meta.Del, Dir: dir, Edge: edge})
 				case e.Class == meta.Directory && e.Base.Kind == meta.Opaque:
@@ -191,6 +193,22 @@ func (n *Namespace) uncover(ctx context.Context) error {
 	}
 	n.tree.View(n.answers.restore)
 	return nil
+}
+
+// carriedFrom returns the old names of the renames that are carried through.
+func (n *Namespace) carriedFrom(v meta.View) map[spot]bool {
+	all := map[spot]bool{}
+	for edge, e := range v.Children(meta.IntentsDir, "") {
+		in, err := intentOf(edge, e)
+		if err != nil || in.op != opCarry {
+			continue
+		}
+		if from, err := core.ParsePath(in.path); err == nil {
+			pl := n.walkIn(v, from)
+			all[spot{pl.parent, pl.edge}] = pl.inTree
+		}
+	}
+	return all
 }
 
 // keepLife journals the life, with ops.
@@ -264,9 +282,11 @@ func (nd *node) decideHeld(fact *meta.Fact, fresh bool) (node, load, error) {
 		return *nd, unknown, nil
 	case !fresh:
 		return *nd, revalidate, nil
+	case nd.local() && nd.entry.Hold.Base == fact.Row.Version: // the zero Row, of a name that is absent, has none
+		return *nd, noLoad, nil
 	case fact.State == meta.Absent:
 		return *nd, noLoad, notExist(nd.path)
-	case nd.persisted() && !sameVersion(nd.entry.Version, fact.Row.Version):
+	case nd.local(), nd.persisted() && !sameVersion(nd.entry.Version, fact.Row.Version):
 		nd.entry = nil
 	}
 	return *nd, noLoad, nil

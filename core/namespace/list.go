@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"sync"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
@@ -12,7 +13,11 @@ import (
 )
 
 // Stat implements core.Namespace.
-func (n *Namespace) Stat(ctx context.Context, p core.Path) (core.Info, error) {
+func (n *Namespace) Stat(ctx context.Context, p core.Path) (i core.Info, err error) {
+	if n.statKnown(ctx, p, &i) {
+		return i, nil
+	}
+	ctx = n.looking(ctx, looksUp)
 	if err := n.traverse(ctx, p); err != nil {
 		return core.Info{}, err
 	}
@@ -23,13 +28,101 @@ func (n *Namespace) Stat(ctx context.Context, p core.Path) (core.Info, error) {
 	if err := n.complete(ctx, &nd, free); err != nil {
 		return core.Info{}, err
 	}
-	return n.infoOf(&nd), nil
+	n.tell(&i, &nd, nil)
+	return i, nil
+}
+
+// statKnown is Stat for what most requests ask for: a file that the overlay tells all of, in directories that it tells all of
+// too. It reports false, and says nothing, where that is not so or where it could not say what Stat has to.
+func (n *Namespace) statKnown(ctx context.Context, p core.Path, i *core.Info) bool {
+	if p.Either() || p.IsDir() || p.IsZero() || n.holding() {
+		return false
+	}
+	dir, edge := p.Split()
+	who := core.PrincipalOf(ctx)
+	var m *mounted
+	var f meta.File
+	var class meta.Class
+	var check time.Time
+	n.tree.View(func(v meta.View) {
+		var room way
+		if w := n.wayTo(v, dir.String(), &room); w.inTree && (who.Super || w.lets(who)) {
+			if m = w.mount; m == nil || m.err != nil {
+				return
+			}
+			check, class = v.Glance(w.door, edge, &f)
+		}
+	})
+	if m == nil || m.NoAccess {
+		return false
+	}
+	if class == meta.Persisted && f.Plain() {
+		if owner, group, mode := f.Owner(); owner == "" || group == "" || mode == 0 || n.tooOld(ctx, m, p.String(), check) {
+			return false
+		}
+		tellPlain(i, m, &f, check, nil)
+		i.Path, i.Name = p, edge
+		return true
+	}
+	if class != meta.Persisted && class != meta.Local {
+		return false
+	}
+	x := statRooms.Get().(*statRoom)
+	defer statRooms.Put(x)
+	x.nd = node{place: place{path: p, edge: edge, entry: &x.e, mount: m, check: check}, cache: core.Hit}
+	f.Brief(&x.e)
+	if !x.nd.told() || n.stale(ctx, &x.nd.place) {
+		return false
+	}
+	n.tell(i, &x.nd, nil)
+	return true
+}
+
+// statRoom is what statKnown works with where a file is not a plain one.
+type statRoom struct {
+	nd node
+	e  meta.Entry
+}
+
+var statRooms = sync.Pool{New: func() any { return new(statRoom) }}
+
+// tellPlain makes i describe a file of m as tell does, but for its names. What text has to be made is in t, if that is not nil.
+func tellPlain(i *core.Info, m *mounted, f *meta.File, check time.Time, t *meta.Text) {
+	*i = core.Info{}
+	i.Owner, i.Group, i.Mode = f.Owner()
+	if i.Owner == "" || i.Group == "" || i.Mode == 0 {
+		o := m.ownedFile().with(i.Owner, i.Group, i.Mode)
+		i.Owner, i.Group, i.Mode = o.owner, o.group, o.mode
+	}
+	i.Mode &= 0o1777
+	i.Children = -1
+	i.Mount, i.ReadOnly, i.Cache = m.Path.String(), m.ReadOnly, core.Hit
+	i.ID, i.Size = f.ID, f.Size
+	i.ModTime, i.AccessTime = unixNano(f.MTime), unixNano(f.ATime)
+	blocks, replication := f.Blocks()
+	i.BlockSize, i.Replication = blocks, int(replication)
+	i.Age = age(check)
+	var stack [128]byte
+	text := f.AppendETag(stack[:0])
+	n := len(text)
+	text = appendOrigin(text, f.ID, f.Rev)
+	var kept string
+	if t == nil {
+		kept = string(text)
+	} else {
+		kept = t.Keep(text)
+	}
+	i.ETag, i.Version = kept[:n], kept[n:]
+	defaultBlocks(i)
 }
 
 // complete fetches what a listing could not say of a file.
 func (n *Namespace) complete(ctx context.Context, nd *node, has holding) error {
 	if nd.dir() || nd.entry != nil || nd.row == nil || nd.row.Full {
 		return nil
+	}
+	if core.MaxAgeOf(ctx).OnlyIfCached {
+		return errs.New("namespace.Stat", nd.path.String(), errs.Unavailable, "only-if-cached: not all of the file's attributes are known here")
 	}
 	if err := n.loadName(ctx, &nd.place, time.Now()); err != nil {
 		return err
@@ -44,9 +137,15 @@ func (n *Namespace) complete(ctx context.Context, nd *node, has holding) error {
 }
 
 // infoOf describes a node.
-func (n *Namespace) infoOf(nd *node) core.Info {
+func (n *Namespace) infoOf(nd *node) (i core.Info) {
+	n.tell(&i, nd, nil)
+	return i
+}
+
+// tell makes i describe a node. What text has to be made is in t, if that is not nil.
+func (n *Namespace) tell(i *core.Info, nd *node, t *meta.Text) {
 	o := n.ownedOf(nd)
-	i := core.Info{
+	*i = core.Info{
 		Path: nd.path, Name: nd.edge, Dir: nd.dir(), Owner: o.owner, Group: o.group, Mode: o.mode, Children: -1,
 		Mount: nd.mount.Path.String(), ReadOnly: nd.mount.ReadOnly, Cache: nd.cache,
 	}
@@ -54,12 +153,20 @@ func (n *Namespace) infoOf(nd *node) core.Info {
 	switch {
 	case nd.path.IsRoot():
 		i.ID, i.MountPoint, i.ModTime, i.AccessTime = uint64(meta.RootDir), true, unixNano(0), unixNano(0)
-	case nd.persisted():
-		i.ID, i.Size, i.ETag, i.Version = e.ID, e.Size, e.ETag, origin(e.ID, e.Rev)
+	case nd.file():
+		i.ID, i.Size, i.ETag = e.ID, e.Size, e.ETag
+		if t == nil {
+			i.Version = origin(e.ID, e.Rev)
+		} else {
+			var stack [33]byte
+			i.Version = t.Keep(appendOrigin(stack[:0], e.ID, e.Rev))
+		}
 		i.ModTime, i.AccessTime = time.Unix(0, e.MTime), time.Unix(0, e.ATime)
 		i.BlockSize, i.Replication = e.BlockSize, int(e.Replication)
 		i.Headers, i.User, i.Checksums, i.Parts = e.Headers, e.User, decodeChecksums(e.Checksums), unpackParts(e.Parts)
-		i.Age = age(nd.check)
+		if nd.persisted() {
+			i.Age = age(nd.check)
+		}
 	case e != nil:
 		i.ID, i.Marker, i.MountPoint = uint64(e.Dir), e.Marker, e.Mount
 		i.Headers, i.User = e.Headers, e.User
@@ -79,15 +186,19 @@ func (n *Namespace) infoOf(nd *node) core.Info {
 		if i.Marker {
 			i.ETag = emptyMD5
 		}
-		return i
+		return
 	}
+	defaultBlocks(i)
+}
+
+// defaultBlocks fills in what a file's entry does not say of its blocks.
+func defaultBlocks(i *core.Info) {
 	if i.BlockSize == 0 {
 		i.BlockSize = defaultBlock
 	}
 	if i.Replication == 0 {
 		i.Replication = 1
 	}
-	return i
 }
 
 // emptyMD5 is the ETag of a marker, whose object has no bytes.
@@ -113,12 +224,14 @@ const listPage = 1001
 func (n *Namespace) List(ctx context.Context, dir core.Path, o core.ListOptions) iter.Seq2[core.Info, error] {
 	return func(yield func(core.Info, error) bool) {
 		d := dir.Dir()
-		err := n.list(ctx, d, o, func(nd *node, name string, prefix bool) bool {
-			if prefix {
-				return yield(core.Info{Name: name, CommonPrefix: true}, nil)
+		var t meta.Text
+		err := n.list(ctx, d, o, func(x *lister) bool {
+			var i core.Info
+			if x.it.CommonPrefix {
+				i.Name, i.CommonPrefix = x.it.Name, true
+			} else {
+				x.tell(&i, &t)
 			}
-			i := n.infoOf(nd)
-			i.Name = name
 			return yield(i, nil)
 		})
 		if err != nil {
@@ -127,8 +240,9 @@ func (n *Namespace) List(ctx context.Context, dir core.Path, o core.ListOptions)
 	}
 }
 
-// list calls show for each entry of the directory until it returns false. The node is good until show returns.
-func (n *Namespace) list(ctx context.Context, dir core.Path, o core.ListOptions, show func(nd *node, name string, prefix bool) bool) error {
+// list calls show for each entry of the directory until it returns false.
+func (n *Namespace) list(ctx context.Context, dir core.Path, o core.ListOptions, show func(*lister) bool) error {
+	ctx = n.looking(ctx, lists)
 	if err := n.traverse(ctx, dir); err != nil {
 		return err
 	}
@@ -144,39 +258,44 @@ func (n *Namespace) list(ctx context.Context, dir core.Path, o core.ListOptions,
 	if err := n.require(ctx, &nd, read|execute); err != nil {
 		return err
 	}
-	sees := n.sight(ctx, dir)
+	if err := nd.mount.denies(dir); err != nil {
+		return err
+	}
+	may, denied := n.sight(ctx, dir), n.denied()
+	sees := func(d core.Path) bool { return !denied(d) && may(d) }
 	left := o.Limit
-	x := lister{n: n}
-	q := meta.Query{Start: n.startOf(&nd.place), Prefix: o.Prefix, Delimiter: o.Delimiter, After: o.After,
+	x := lister{n: n, dir: dir}
+	q := meta.Query{Start: n.startOf(&nd.place), Path: dir.String(), Prefix: o.Prefix, Delimiter: o.Delimiter, After: o.After,
 		Children: o.Children, HideShadowed: o.HideShadowed, Limit: left}
 	var ierr error
-	err = n.pages(ctx, dir, &q, func(it *meta.Item) bool {
+	there := func(since time.Time) error {
+		_, err := n.lookupSince(ctx, dir, free, func(m *mounted, _ time.Time) time.Time { return n.oldest(ctx, m, dir.String(), since) })
+		return err
+	}
+	err = n.pages(ctx, dir, &q, there, func(it *meta.Item) bool {
+		x.at(it)
 		if it.CommonPrefix {
-			if prefix, err := dir.Join(it.Name); err != nil || !sees(prefix) {
+			if prefix, err := dir.Join(it.Name); err != nil || !sees(prefix.Parent()) {
 				return true
-			}
-			if !show(nil, it.Name, true) {
-				return false
 			}
 		} else {
-			child := x.node(dir, it)
-			if !o.Children && !sees(child.path) {
+			if !o.Children && !sees(x.parent()) {
 				return true
 			}
-			if child.entry != nil && n.holding() {
+			if it.Class != 0 && n.holding() {
 				var now node
-				if now, ierr = n.lookup(ctx, child.path); errs.KindOf(ierr) == errs.NotExist {
+				if now, ierr = n.lookup(ctx, x.path); errs.KindOf(ierr) == errs.NotExist {
 					ierr = nil
 					return true
 				}
 				if ierr != nil {
 					return false
 				}
-				child = &now
+				x.now = &now
 			}
-			if !show(child, it.Name, false) {
-				return false
-			}
+		}
+		if !show(&x) {
+			return false
 		}
 		left--
 		q.Limit = left
@@ -185,8 +304,8 @@ func (n *Namespace) list(ctx context.Context, dir core.Path, o core.ListOptions,
 	return errors.Join(err, ierr)
 }
 
-// sight returns what tells whether the principal may see a name at any depth below dir, which he may list: whether he may
-// list all directories between. What he may not see is left out of a listing of keys, as if it were not there.
+// sight returns what tells whether the principal may see the names in a directory at any depth below dir, which he may list:
+// whether he may list it and all directories between. What he may not see is left out of a listing of keys, as if it were not there.
 func (n *Namespace) sight(ctx context.Context, dir core.Path) func(core.Path) bool {
 	if core.PrincipalOf(ctx).Super {
 		return func(core.Path) bool { return true }
@@ -204,8 +323,8 @@ func (n *Namespace) sight(ctx context.Context, dir core.Path) func(core.Path) bo
 		}
 		return ok
 	}
-	return func(p core.Path) bool {
-		if d := p.Parent(); d != last {
+	return func(d core.Path) bool {
+		if d != last {
 			last, sees = d, list(d)
 		}
 		return sees
@@ -214,16 +333,56 @@ func (n *Namespace) sight(ctx context.Context, dir core.Path) func(core.Path) bo
 
 // pages walks the union from q on, asking the stores for what is not known or too old, until the end or until show returns
 // false. What is shown of one page is of one moment: where a store had to be asked in the middle of it, the page is walked
-// again from its beginning. So a rename shows one of its names in every listing of no more than listPage entries.
-func (n *Namespace) pages(ctx context.Context, dir core.Path, q *meta.Query, show func(*meta.Item) bool) error {
+// again from its beginning, and from where the directory is by then. So a rename shows one of its names in every listing of
+// no more than listPage entries. there, if not nil, is asked whether the directory is there, by facts learnt at the time it is
+// given or later, where it may have gone since q.Start was found: its error ends the walk.
+func (n *Namespace) pages(ctx context.Context, dir core.Path, q *meta.Query, there func(time.Time) error, show func(*meta.Item) bool) error {
+	n.askSkipped(dir)
 	now := time.Now()
-	q.NotBefore = func(store, _ string) time.Time {
+	var at meta.Start
+	q.Find = func(v meta.View) meta.Start {
+		pl := n.walkIn(v, dir)
+		at = n.startOf(&pl)
+		return at
+	}
+	shown, waited := false, false // waited: for a store, since the directory was last known to be there
+	how := looksOf(ctx)
+	var stale map[string]bool // mounts whose stores are not asked: what is known of them is shown
+	q.NotBefore = func(store, key string) time.Time {
 		if m := n.mountOf(store); m != nil && m.err == nil {
-			return m.oldest(ctx, now)
+			if stale[store] {
+				return n.oldestStaleList(ctx, m, m.Path.Dir().String()+key, now)
+			}
+			if how == 0 && !n.byPath() {
+				return n.oldest(ctx, m, "", now)
+			}
+			dir := m.Path.Dir().String() + key
+			at := n.oldestList(ctx, m, dir, now)
+			if how == lists {
+				b := n.bounds(ctx, m, dir, at, now)
+				return b.since()
+			}
+			return at
 		}
 		return time.Time{}
 	}
+	if how != 0 {
+		q.Covered = func(store, key string) bool {
+			m := n.mountOf(store)
+			if m == nil {
+				return false
+			}
+			dir := m.Path.Dir().String() + key
+			return n.bounds(ctx, m, dir, n.oldestList(ctx, m, dir, now), now).known
+		}
+	}
+	room, used := itemRooms.Get().(*[]meta.Item), 0
+	defer func() {
+		clear((*room)[:used]) // what they refer to is not needed any more
+		itemRooms.Put(room)
+	}()
 	var last meta.Need
+	whole := q.After == ""
 	for stuck, since := 0, now; stuck < maxLoads || time.Since(since) < maxChasing; {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
@@ -232,15 +391,28 @@ func (n *Namespace) pages(ctx context.Context, dir core.Path, q *meta.Query, sho
 		if page.Limit <= 0 || page.Limit > listPage {
 			page.Limit = listPage
 		}
+		page.Room = *room
 		items, need, done := n.union.Page(page)
+		*room, used = items[:0], max(used, len(items))
 		if need == nil {
+			if there != nil && (at != q.Start || waited && !shown && len(items) == 0) {
+				if err := there(now); err != nil {
+					return err
+				}
+				stuck, waited, q.Start = stuck+1, false, at
+				continue
+			}
 			for i := range items {
 				if !show(&items[i]) {
+					n.loadAhead(ctx, q, &items[i])
 					return nil
 				}
-				q.After = items[i].Name
+				q.After, shown = items[i].Name, true
 			}
 			if done {
+				if len(stale) > 0 && whole && !shown { // an outage must not look like an empty directory
+					return n.notListed(dir, stale)
+				}
 				return nil
 			}
 			stuck, since = 0, time.Now()
@@ -249,11 +421,18 @@ func (n *Namespace) pages(ctx context.Context, dir core.Path, q *meta.Query, sho
 		if stuck++; *need != last { // it gets on
 			stuck, since, last = 0, time.Now(), *need
 		}
+		if n.goesStale(need, &stale) {
+			continue
+		}
+		waited = true
 		var err error
 		if need.Pending != "" {
 			err = n.settled(ctx, dir, need)
 		} else {
 			err = n.fill(ctx, dir, *need, q.NotBefore(need.Store, need.Dir))
+		}
+		if err != nil && n.goesStale(need, &stale) { // it was found not to answer meanwhile
+			continue
 		}
 		if err != nil {
 			return err
@@ -262,18 +441,16 @@ func (n *Namespace) pages(ctx context.Context, dir core.Path, q *meta.Query, sho
 	return errs.New("namespace.List", dir.String(), errs.Conflict, "the directory changes faster than it can be listed; try again")
 }
 
+// itemRooms are what pages are made in.
+var itemRooms = sync.Pool{New: func() any { return new([]meta.Item) }}
+
 // settled waits for the change under way of a name of which nothing else is known.
 func (n *Namespace) settled(ctx context.Context, dir core.Path, need *meta.Need) error {
 	m := n.mountOf(need.Store)
 	if m == nil {
 		return errs.New("namespace.List", dir.String(), errs.Unavailable, "the mount is gone")
 	}
-	select {
-	case <-m.derived.Settled(need.Pending):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return n.awaitSettled(ctx, &place{path: dir, mount: m, key: need.Pending})
 }
 
 func (n *Namespace) fill(ctx context.Context, dir core.Path, need meta.Need, since time.Time) error {
@@ -297,13 +474,29 @@ func (n *Namespace) startOf(pl *place) meta.Start {
 	return s
 }
 
-// lister makes nodes of the items of one walk.
+// lister tells of the items of one walk, one after the other.
 type lister struct {
 	n       *Namespace
+	dir     core.Path // where the walk starts
 	entries meta.Entries
 	store   string // of the item before
 	m       *mounted
-	nd      node
+
+	it   *meta.Item
+	path core.Path // of it
+	now  *node     // what it is by now, if that has been looked up
+	nd   node
+	f    meta.File
+}
+
+// at makes it the item to tell of.
+func (x *lister) at(it *meta.Item) {
+	x.it, x.path, x.now = it, x.dir.Below(it.Path), nil
+}
+
+// parent returns the directory of the item.
+func (x *lister) parent() core.Path {
+	return x.dir.Below(x.it.Path[:len(x.it.Path)-len(x.it.Name)+x.it.Edge])
 }
 
 // mount returns the mount of a store.
@@ -317,23 +510,36 @@ func (x *lister) mount(store string) *mounted {
 	return x.m
 }
 
-// node returns the node an item of a walk below dir stands for. It is good until the next call.
-func (x *lister) node(dir core.Path, it *meta.Item) *node {
-	path := dir.Child(it.Name)
-	_, edge := path.Split()
-	nd := &x.nd
-	*nd = node{place: place{path: path, edge: edge, mount: x.mount(it.Store), key: it.Key, entry: x.entries.Of(it), inTree: it.Class != 0},
-		row: it.Row, rowAt: it.At, cache: core.Hit}
+// node returns the node the item stands for. It is good until the next item.
+func (x *lister) node() *node {
+	if x.now != nil {
+		return x.now
+	}
+	it, nd := x.it, &x.nd
+	nd.path, nd.edge = x.path, it.Name[it.Edge:]
+	nd.mount, nd.key, nd.entry, nd.inTree = x.mount(it.Store), it.Key, x.entries.Of(it), it.Class != 0
+	nd.row, nd.rowAt, nd.check, nd.cache = it.Row, it.At, time.Time{}, core.Hit
 	if it.Class != 0 {
 		nd.check = it.At
 	}
 	return nd
 }
 
+// tell makes i describe the item, which is no common prefix.
+func (x *lister) tell(i *core.Info, t *meta.Text) {
+	if x.now == nil && x.it.File(&x.f) {
+		tellPlain(i, x.mount(x.it.Store), &x.f, x.it.At, t)
+		i.Path = x.path
+	} else {
+		x.n.tell(i, x.node(), t)
+	}
+	i.Name = x.it.Name
+}
+
 // hasVisible reports whether anything is visible below the directory at pl.
 func (n *Namespace) hasVisible(ctx context.Context, pl *place) (some bool, err error) {
-	q := meta.Query{Start: n.startOf(pl), Children: true, Limit: 1}
-	err = n.pages(ctx, pl.path, &q, func(*meta.Item) bool { some = true; return false })
+	q := meta.Query{Children: true, Limit: 1}
+	err = n.pages(ctx, pl.path, &q, nil, func(*meta.Item) bool { some = true; return false })
 	return some, err
 }
 
@@ -341,12 +547,15 @@ func (n *Namespace) hasVisible(ctx context.Context, pl *place) (some bool, err e
 // listing says is gone from below cannot leave the overlay by itself meanwhile.
 func (n *Namespace) hasVisibleHeld(ctx context.Context, pl *place) (some bool, err error) {
 	ctx = core.WithMaxAge(ctx, core.MaxAge{Set: true})
-	q := meta.Query{Start: n.startOf(pl), Children: true}
-	x := lister{n: n}
+	q := meta.Query{Children: true, Path: pl.path.String()}
+	x := lister{n: n, dir: pl.path}
 	var ierr error
-	err = n.pages(ctx, pl.path, &q, func(it *meta.Item) bool {
-		child := x.node(pl.path, it)
+	err = n.pages(ctx, pl.path, &q, nil, func(it *meta.Item) bool {
+		x.at(it)
+		child := x.node()
 		switch e := child.entry; {
+		case child.local():
+			some = true
 		case child.persisted():
 			_, ierr = n.lookupHeld(ctx, child.path, true)
 			some = ierr == nil

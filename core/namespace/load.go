@@ -3,6 +3,7 @@ package namespace
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"strconv"
 	"strings"
@@ -14,18 +15,19 @@ import (
 	"github.com/sluicefs/sluice/ufs"
 )
 
-// loadName asks the store about one name and records the answer. Concurrent requests share one call; a request joins
-// only a call sent after its own start.
+// loadName asks the store about one name and records the answer. Concurrent requests share one call of a store that may keep
+// them waiting; a request joins only a call sent after its own start.
 func (n *Namespace) loadName(ctx context.Context, pl *place, since time.Time) error {
 	m := pl.mount
 	if m.err != nil {
 		return m.unavailable()
 	}
-	return n.shared(ctx, "stat\x00"+m.ID+"\x00"+pl.key, since, func(ctx context.Context) error {
+	defer m.wait()()
+	ask := func(ctx context.Context) error {
 		sent := time.Now()
 		f := m.derived.Sent(n.Seq(), sent)
 		defer f.Done()
-		if k := errs.KindOf(n.checkName(pl.path)); k == errs.Invalid || k == errs.Permission {
+		if k := errs.KindOf(pl.checkName()); k == errs.Invalid || k == errs.Permission {
 			f.Stat(pl.key, nil) // a name that the store cannot hold is not there
 			return nil
 		}
@@ -45,7 +47,11 @@ func (n *Namespace) loadName(ctx context.Context, pl *place, since time.Time) er
 			}
 		}
 		return n.reconcile(ctx, pl.path, false)
-	})
+	}
+	if near(m) && !m.features.Network { // the call costs less than to let others share it
+		return ask(ctx)
+	}
+	return n.shared(ctx, "stat\x00"+m.ID+"\x00"+pl.key, since, ask)
 }
 
 // flight is a store call that several requests wait for.
@@ -55,10 +61,10 @@ type flight struct{ sent time.Time }
 // serve; then another is sent.
 func (n *Namespace) shared(ctx context.Context, name string, since time.Time, ask func(context.Context) error) error {
 	for {
-		ch := n.loads.DoChan(name, func() (any, error) {
-			sent := time.Now()
-			return flight{sent}, ask(context.WithoutCancel(ctx))
-		})
+		if ctx.Err() != nil { // nobody would wait for it
+			return context.Cause(ctx)
+		}
+		ch := n.loads.DoChan(name, flown(ctx, ask))
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -70,6 +76,14 @@ func (n *Namespace) shared(ctx context.Context, name string, since time.Time, as
 	}
 }
 
+// flown returns what runs ask for all who wait for it, whether who has sent it still does or not.
+func flown(ctx context.Context, ask func(context.Context) error) func() (any, error) {
+	return func() (any, error) {
+		sent := time.Now()
+		return flight{sent}, ask(context.WithoutCancel(ctx))
+	}
+}
+
 // loadBatch is how many rows of a flat listing one load takes: what an S3 page shows.
 const loadBatch = 1000
 
@@ -78,69 +92,266 @@ func (n *Namespace) loadList(ctx context.Context, m *mounted, need meta.Need, di
 	if m.err != nil {
 		return m.unavailable()
 	}
-	flat := need.Flat && m.features.Flat
-	return n.shared(ctx, "list\x00"+m.ID+"\x00"+need.Dir+"\x00"+need.After+strconv.FormatBool(flat), since, func(ctx context.Context) error {
-		sent := time.Now()
-		f := m.derived.Sent(n.Seq(), sent)
-		defer f.Done()
-		var rows []meta.NamedRow
-		complete, last := true, ""
-		for info, err := range m.store.List(ctx, need.Dir, need.After, flat) {
-			if errs.KindOf(err) == errs.NotExist && m.features.Dirs {
-				f.Stat(need.Dir, nil)
-				return n.reconcile(ctx, dir, false)
-			}
-			if err != nil {
-				return err
-			}
-			rows, last = append(rows, meta.NamedRow{Name: info.Name, Row: rowOf(info)}), info.Name
-			if m.features.Flat && len(rows) >= loadBatch {
-				complete = false
-				break
-			}
+	defer m.wait()()
+	name, ask := n.listFlight(m, need, dir)
+	return n.shared(ctx, name, since, func(ctx context.Context) error {
+		if need.Flat && n.stretches.came(m.ID, need, since) {
+			return nil
 		}
-		l := &listed{rows: make(map[string]*meta.Row, len(rows)), after: need.After, last: last, complete: complete, deep: flat, dirs: m.features.Dirs}
-		for i := range rows {
-			l.rows[rows[i].Name] = &rows[i].Row
-		}
-		if flat {
-			f.ListFlat(need.Dir, need.After, last, rows, complete)
-		} else {
-			f.List(need.Dir, need.After, last, rows, complete)
-		}
-		return n.reconcileListed(ctx, need, dir, l, sent)
+		return ask(ctx)
 	})
 }
 
-// reconcileListed compares the overlay's entries of a directory, or with need.Flat of everything below it, with what a
-// listing said. Those that differ are looked at again one by one, under their lock.
-func (n *Namespace) reconcileListed(ctx context.Context, need meta.Need, dir core.Path, l *listed, sent time.Time) error {
-	pl := n.walk(dir)
-	id, ok := pl.dirID()
-	if !ok {
-		return nil
-	}
-	n.tree.View(func(v meta.View) { l.compare(v, id, need.Dir, dir) })
-	for _, u := range l.same {
-		n.tree.MarkChecked(u.dir, u.edge, u.version, sent)
-	}
-	for _, p := range l.differ {
-		if err := n.reconcile(ctx, p, false); err != nil {
+// loadListOnce is loadList in the background, unless somebody has the same asked at the moment.
+func (n *Namespace) loadListOnce(ctx context.Context, m *mounted, need meta.Need, dir core.Path) {
+	name, ask := n.listFlight(m, need, dir)
+	n.loads.DoChan(name, flown(ctx, func(ctx context.Context) error {
+		sent := time.Now()
+		if err := ask(ctx); err != nil {
 			return err
+		}
+		n.stretches.arrived(m.ID, need, sent)
+		return nil
+	}))
+}
+
+// listFlight returns what asks for a listing and records it, and the name under which that is shared.
+func (n *Namespace) listFlight(m *mounted, need meta.Need, dir core.Path) (name string, ask func(context.Context) error) {
+	flat := need.Flat && m.flatAt(need.Dir)
+	return "list\x00" + m.ID + "\x00" + need.Dir + "\x00" + need.After + strconv.FormatBool(flat), func(ctx context.Context) error {
+		l, err := n.askList(ctx, m, need, dir)
+		if err != nil {
+			return err
+		}
+		defer l.flight.Done()
+		n.stretches.note(m.ID, need, l)
+		return n.takeList(ctx, m, need, dir, l)
+	}
+}
+
+// askList asks the store for the names that need tells. What it returns has its flight open.
+//
+// An empty listing of a directory that had something in it is what a store shows, too, that has lost its disk, its rights or its
+// mount below. It is believed only if the store shows the same a while later, and its root can be listed.
+func (n *Namespace) askList(ctx context.Context, m *mounted, need meta.Need, dir core.Path) (*listed, error) {
+	l, err := n.askOnce(ctx, m, need)
+	if err != nil || !n.suspicious(m, need, dir, l) {
+		return l, err
+	}
+	l.flight.Done()
+	if err := n.confirm(ctx, m, dir); err != nil {
+		return nil, err
+	}
+	return n.askOnce(ctx, m, need)
+}
+
+// confirm waits until it is time to ask again a store that shows nothing in the directory, and checks that its root can be listed.
+func (n *Namespace) confirm(ctx context.Context, m *mounted, dir core.Path) error {
+	again := time.NewTimer(n.o.ConfirmEmpty)
+	defer again.Stop()
+	select {
+	case <-again.C:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := m.lists(ctx); err != nil {
+		return errs.E("namespace.List", dir.String(), errs.Unavailable,
+			fmt.Errorf("the store shows nothing in a directory that had names in it, and its root cannot be listed: %w", err))
+	}
+	return nil
+}
+
+// lists returns an error if the root of the mount's store cannot be listed.
+func (m *mounted) lists(ctx context.Context) error {
+	for _, err := range m.store.List(ctx, "", "", false) {
+		return err
+	}
+	return nil
+}
+
+// flatAt reports whether everything below the store's directory is listed at once. Buckets of an account are listed one by one: one
+// that may not be looked into keeps nobody from the others.
+func (m *mounted) flatAt(key string) bool {
+	return m.features.Flat && !(m.features.Buckets && key == "")
+}
+
+// askOnce is askList without a doubt.
+func (n *Namespace) askOnce(ctx context.Context, m *mounted, need meta.Need) (l *listed, err error) {
+	flat := need.Flat && m.flatAt(need.Dir)
+	l = &listed{after: need.After, complete: true, deep: flat, dirs: m.features.Dirs, buckets: m.features.Buckets, sent: time.Now()}
+	flight := m.derived.Sent(n.Seq(), l.sent)
+	l.flight = flight
+	defer func() {
+		if err != nil {
+			flight.Done()
+		}
+	}()
+	for info, err := range m.store.List(ctx, need.Dir, need.After, flat) {
+		if errs.KindOf(err) == errs.NotExist && m.features.Dirs {
+			if need.Dir == "" {
+				return nil, errs.New("namespace.List", m.URI, errs.Unavailable, "the root of the mount's store is not there; what was in it is not taken for removed")
+			}
+			l.gone = true
+			return l, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		l.names, l.last = append(l.names, meta.NamedRow{Name: info.Name, Row: rowOf(info)}), info.Name
+		if m.features.Flat && len(l.names) >= loadBatch {
+			l.complete = false
+			break
+		}
+	}
+	l.rows = make(map[string]*meta.Row, len(l.names))
+	for i := range l.names {
+		l.rows[l.names[i].Name] = &l.names[i].Row
+	}
+	return l, nil
+}
+
+// suspicious reports whether the listing says that nothing is left of what was known to be in the directory.
+func (n *Namespace) suspicious(m *mounted, need meta.Need, dir core.Path, l *listed) (doubt bool) {
+	if l.gone || !l.complete || len(l.names) > 1 || len(l.names) == 1 && l.names[0].Name != need.Dir {
+		return false
+	}
+	if l.after != "" { // nothing is left of what followed the part before
+		m.derived.Files(need.Dir, l.after, "", true, l.deep, func(name string) bool {
+			doubt = l.rows[name] == nil
+			return !doubt
+		})
+		return doubt
+	}
+	if m.derived.Holds(need.Dir) {
+		return true
+	}
+	if pl := n.walk(dir); pl.mount.is(m) {
+		if id, ok := pl.dirID(); ok {
+			n.tree.View(func(v meta.View) {
+				for _, e := range v.Children(id, "") {
+					if doubt = e.Class == meta.Persisted && e.StoreKey == ""; doubt {
+						return
+					}
+				}
+			})
+		}
+	}
+	return doubt
+}
+
+// takeList takes over what a listing shows to have changed behind Sluice, and records what it told: last, so that nobody is shown
+// as known what is not taken over yet. What became of a name is newer than the listing, and stays.
+func (n *Namespace) takeList(ctx context.Context, m *mounted, need meta.Need, dir core.Path, l *listed) error {
+	missed, err := n.takeNames(ctx, m, need, dir, l)
+	if err != nil {
+		return err
+	}
+	for _, x := range missed {
+		if x.err != nil {
+			return x.err
 		}
 	}
 	return nil
 }
 
+// missed is a name of which it could not be found out what has become of it: err says why, nil that a change was under way.
+type missed struct {
+	path core.Path
+	err  error
+}
+
+// takeNames is takeList that returns the names it could not compare. Who lists them next asks again: at once or, if a change was under
+// way, when it is over.
+func (n *Namespace) takeNames(ctx context.Context, m *mounted, need meta.Need, dir core.Path, l *listed) (all []missed, err error) {
+	if l.gone {
+		left, err := n.tryReconcile(ctx, dir, false)
+		if err != nil {
+			return nil, err
+		}
+		if left && n.skipped.add(dir, m, need.Dir) || !left {
+			l.flight.Stat(need.Dir, nil)
+		}
+		if left {
+			all = append(all, missed{path: dir})
+		}
+		return all, nil
+	}
+	if all, err = n.reconcileListed(ctx, need, dir, l); err != nil {
+		return nil, err
+	}
+	for _, x := range all {
+		name := need.Dir + strings.TrimPrefix(x.path.String(), dir.String())
+		if x.err != nil || !n.skipped.add(x.path, m, name) {
+			m.forgetListed(name)
+		}
+	}
+	if l.deep {
+		l.flight.ListFlat(need.Dir, need.After, l.last, l.names, l.complete)
+	} else {
+		l.flight.List(need.Dir, need.After, l.last, l.names, l.complete)
+	}
+	return all, nil
+}
+
+// maxRefused is how many names a store may refuse to tell of, for what another try may mend, before it is asked of no more.
+const maxRefused = 8
+
+// reconcileListed compares the overlay's entries of a directory, or with need.Flat of everything below it, with what a
+// listing said. Those that differ are looked at again one by one, under their lock; it returns those that could not be.
+func (n *Namespace) reconcileListed(ctx context.Context, need meta.Need, dir core.Path, l *listed) (all []missed, err error) {
+	n.compare(need, dir, l)
+	for _, u := range l.same {
+		n.tree.MarkChecked(u.dir, u.edge, u.version, l.sent)
+	}
+	var refused error
+	for i, tries := 0, 0; i < len(l.differ); i++ {
+		p, err := l.differ[i], refused
+		if tries < maxRefused {
+			var left bool
+			if left, err = n.tryReconcile(ctx, p, false); err == nil && !left {
+				continue
+			}
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			if passes(err) {
+				tries, refused = tries+1, err
+			}
+		}
+		all = append(all, missed{p, err})
+	}
+	return all, nil
+}
+
+// compare has l compare what the overlay has of the directory, once.
+func (n *Namespace) compare(need meta.Need, dir core.Path, l *listed) {
+	if l.compared {
+		return
+	}
+	l.compared = true
+	pl := n.walk(dir)
+	if id, ok := pl.dirID(); ok {
+		n.tree.View(func(v meta.View) { l.compare(v, id, need.Dir, dir) })
+	}
+}
+
 // listed is a store's listing of the names after the name after up to the name last, or of all if it is complete.
 type listed struct {
-	rows        map[string]*meta.Row
+	names       []meta.NamedRow
+	rows        map[string]*meta.Row // of names
 	after, last string
 	complete    bool
+	gone        bool // there is no such directory
 	deep, dirs  bool // it is flat; the store has real directories
+	buckets     bool // the store is an account
 
-	same   []checked
-	differ []core.Path
+	flight *meta.Flight
+	sent   time.Time
+
+	compared bool
+	same     []checked
+	differ   []core.Path
+	mine     map[string]bool // names of which the overlay says more than the store, if not nil; a directory's with all below
 }
 
 // checked is an entry that is what the store has.
@@ -151,10 +362,20 @@ type checked struct {
 
 // compare sorts the entries of the directory id, whose store name is key, into those that differ and those that do not.
 func (l *listed) compare(v meta.View, id meta.DirID, key string, path core.Path) {
-	for edge, e := range v.Children(id, "") {
+	from, _ := strings.CutPrefix(l.after, key) // what is before was told by the part before
+	if !strings.HasPrefix(l.after, key) {
+		from = ""
+	}
+	if i := strings.IndexByte(from, '/'); i >= 0 {
+		from = from[:i+1]
+	}
+	for edge, e := range v.Children(id, from) {
 		name := key + edge
 		if !l.complete && name > l.last {
 			return
+		}
+		if l.mine != nil && (e.Class != meta.Directory || e.Mount || e.Base.Kind != meta.Inherit) {
+			l.mine[name] = true
 		}
 		if e.Class == meta.Directory {
 			if e.Mount || e.Base.Kind != meta.Inherit {
@@ -162,12 +383,17 @@ func (l *listed) compare(v meta.View, id meta.DirID, key string, path core.Path)
 			}
 			gone := name > l.after && l.rows[name] == nil
 			switch {
+			case gone && l.buckets && bucketKey(name):
+				l.differ = append(l.differ, path.Child(edge))
 			case l.deep, gone && !l.dirs: // what the store has nothing of, it has nothing below of
 				l.compare(v, e.Dir, name, path.Child(edge))
 			case gone:
 				l.differ = append(l.differ, path.Child(edge))
 			}
 			continue
+		}
+		if l.mine != nil && name > l.after && e.Class == meta.Persisted && e.StoreKey != "" {
+			l.differ = append(l.differ, path.Child(edge)) // the listing does not tell of it
 		}
 		if name <= l.after || e.Class != meta.Persisted || e.StoreKey != "" {
 			continue
@@ -196,25 +422,39 @@ func (pl *place) dirID() (meta.DirID, bool) {
 // directories. If a change through Sluice is under way at p, that change decides and nothing is done; locked says that
 // the caller holds p's lock and makes none.
 func (n *Namespace) reconcile(ctx context.Context, p core.Path, locked bool) error {
+	_, err := n.tryReconcile(ctx, p, locked)
+	return err
+}
+
+// tryReconcile is reconcile, and says with left that nothing was compared because a change is under way.
+func (n *Namespace) tryReconcile(ctx context.Context, p core.Path, locked bool) (left bool, err error) {
 	if n.holding() {
-		return nil // what the store says is shown beside the journal until it is released
+		return false, nil // what the store says is shown beside the journal until it is released
 	}
 	pl := n.walk(p)
 	e := pl.entry
-	if e == nil || e.Mount || pl.mount.err != nil || pl.hidden && e.Class != meta.Persisted {
-		return nil
+	if e == nil || e.Mount || e.Class == meta.Local || pl.mount.err != nil || pl.hidden && e.Class != meta.Persisted {
+		return false, nil
 	}
-	if e.Class == meta.Directory && (!pl.mount.features.Dirs || n.mounts.Load().table.Below(p)) || n.renaming(&pl) {
-		return nil
+	if e.Class == meta.Directory && (!pl.real() || n.mounts.Load().table.Below(p)) {
+		return false, nil
+	}
+	if n.renaming(&pl) {
+		return true, nil
 	}
 	if !locked {
-		unlock, ok := n.locks.tryLock(p)
+		done, err := n.reconciling.lock(ctx, p) // another one makes no change: who does not wait for it serves what it replaces
+		if err != nil {
+			return false, err
+		}
+		defer done()
+		unlock, ok := n.tryCompare(p)
 		if !ok {
-			return nil
+			return true, nil
 		}
 		defer unlock()
 		if pl = n.walk(p); !reflect.DeepEqual(pl.entry, e) {
-			return nil
+			return true, nil
 		}
 	}
 	now := time.Now()
@@ -223,10 +463,13 @@ func (n *Namespace) reconcile(ctx context.Context, p core.Path, locked bool) err
 	info, err := pl.mount.store.Stat(ctx, pl.key)
 	gone := isGone(err)
 	if err != nil && !gone {
-		return err
+		return false, err
 	}
 	parent := pl.parent
 	switch {
+	case gone && e.Class == meta.Directory && n.hasLocal(e.Dir):
+		f.Stat(pl.key, nil) // it comes back with the files below it that the store has yet to get
+		return false, n.reconcileBelow(ctx, e.Dir, p)
 	case gone:
 		f.Stat(pl.key, nil)
 		ops := []meta.Op{{Kind: meta.Del, Dir: parent, Edge: pl.edge}}
@@ -234,26 +477,42 @@ func (n *Namespace) reconcile(ctx context.Context, p core.Path, locked bool) err
 			ops = append(ops, meta.Op{Kind: meta.DropDir, Dir: e.Dir})
 		}
 		_, err = n.commit(ctx, ops...)
-		return err
+		return false, err
 	case e.Class == meta.Directory || sameVersion(e.Version, info.Version):
 		row := rowOf(info)
 		f.Stat(pl.key, &row)
 		n.tree.MarkChecked(parent, pl.edge, e.Version, now)
-		return nil
+		return false, nil
 	}
 	changed := *e
 	changed.Version = info.Version
 	if !ours(info, e) {
 		if changed, err = n.foreign(ctx, e, info); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if _, err = n.commit(ctx, meta.Op{Kind: meta.Set, Dir: parent, Edge: pl.edge, Entry: changed}); err != nil {
-		return err
+		return false, err
 	}
 	row := rowOf(info)
 	f.Stat(pl.key, &row)
 	n.tree.MarkChecked(parent, pl.edge, changed.Version, now)
+	return false, nil
+}
+
+// reconcileBelow is reconcile for all that the directory dir, at p, holds. The caller holds its lock.
+func (n *Namespace) reconcileBelow(ctx context.Context, dir meta.DirID, p core.Path) error {
+	var edges []string
+	n.tree.View(func(v meta.View) {
+		for edge := range v.Children(dir, "") {
+			edges = append(edges, edge)
+		}
+	})
+	for _, edge := range edges {
+		if err := n.reconcile(ctx, p.Child(edge), true); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -282,7 +541,7 @@ func sameVersion(a, b string) bool { return a == b && a != "" }
 
 func rowOf(i ufs.Info) meta.Row {
 	r := meta.Row{
-		Dir: i.Dir, Marker: i.Marker, Full: i.Full, Size: i.Size, MTime: i.ModTime.UnixNano(), Version: i.Version,
+		Dir: i.Dir, Marker: i.Marker, Full: i.Full, Racy: i.Racy, Size: i.Size, MTime: i.ModTime.UnixNano(), Version: i.Version,
 		ETag: etagOf(i), Owner: i.Owner, Group: i.Group, Mode: i.Mode,
 		Headers: i.Attr.Headers, User: i.Attr.User, Checksums: i.Attr.Checksums,
 	}

@@ -37,6 +37,7 @@ func (n *Namespace) Locate(ctx context.Context, p core.Path, r core.Range) ([]co
 
 // FileChecksum implements core.Locator.
 func (n *Namespace) FileChecksum(ctx context.Context, p core.Path) (core.FileChecksum, error) {
+	ctx = n.looking(ctx, looksUp)
 	rd, err := n.Open(ctx, p, core.All)
 	if err != nil {
 		return core.FileChecksum{}, err
@@ -46,7 +47,7 @@ func (n *Namespace) FileChecksum(ctx context.Context, p core.Path) (core.FileChe
 	if err != nil {
 		return core.FileChecksum{}, err
 	}
-	if nd.persisted() && origin(nd.entry.ID, nd.entry.Rev) == rd.Info().Version {
+	if nd.file() && origin(nd.entry.ID, nd.entry.Rev) == rd.Info().Version {
 		if algorithm, sum, ok := strings.Cut(nd.entry.HDFSSum, ":"); ok {
 			if b, err := hex.DecodeString(sum); err == nil {
 				return core.FileChecksum{Algorithm: algorithm, Bytes: b}, nil
@@ -62,6 +63,7 @@ func (n *Namespace) FileChecksum(ctx context.Context, p core.Path) (core.FileChe
 
 // Summarize implements core.Locator.
 func (n *Namespace) Summarize(ctx context.Context, p core.Path) (core.Summary, error) {
+	ctx = n.looking(ctx, lists)
 	if err := n.traverse(ctx, p); err != nil {
 		return core.Summary{}, err
 	}
@@ -78,7 +80,8 @@ func (n *Namespace) Summarize(ctx context.Context, p core.Path) (core.Summary, e
 		dir := dirs[len(dirs)-1]
 		dirs = dirs[:len(dirs)-1]
 		s.Dirs++
-		err := n.list(ctx, dir, core.ListOptions{Children: true}, func(child *node, _ string, _ bool) bool {
+		err := n.list(ctx, dir, core.ListOptions{Children: true}, func(x *lister) bool {
+			child := x.node()
 			if child.dir() {
 				dirs = append(dirs, child.path)
 				return true

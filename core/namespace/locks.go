@@ -50,7 +50,7 @@ type want struct {
 
 // wants returns what a writer of the paths must hold, in lock order.
 func wants(paths []core.Path) []want {
-	var all []want
+	all := make([]want, 0, 8)
 	for _, p := range paths {
 		name := strings.TrimSuffix(p.String(), "/") // the root is ""
 		all = append(all, want{name, true})
@@ -87,8 +87,18 @@ func (l *locks) lock(ctx context.Context, paths ...core.Path) (unlock func(), er
 }
 
 // tryLock is lock without waiting; ok is false if a name is not free.
-func (l *locks) tryLock(paths ...core.Path) (unlock func(), ok bool) {
-	ws := wants(paths)
+func (l *locks) tryLock(paths ...core.Path) (unlock func(), ok bool) { return l.try(wants(paths)) }
+
+// tryShare keeps writers of p away without waiting, but not those of what is below it; ok is false if one has p.
+func (l *locks) tryShare(p core.Path) (unlock func(), ok bool) {
+	ws := wants([]core.Path{p})
+	for i := range ws {
+		ws[i].exclusive = false
+	}
+	return l.try(ws)
+}
+
+func (l *locks) try(ws []want) (unlock func(), ok bool) {
 	for i, w := range ws {
 		if !l.tryTake(w) {
 			l.give(ws[:i])

@@ -80,11 +80,8 @@ func (s *shared) make(n *namespace.Namespace) {
 }
 
 func (s *shared) path(name string) core.Path {
-	p, err := core.ParsePath(name)
-	if err != nil {
-		s.Fatal(err)
-	}
-	return p
+	s.Helper()
+	return parse(s, name)
 }
 
 // there wants what make has made.

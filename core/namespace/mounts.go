@@ -10,8 +10,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/sync/errgroup"
 
@@ -21,7 +22,6 @@ import (
 	"github.com/sluicefs/sluice/core/mount"
 	"github.com/sluicefs/sluice/core/seal"
 	"github.com/sluicefs/sluice/ufs"
-	"github.com/sluicefs/sluice/ufs/wrap"
 )
 
 // rootID is the id of the root store. The ids of mounts are drawn from a journaled counter and never used twice, so that
@@ -36,6 +36,7 @@ type record struct {
 	Path         string            `json:"path"`
 	URI          string            `json:"uri"`
 	Root         string            `json:"root,omitempty"`
+	Is           string            `json:"is,omitempty"` // left out by versions that did not look
 	Options      map[string]string `json:"options,omitempty"`
 	ReadOnly     bool              `json:"read_only,omitempty"`
 	SyncInterval *time.Duration    `json:"sync_interval,omitempty"`
@@ -44,20 +45,46 @@ type record struct {
 	Mode         uint32            `json:"mode,omitempty"`
 	WriteType    core.WriteType    `json:"write_type,omitempty"`
 	ReadType     core.ReadType     `json:"read_type,omitempty"`
+	Replicas     int               `json:"replicas,omitempty"`
+	PersistDelay *time.Duration    `json:"persist_delay,omitempty"`
+	CopiesMin    *int              `json:"replication_min,omitempty"`
+	CopiesMax    int               `json:"replication_max,omitempty"`
 	Origin       core.MountOrigin  `json:"origin"`
+	NoAccess     bool              `json:"no_access,omitempty"` // then ReadOnly too
+	LeftOut      []string          `json:"left_out,omitempty"`  // in revisions: secret options, for which there was no key to seal them
+	LoadType     core.LoadType     `json:"load_type,omitempty"`
 }
 
 // keep returns the mount as it is kept.
-func (n *Namespace) keep(m *mount.Mount) ([]byte, error) {
+func (n *Namespace) keep(m *mount.Mount) ([]byte, error) { return json.Marshal(n.recordOf(m)) }
+
+// keepRevised returns the mount as it is kept in revisions. They outlive what they tell of, so that without a key secrets are left out.
+func (n *Namespace) keepRevised(m *mount.Mount) ([]byte, error) {
+	r := n.recordOf(m)
+	if n.sealer == nil {
+		r.Options = maps.Clone(r.Options)
+		for _, name := range slices.Sorted(maps.Keys(r.Options)) {
+			if seal.Secret(name) {
+				delete(r.Options, name)
+				r.LeftOut = append(r.LeftOut, name)
+			}
+		}
+	}
+	return json.Marshal(r)
+}
+
+func (n *Namespace) recordOf(m *mount.Mount) record {
 	s := m.MountSpec
-	return json.Marshal(record{m.ID, s.Path.Dir().String(), s.URI, m.Root, n.sealer.Options(m.ID, s.Options), s.ReadOnly,
-		s.SyncInterval, s.Owner, s.Group, s.Mode, s.WriteType, s.ReadType, s.Origin})
+	return record{m.ID, s.Path.Dir().String(), s.URI, m.Root, m.Is, n.sealer.Options(m.ID, s.Options), s.ReadOnly,
+		s.SyncInterval, s.Owner, s.Group, s.Mode, s.WriteType, s.ReadType, s.Replicas, s.PersistDelay,
+		s.ReplicationMin, s.ReplicationMax, s.Origin, s.NoAccess, nil, s.LoadType}
 }
 
 func (r record) spec() (core.MountSpec, error) {
 	p, err := core.ParsePath(r.Path)
-	return core.MountSpec{Path: p.Dir(), URI: r.URI, Options: r.Options, ReadOnly: r.ReadOnly, SyncInterval: r.SyncInterval,
-		Owner: r.Owner, Group: r.Group, Mode: r.Mode, WriteType: r.WriteType, ReadType: r.ReadType, Origin: r.Origin}, err
+	return core.MountSpec{Path: p.Dir(), URI: r.URI, Options: r.Options, ReadOnly: r.ReadOnly, NoAccess: r.NoAccess, SyncInterval: r.SyncInterval,
+		Owner: r.Owner, Group: r.Group, Mode: r.Mode, WriteType: r.WriteType, ReadType: r.ReadType, Replicas: r.Replicas, PersistDelay: r.PersistDelay,
+		ReplicationMin: r.CopiesMin, ReplicationMax: r.CopiesMax, LoadType: r.LoadType, Origin: r.Origin}, err
 }
 
 // withDefaults returns the mount with every policy decided. root identifies its store, "" if that is unknown.
@@ -79,7 +106,18 @@ func (n *Namespace) withDefaults(id string, s core.MountSpec, root string) *moun
 		m.WriteType = core.CacheThrough
 	}
 	if m.ReadType == "" {
-		m.ReadType = core.CacheRead
+		m.ReadType = core.CachePromote
+	}
+	m.PersistDelay = n.o.PersistDelay
+	if s.PersistDelay != nil {
+		m.PersistDelay = *s.PersistDelay
+	}
+	m.ReplicationMin, m.ReplicationMax = n.o.ReplicationMin, cmp.Or(s.ReplicationMax, n.o.ReplicationMax, 1)
+	if s.ReplicationMin != nil {
+		m.ReplicationMin = *s.ReplicationMin
+	}
+	if m.LoadType = cmp.Or(s.LoadType, n.o.LoadType, core.LoadOnce); id == rootID {
+		m.LoadType = core.LoadOnce
 	}
 	return m
 }
@@ -95,35 +133,24 @@ func asWritten(s core.MountSpec) string {
 }
 
 func (n *Namespace) mounted(m *mount.Mount, store ufs.Store, err error) *mounted {
-	x := &mounted{Mount: m, err: err, outage: new(atomic.Pointer[string])}
+	x := &mounted{Mount: m, err: err, trouble: new(trouble)}
 	if store != nil {
-		x.store, x.features = n.watched(x, store), store.Features()
+		x.store, x.features = n.watched(x.trouble, store), store.Features()
 	}
-	x.derived = meta.NewDerived(meta.DerivedOptions{Flat: !x.features.Dirs, MaxRows: n.o.MaxDerived})
+	x.derived = meta.NewDerived(meta.DerivedOptions{Flat: !x.features.Dirs, Apart: x.features.Buckets, MaxRows: n.o.MaxDerived})
 	return x
 }
 
-// watched notes in x whether store answers, and changes it only while this process leads and changes are not held.
-func (n *Namespace) watched(x *mounted, store ufs.Store) ufs.Store {
-	outage := x.outage
-	return wrap.Observe(wrap.Gate(wrap.Guard(store, n.leads), n.held), func(e wrap.Event) {
-		switch {
-		case errors.Is(e.Err, context.Canceled): // says nothing of the store
-		case errs.KindOf(e.Err) == errs.Unavailable || errors.Is(e.Err, context.DeadlineExceeded):
-			why := e.Err.Error()
-			outage.Store(&why)
-		case outage.Load() != nil:
-			outage.Store(nil)
-		}
-	})
+// neverSynced is the sync interval of the root store. It is Sluice's own: nobody else changes it, and its facts need no second look.
+func neverSynced() *time.Duration {
+	never := time.Duration(-1)
+	return &never
 }
 
 // openMounts opens the root store and those of the mounts the journal knows. A store that does not answer does not keep the
 // rest from starting: its mount says why.
 func (n *Namespace) openMounts(ctx context.Context) error {
-	// The root store is Sluice's own: nobody else changes it, and its facts need no second look.
-	never := time.Duration(-1)
-	root := n.withDefaults(rootID, core.MountSpec{Path: core.Root, URI: "root:", SyncInterval: &never, Mode: n.o.RootMode, Origin: core.FromConfig}, n.o.Root.Features().Root)
+	root := n.withDefaults(rootID, core.MountSpec{Path: core.Root, URI: "root:", SyncInterval: neverSynced(), Mode: n.o.RootMode, Origin: core.FromConfig}, n.o.Root.Features().Root)
 	set := &mountSet{table: (&mount.Table{}).With(root), byID: map[string]*mounted{rootID: n.mounted(root, n.o.Root, nil)}}
 	kvs, err := n.log.ListConfig(ctx, mountPrefix)
 	if err != nil {
@@ -142,6 +169,7 @@ func (n *Namespace) openMounts(ctx context.Context) error {
 	for i, r := range records {
 		spec := specs[i]
 		m := n.withDefaults(r.ID, spec, r.Root)
+		m.Is = r.Is
 		if r.ID == rootID { // its policies were changed
 			m.Root = root.Root
 			set = &mountSet{set.table.With(m), with(set.byID, n.mounted(m, n.o.Root, nil))}
@@ -151,7 +179,7 @@ func (n *Namespace) openMounts(ctx context.Context) error {
 		options, err := n.sealer.Open(r.ID, r.Options)
 		if err == nil {
 			m.Options = options
-			store, err = n.open1(ctx, m.MountSpec)
+			store, err = n.openAgain(ctx, m)
 		}
 		if err != nil {
 			n.o.Logger.Error("a mounted store does not open; its part of the tree is unavailable", "path", spec.Path.String(), "err", err)
@@ -170,17 +198,169 @@ func (n *Namespace) open1(ctx context.Context, s core.MountSpec) (ufs.Store, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.o.ProbeTimeout)
 	defer cancel()
-	store, err := n.o.OpenStore(ctx, s)
+	with, err := n.withSecret(s)
 	if err != nil {
 		return nil, err
 	}
-	// What is Sluice's own holds its secrets, and would be changed behind its back.
-	root := rootOf(store, s)
-	if slices.ContainsFunc(n.o.Reserved, func(own string) bool { return mount.Nested(own, root) }) {
-		return nil, errors.Join(errs.New("namespace.Mount", s.URI, errs.Invalid,
-			"it is, holds, or lies in Sluice's data directory or a cache tier, which cannot be mounted, not even read-only"), store.Close())
+	store, err := n.o.OpenStore(ctx, with)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.reserved(rootOf(store, s), s); err != nil {
+		return nil, errors.Join(err, store.Close())
 	}
 	return store, nil
+}
+
+// reserved reports errs.Invalid if root is what is Sluice's own, holds its secrets, and would be changed behind its back.
+func (n *Namespace) reserved(root string, s core.MountSpec) error {
+	if slices.ContainsFunc(n.o.Reserved, func(own string) bool { return mount.Nested(own, root) }) {
+		return errs.New("namespace.Mount", s.URI, errs.Invalid,
+			"it is, holds, or lies in Sluice's data directory or a cache tier, which cannot be mounted, not even read-only")
+	}
+	return nil
+}
+
+// openNew opens and probes a store that is to be mounted as s says, beside the mounts others, and returns the identity of its root. Of a
+// writable one a missing root is made, if its options say so, once nothing else forbids the mount; in a dry run there is no store then.
+func (n *Namespace) openNew(ctx context.Context, s core.MountSpec, others *mount.Table, o *tableChange) (store ufs.Store, root string, err error) {
+	check := func(of string) error {
+		root = of
+		if err := n.reserved(root, s); err != nil {
+			return err
+		}
+		if m := others.Overlaps(root); m != nil && !s.ReadOnly {
+			return errs.New("namespace.Mount", s.Path.String(), errs.Invalid,
+				"its store overlaps that of the writable mount "+m.Path.String()+"; mount one of them read-only")
+		}
+		return nil
+	}
+	if !s.ReadOnly {
+		ctx = ufs.WithMaking(ctx, ufs.Making{Check: check, Dry: o.DryRun})
+	}
+	if store, err = n.open1(ctx, s); err == nil {
+		err = o.sameRoot(store, s)
+		if err == nil {
+			err = check(rootOf(store, s))
+		}
+		if err == nil {
+			err = n.probe(ctx, store, s)
+		}
+		if err != nil {
+			err, store = errors.Join(err, store.Close()), nil
+		}
+	}
+	if o.DryRun && errors.Is(err, ufs.ErrWouldMake) {
+		err = nil
+	}
+	return store, root, err
+}
+
+// openAgain opens the store of a mount that was made before. The root of a remote store follows from its URI and options alone:
+// where it is another than the journal says, options that name a server, such as a connection string, were changed, and what
+// the namespace knows is not of that store.
+func (n *Namespace) openAgain(ctx context.Context, m *mount.Mount) (ufs.Store, error) {
+	store, err := n.open1(ctx, m.MountSpec)
+	if err != nil {
+		return nil, err
+	}
+	if store.Features().Remote {
+		err = sameRoot(m.Root, store, m.MountSpec)
+	}
+	if err == nil {
+		err = n.sameIs(m.Is, store, m.MountSpec)
+	}
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return store, nil
+}
+
+// sameIs reports a *replacedError if the store of a mount has its root at the same place as the mount was made with, and another root:
+// where the disk with the directory is not mounted there is an empty one, of which every name would be taken to be gone, and which would
+// take writes that are lost when the disk is back. While changes are held the directory may have been restored with the journal: it is
+// taken, and is the mount's once the journal is released (adoptRoots).
+func (n *Namespace) sameIs(is string, store ufs.Store, s core.MountSpec) error {
+	f := store.Features()
+	if ufs.SameRoot(is, f.Is) {
+		return nil
+	}
+	if n.holding() {
+		n.o.Logger.Warn("another directory is mounted than when the journal was kept; a release takes it for the mount's",
+			"path", s.Path.String(), "directory", f.Root, "was", is, "is", f.Is)
+		return nil
+	}
+	return &replacedError{fmt.Sprintf(
+		"another directory is at %s than the one that was mounted (that was %s, this is %s); mount its disk there, and Sluice goes on with it, or, "+
+			"if it was moved or restored on purpose, take this one for it with: sluice mount update %s --uri %s", strings.TrimPrefix(f.Root, "file:"), is, f.Is,
+		s.Path.File(), s.URI)}
+}
+
+// replacedError says that a store is another than was mounted, though it is at the same place.
+type replacedError struct{ text string }
+
+func (e *replacedError) Error() string { return e.text }
+func (e *replacedError) Unwrap() error { return errs.Unavailable }
+
+func isReplaced(err error) bool {
+	_, ok := errors.AsType[*replacedError](err)
+	return ok
+}
+
+// replaced reports whether the store of the mount is another than was mounted, though it is at the same place.
+func (n *Namespace) replaced(ctx context.Context, m *mounted) bool {
+	if m.ID == rootID || m.Is == "" {
+		return false
+	}
+	store, err := n.openAgain(ctx, m.Mount)
+	if cerr := closeStore(store); cerr != nil {
+		n.o.Logger.Warn("a store could not be closed", "path", m.Path.String(), "err", cerr)
+	}
+	return isReplaced(err)
+}
+
+// adoptRoots journals which directories the mounts are in where that is not: those of versions that did not look, and those that a
+// release has taken for the ones of before. Changes are accepted.
+func (n *Namespace) adoptRoots(ctx context.Context) {
+	for id, m := range n.mounts.Load().byID {
+		if id != rootID && m.adopts() {
+			n.adopt(ctx, id)
+		}
+	}
+}
+
+func (m *mounted) adopts() bool {
+	return m.err == nil && m.features.Is != "" && (m.Is == "" || !ufs.SameRoot(m.Is, m.features.Is))
+}
+
+func (n *Namespace) adopt(ctx context.Context, id string) {
+	n.mountMu.Lock()
+	defer n.mountMu.Unlock()
+	old := n.mounts.Load()
+	was := old.byID[id]
+	if was == nil || !was.adopts() {
+		return
+	}
+	m, now := *was.Mount, *was
+	m.Is, now.Mount = was.features.Is, &m
+	kept, err := n.keep(&m)
+	if err == nil {
+		_, err = n.log.Append(ctx, meta.Batch{Puts: []meta.KeyValue{{Key: mountPrefix + id, Value: kept}}})
+	}
+	if err != nil {
+		n.o.Logger.Warn("it is not remembered which directory a mount is in", "path", m.Path.String(), "err", err)
+		return
+	}
+	n.mounts.Store(&mountSet{old.table.With(&m), with(old.byID, &now)})
+}
+
+// sameRoot reports errs.Invalid if the store of a mount has another root than the mount was made with ("": not known).
+func sameRoot(root string, store ufs.Store, s core.MountSpec) error {
+	if root == "" || rootOf(store, s) == root {
+		return nil
+	}
+	return errs.New("namespace.Mounts", s.Path.String(), errs.Invalid,
+		"its options lead to another store than it was mounted with; set them back, or unmount this one and mount that")
 }
 
 func with(m map[string]*mounted, x *mounted) map[string]*mounted {
@@ -210,7 +390,8 @@ func (n *Namespace) Mounts(ctx context.Context) ([]core.MountInfo, error) {
 
 func (n *Namespace) describe(m *mount.Mount) core.MountInfo {
 	i := core.MountInfo{MountSpec: m.MountSpec, State: "ready"}
-	i.SyncInterval = &m.SyncInterval
+	i.SyncInterval, i.PersistDelay = &m.SyncInterval, &m.PersistDelay
+	i.ReplicationMin, i.ReplicationMax, i.LoadType = &m.ReplicationMin, m.ReplicationMax, m.LoadType
 	i.Options = maps.Clone(m.Options)
 	for k := range i.Options {
 		if seal.Secret(k) {
@@ -218,53 +399,66 @@ func (n *Namespace) describe(m *mount.Mount) core.MountInfo {
 		}
 	}
 	if x := n.mountOf(m.ID); x != nil {
-		if why := x.outage.Load(); why != nil {
-			i.State = *why
-		}
-		if x.err != nil {
-			i.State = x.err.Error()
-		}
+		i.State = x.state()
 	}
 	return i
 }
 
 // Mount implements core.Mounts.
 func (n *Namespace) Mount(ctx context.Context, s core.MountSpec) (core.MountInfo, error) {
-	if err := n.admin(ctx); err != nil {
-		return core.MountInfo{}, err
-	}
-	if err := n.held(); err != nil {
-		return core.MountInfo{}, err
-	}
-	s.Path = s.Path.Dir()
+	r, err := n.AddMount(ctx, s, core.LifeOptions{})
+	return r.Mount, err
+}
+
+// addHeld is AddMount. n.mountMu must be held.
+func (n *Namespace) addHeld(ctx context.Context, s core.MountSpec, o *tableChange) (r core.MountReport, err error) {
+	s.Path, s.ReadOnly = s.Path.Dir(), s.ReadOnly || s.NoAccess
 	if s.Path.IsRoot() || slices.ContainsFunc(s.Path.Edges(), func(e string) bool { return e == "/" || e == "./" || e == "../" }) {
-		return core.MountInfo{}, errs.New("namespace.Mount", s.Path.String(), errs.Invalid, "a mount point is a plain path below /")
+		return r, errs.New("namespace.Mount", s.Path.String(), errs.Invalid, "a mount point is a plain path below /")
 	}
-	if err := checkPolicies(s.WriteType, s.ReadType, s.Mode); err != nil {
-		return core.MountInfo{}, err
+	if err := checkPolicies(&s); err != nil {
+		return r, err
 	}
-	n.mountMu.Lock()
-	defer n.mountMu.Unlock()
-	table := n.mounts.Load().table
-	if table.At(s.Path) != nil {
-		return core.MountInfo{}, errs.New("namespace.Mount", s.Path.String(), errs.Exist, "something is mounted there; unmount it first")
+	if err := checkOptions(s.Options); err != nil {
+		return r, err
 	}
-	store, err := n.open1(ctx, s)
+	if o.table.At(s.Path) != nil {
+		return r, errs.New("namespace.Mount", s.Path.String(), errs.Exist, "something is mounted there; unmount it first")
+	}
+	if err := n.attachable(ctx, s.Path); err != nil { // attach looks again, when the store may have been made
+		return r, err
+	}
+	store, root, err := n.openNew(ctx, s, o.table, o)
 	if err != nil {
-		return core.MountInfo{}, err
+		return r, err
 	}
-	if m := table.Overlaps(rootOf(store, s)); m != nil && !s.ReadOnly {
-		return core.MountInfo{}, errors.Join(errs.New("namespace.Mount", s.Path.String(), errs.Invalid,
-			"its store overlaps that of the writable mount "+m.Path.String()+"; mount one of them read-only"), store.Close())
+	r.Did = []string{"mounted " + s.URI + " at " + s.Path.File().String()}
+	if o.DryRun {
+		m := n.withDefaults(s.Path.String(), s, root) // no mount has such an id
+		r.Mount, o.table = n.describe(m), o.table.With(m)
+		return r, closeStore(store)
 	}
-	if err := n.probe(ctx, store, s); err != nil {
-		return core.MountInfo{}, errors.Join(err, store.Close())
+	if r.Mount, err = n.attach(ctx, s, store, r.Did[0]); err != nil {
+		return core.MountReport{}, errors.Join(err, store.Close())
 	}
-	info, err := n.attach(ctx, s, store)
+	return r, nil
+}
+
+// attachable reports why nothing can be mounted at the path, nil if something can.
+func (n *Namespace) attachable(ctx context.Context, p core.Path) error {
+	if err := n.checkName(p); err != nil {
+		return err
+	}
+	if err := n.checkKind(ctx, p, true); err != nil {
+		return err
+	}
+	unlock, err := n.locks.lock(ctx, p)
 	if err != nil {
-		return core.MountInfo{}, errors.Join(err, store.Close())
+		return err
 	}
-	return info, nil
+	defer unlock()
+	pl := n.walk(p)
+	return n.vacant(ctx, &pl)
 }
 
 func (n *Namespace) probe(ctx context.Context, store ufs.Store, s core.MountSpec) error {
@@ -277,20 +471,34 @@ func (n *Namespace) probe(ctx context.Context, store ufs.Store, s core.MountSpec
 	return err
 }
 
-func checkPolicies(w core.WriteType, r core.ReadType, mode uint32) error {
-	switch {
-	case w != "" && w != core.CacheThrough && w != core.Through:
-		return errs.New("namespace.Mount", string(w), errs.Invalid, "write_type is CACHE_THROUGH or THROUGH")
-	case r != "" && r != core.CacheRead && r != core.NoCache:
-		return errs.New("namespace.Mount", string(r), errs.Invalid, "read_type is CACHE or NO_CACHE")
-	case mode > 0o1777:
-		return errs.New("namespace.Mount", fmt.Sprintf("%o", mode), errs.Invalid, "mode is at most 1777")
+// checkOptions refuses option values that would be taken for sealed ones when they are read again.
+func checkOptions(options map[string]string) error {
+	for name, value := range options {
+		if seal.Secret(name) && seal.Sealed(value) {
+			return errs.New("namespace.Mounts", name, errs.Invalid, "no value of an option begins with what marks sealed ones; give it as it is in plain text")
+		}
 	}
 	return nil
 }
 
-// attach makes the mount point and enters the mount. n.mountMu must be held.
-func (n *Namespace) attach(ctx context.Context, s core.MountSpec, store ufs.Store) (core.MountInfo, error) {
+// maxPrincipal is how long the name of a mount's owner or group may be, in bytes.
+const maxPrincipal = 255
+
+func checkPolicies(s *core.MountSpec) error {
+	if s.Mode > 0o1777 {
+		return errs.New("namespace.Mount", fmt.Sprintf("%o", s.Mode), errs.Invalid, "mode is at most 1777")
+	}
+	for field, name := range map[string]string{"owner": s.Owner, "group": s.Group} {
+		if len(name) > maxPrincipal || strings.ContainsFunc(name, unicode.IsControl) || !utf8.ValidString(name) {
+			return errs.New("namespace.Mount", field, errs.Invalid, fmt.Sprintf("it is a name of at most %d bytes, without control characters", maxPrincipal))
+		}
+	}
+	return checkData("namespace.Mount", &core.Policies{WriteType: s.WriteType, ReadType: s.ReadType, Replicas: s.Replicas, PersistDelay: s.PersistDelay,
+		ReplicationMin: s.ReplicationMin, ReplicationMax: s.ReplicationMax, LoadType: s.LoadType})
+}
+
+// attach makes the mount point and enters the mount. what says so in the history. n.mountMu must be held.
+func (n *Namespace) attach(ctx context.Context, s core.MountSpec, store ufs.Store, what string) (core.MountInfo, error) {
 	if err := n.checkName(s.Path); err != nil {
 		return core.MountInfo{}, err
 	}
@@ -306,16 +514,18 @@ func (n *Namespace) attach(ctx context.Context, s core.MountSpec, store ufs.Stor
 	}
 	defer unlock()
 	pl := n.walk(s.Path)
-	if some, err := n.occupied(ctx, &pl); err != nil || some {
-		return core.MountInfo{}, errors.Join(err, errs.New("namespace.Mount", s.Path.String(), errs.Busy, "the directory is not empty"))
+	if err := n.vacant(ctx, &pl); err != nil {
+		return core.MountInfo{}, err
 	}
 	id, err := n.draw(ctx, &n.dirs)
 	if err != nil {
 		return core.MountInfo{}, err
 	}
 	m := n.withDefaults(fmt.Sprintf("m%x", id), s, rootOf(store, s))
-	value, err := n.keep(m)
-	if err != nil {
+	m.Is = store.Features().Is
+	x, err := n.revisedMount(nil, m)
+	kept, kerr := n.keep(m)
+	if err := errors.Join(err, kerr); err != nil {
 		return core.MountInfo{}, err
 	}
 	point := meta.Entry{Class: meta.Directory, Dir: meta.DirID(id), Explicit: true, Mount: true, MTime: time.Now().UnixNano(),
@@ -324,10 +534,10 @@ func (n *Namespace) attach(ctx context.Context, s core.MountSpec, store ufs.Stor
 	old := n.mounts.Load()
 	n.mounts.Store(&mountSet{old.table.With(m), with(old.byID, n.mounted(m, store, nil))})
 	defer n.answers.wrote(core.CallOf(ctx))
-	_, err = n.log.Append(context.WithoutCancel(ctx), meta.Batch{
+	err = n.journalTable(ctx, meta.Batch{
 		Ops:  append(n.answered(core.CallOf(ctx), n.describe(m)), meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: point}),
-		Puts: []meta.KeyValue{{Key: mountPrefix + m.ID, Value: value}},
-	})
+		Puts: []meta.KeyValue{{Key: mountPrefix + m.ID, Value: kept}},
+	}, what, x)
 	if err != nil {
 		n.mounts.Store(old)
 		return core.MountInfo{}, err
@@ -335,30 +545,30 @@ func (n *Namespace) attach(ctx context.Context, s core.MountSpec, store ufs.Stor
 	return n.describe(m), nil
 }
 
-func (n *Namespace) occupied(ctx context.Context, pl *place) (bool, error) {
+// vacant reports errs.Busy unless the place is a directory without anything in it, or nothing is there, and errs.Unavailable while a
+// change of it is not through. Its lock is held.
+func (n *Namespace) vacant(ctx context.Context, pl *place) error {
+	if err := n.pending(pl); err != nil { // a whiteout may be of it
+		return err
+	}
 	_, err := n.lookupHeld(ctx, pl.path, true)
 	if errs.KindOf(err) == errs.NotExist {
-		return false, nil
+		return nil
 	}
 	if err != nil {
-		return false, err
+		return err
 	}
-	return n.hasVisible(ctx, pl)
+	some, err := n.hasVisible(ctx, pl)
+	if err == nil && some {
+		err = errs.New("namespace.Mount", pl.path.String(), errs.Busy, "the directory is not empty")
+	}
+	return err
 }
 
 // UpdateMount implements core.Mounts.
 func (n *Namespace) UpdateMount(ctx context.Context, p core.Path, c core.MountChange) (core.MountInfo, error) {
-	if err := n.admin(ctx); err != nil {
-		return core.MountInfo{}, err
-	}
-	m := n.mounts.Load().table.At(p)
-	if m == nil {
-		return core.MountInfo{}, notMounted(p)
-	}
-	if err := n.updateMount(ctx, m.ID, c); err != nil {
-		return core.MountInfo{}, err
-	}
-	return n.describe(n.mounts.Load().table.Get(m.ID)), nil
+	r, err := n.EditMount(ctx, p, core.MountEdit{MountChange: c}, core.LifeOptions{})
+	return r.Mount, err
 }
 
 func notMounted(p core.Path) error {
@@ -368,78 +578,31 @@ func notMounted(p core.Path) error {
 func (n *Namespace) updateMount(ctx context.Context, id string, c core.MountChange) error {
 	n.mountMu.Lock()
 	defer n.mountMu.Unlock()
-	old := n.mounts.Load()
-	was := old.byID[id]
+	was := n.mounts.Load().byID[id]
 	if was == nil {
 		return errs.New("namespace.Mounts", id, errs.NotExist, "the mount is gone")
 	}
-	s := was.MountSpec
-	apply(&s.ReadOnly, c.ReadOnly)
-	apply(&s.Owner, c.Owner)
-	apply(&s.Group, c.Group)
-	apply(&s.Mode, c.Mode)
-	apply(&s.WriteType, c.WriteType)
-	apply(&s.ReadType, c.ReadType)
-	if c.SyncInterval != nil {
-		s.SyncInterval = c.SyncInterval
-	}
-	if err := checkPolicies(s.WriteType, s.ReadType, s.Mode); err != nil {
-		return err
-	}
-	if m := old.table.Without(id).Overlaps(was.Root); m != nil && !s.ReadOnly && was.ReadOnly {
-		return errs.New("namespace.Mounts", s.Path.String(), errs.Invalid, "its store overlaps that of the writable mount "+m.Path.String())
-	}
-	var fresh ufs.Store
-	if c.Options != nil {
-		var err error
-		if s.Options, fresh, err = n.reoption(ctx, was, c.Options); err != nil {
-			return err
-		}
-	}
-	m := n.withDefaults(id, s, was.Root)
-	if fresh != nil && id != rootID {
-		m.Root = rootOf(fresh, s)
-	}
-	value, err := n.keep(m)
-	if err == nil {
-		_, err = n.log.Append(context.WithoutCancel(ctx), meta.Batch{Puts: []meta.KeyValue{{Key: mountPrefix + id, Value: value}}})
-	}
-	if err != nil {
-		return errors.Join(err, closeStore(fresh))
-	}
-	now := *was
-	now.Mount = m
-	if fresh != nil {
-		now.outage = new(atomic.Pointer[string])
-		now.store, now.features, now.err = n.watched(&now, fresh), fresh.Features(), nil
-	}
-	n.mounts.Store(&mountSet{old.table.With(m), with(old.byID, &now)})
-	if fresh != nil {
-		return closeStore(was.store)
-	}
-	return nil
+	_, err := n.editHeld(ctx, was, core.MountEdit{MountChange: c}, &tableChange{table: n.mounts.Load().table})
+	return err
 }
 
-// reoption opens and probes the mount's store with some of its options changed: how a secret is rotated.
-func (n *Namespace) reoption(ctx context.Context, was *mounted, change map[string]string) (map[string]string, ufs.Store, error) {
-	s := was.MountSpec
-	s.Options = maps.Clone(s.Options)
-	if s.Options == nil {
-		s.Options = map[string]string{}
-	}
-	maps.Copy(s.Options, change)
-	maps.DeleteFunc(s.Options, func(_, v string) bool { return v == "" })
+// reoption opens and probes the store of the mount was, which is to be s, with other options: how a secret is rotated.
+func (n *Namespace) reoption(ctx context.Context, was *mounted, s core.MountSpec, options map[string]string) (ufs.Store, error) {
+	s.Options = options
 	if s.Options["endpoint"] != was.Options["endpoint"] {
-		return nil, nil, errs.New("namespace.Mounts", s.Path.String(), errs.Invalid, "another endpoint is another store; unmount this one and mount that")
+		return nil, errs.New("namespace.Mounts", s.Path.String(), errs.Invalid, "another endpoint is another store; name its URI too to switch the mount to it")
 	}
 	store, err := n.open1(ctx, s)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
+	}
+	if err := cmp.Or(sameRoot(was.Root, store, s), n.sameIs(was.Is, store, s)); err != nil {
+		return nil, errors.Join(err, store.Close())
 	}
 	if err := n.probe(ctx, store, s); err != nil {
-		return nil, nil, errors.Join(err, store.Close())
+		return nil, errors.Join(err, store.Close())
 	}
-	return s.Options, store, nil
+	return store, nil
 }
 
 func closeStore(s ufs.Store) error {
@@ -474,10 +637,15 @@ func (n *Namespace) learn(ctx context.Context) {
 	}
 }
 
-// reopen tries the stores that did not open when the process started.
+// reopen tries the stores that did not open when the process started, or with the options that they were given since.
 func (n *Namespace) reopen(ctx context.Context) {
+	n.reopenIf(ctx, func(m *mounted) bool { return m.err != nil || m.renew != nil })
+}
+
+// reopenIf is reopen of those picked.
+func (n *Namespace) reopenIf(ctx context.Context, pick func(*mounted) bool) {
 	for id, m := range n.mounts.Load().byID {
-		if m.err == nil {
+		if !pick(m) {
 			continue
 		}
 		if id == rootID {
@@ -487,14 +655,19 @@ func (n *Namespace) reopen(ctx context.Context) {
 		if _, err := n.sealer.Open(id, m.Options); err != nil {
 			continue
 		}
-		store, err := n.open1(ctx, m.MountSpec)
+		store, err := n.openAgain(ctx, m.Mount)
 		if err != nil {
 			continue
 		}
 		n.mountMu.Lock()
 		old := n.mounts.Load()
-		if was := old.byID[id]; was != nil && was.err != nil {
-			n.mounts.Store(&mountSet{old.table, with(old.byID, n.mounted(n.withDefaults(id, was.MountSpec, rootOf(store, was.MountSpec)), store, nil))})
+		if old.byID[id] == m { // else its options may be others by now
+			now := *m
+			now.Mount = n.withDefaults(id, m.MountSpec, rootOf(store, m.MountSpec))
+			now.Is = m.Is
+			n.reopened(&now, store)
+			n.mounts.Store(&mountSet{old.table.With(now.Mount), with(old.byID, &now)})
+			n.retire(m.store)
 			n.o.Logger.Info("a mounted store opens again", "path", m.Path.String())
 			store = nil
 		}
@@ -516,45 +689,59 @@ func (n *Namespace) Unmount(ctx context.Context, p core.Path) error {
 	if err := n.admin(ctx); err != nil {
 		return err
 	}
-	p = p.Dir()
 	n.mountMu.Lock()
 	defer n.mountMu.Unlock()
-	old := n.mounts.Load()
-	m := old.table.At(p)
+	_, err := n.removeHeld(ctx, p.Dir(), &tableChange{table: n.mounts.Load().table})
+	return err
+}
+
+// removable returns the mount at the directory p if it may be taken out of the table.
+func removable(table *mount.Table, p core.Path) (*mount.Mount, error) {
+	m := table.At(p)
 	switch {
 	case m == nil:
-		return notMounted(p)
+		return nil, notMounted(p)
 	case m.ID == rootID:
-		return errs.New("namespace.Unmount", p.String(), errs.Invalid, "the root store cannot be unmounted")
-	case old.table.Below(p):
-		return errs.New("namespace.Unmount", p.String(), errs.Busy, "a mount lies below it; unmount that first")
+		return nil, errs.New("namespace.Unmount", p.String(), errs.Invalid, "the root store cannot be unmounted")
+	case table.Below(p):
+		return nil, errs.New("namespace.Unmount", p.String(), errs.Busy, "a mount lies below it; unmount that first")
 	}
-	unlock, err := n.locks.lock(ctx, p)
+	return m, nil
+}
+
+// detach takes the mount, and its point, away, with the uploads to it. The point's lock and n.mountMu must be held.
+func (n *Namespace) detach(ctx context.Context, m *mount.Mount, point place) error {
+	old := n.mounts.Load()
+	staged, ended := n.endUploadsOf(m.ID)
+	batch := meta.Batch{Ops: append(append(n.removeOps(point), n.answered(core.CallOf(ctx), nil)...), ended...), Deletes: []string{mountPrefix + m.ID}}
+	x, err := n.revisedMount(m, nil)
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	batch := meta.Batch{Ops: append(n.removeOps(n.walk(p)), n.answered(core.CallOf(ctx), nil)...), Deletes: []string{mountPrefix + m.ID}}
-	staged := map[string]string{} // keys by the store's upload id
-	n.tree.View(func(v meta.View) {
-		for edge, e := range v.Children(meta.UploadsDir, "") {
-			if e.Extra["mount"] == m.ID {
-				staged[e.Extra["store_id"]] = e.Extra["key"]
-				batch.Ops = append(batch.Ops, n.endUploadIn(v, strings.TrimSuffix(edge, "/"))...)
-			}
-		}
-	})
-	x := old.byID[m.ID]
-	delete(staged, "")
-	n.cancelUploads(ctx, x, staged) // first: the journal alone can name them
+	n.cancelUploads(ctx, old.byID[m.ID], staged) // first: the journal alone can name them
 	defer n.answers.wrote(core.CallOf(ctx))
-	if _, err := n.log.Append(context.WithoutCancel(ctx), batch); err != nil {
+	if err := n.journalTable(ctx, batch, "unmounted "+m.Path.File().String()+" ("+m.URI+")", x); err != nil {
 		return err
 	}
 	left := maps.Clone(old.byID)
 	delete(left, m.ID)
 	n.mounts.Store(&mountSet{old.table.Without(m.ID), left})
-	return closeStore(x.store)
+	return closeStore(old.byID[m.ID].store)
+}
+
+// endUploadsOf returns the operations that end the uploads to the mount, and their keys in its store by the store's upload ids.
+func (n *Namespace) endUploadsOf(id string) (staged map[string]string, ops []meta.Op) {
+	staged = map[string]string{}
+	n.tree.View(func(v meta.View) {
+		for edge, e := range v.Children(meta.UploadsDir, "") {
+			if e.Extra["mount"] == id {
+				staged[e.Extra["store_id"]] = e.Extra["key"]
+				ops = append(ops, n.endUploadIn(v, strings.TrimSuffix(edge, "/"))...)
+			}
+		}
+	})
+	delete(staged, "")
+	return staged, ops
 }
 
 // cancelUploads drops the parts of uploads that end with their mount. What cannot be dropped stays in the store's staging.

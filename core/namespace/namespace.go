@@ -26,7 +26,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
-	"strconv"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,10 +71,30 @@ type Options struct {
 	Seen  Seen   // how far the journal had got when this process saw it last; the zero value: it never did
 
 	SyncInterval time.Duration // of mounts that do not say; 0: on each access; see DefaultSyncInterval
+	LoadType     core.LoadType // of mounts that do not say; "": core.LoadOnce
 	ProbeTimeout time.Duration // of a new mount; 0: 5 s
+	ConfirmEmpty time.Duration // until a directory that was not empty, and is listed as empty, is listed again; 0: 1 s
+	Sync         SyncOptions   // how much of the stores and this process syncs take
+	FeedRescan   time.Duration // the least time from one rescan of a mount whose feed lost events to the next; 0: 30 s
+	FeedLook     time.Duration // how often is looked for mounts that came or went, by Feed; 0: 500 ms
+	// EventOptions returns the options of a mount that count for its feed. nil: its own.
+	EventOptions func(core.MountSpec) map[string]string
 	WatchOpen    time.Duration // how long an intent without an answer is watched; 0: 15 min, S3's signature window
 	Settle       time.Duration // how long a cut-off upload must have been without a part to be cancelled; 0: ufs.Settle
 	Host         string        // host:port under which this process serves blocks
+	// Holders keep the bytes of writes that are acknowledged before their store has them. nil: there are no such writes
+	Holders  core.Holders
+	Replicas int // of such writes with ASYNC_THROUGH, of mounts that do not say; 0: 2
+	// ReplicationMin and ReplicationMax are those of mounts that do not say, as in core.Policies; 0 of the latter: 1.
+	ReplicationMin, ReplicationMax int
+
+	// RenameThrough is how long a rename of a directory waits for a store that copies it, where nothing else is said; then it is acknowledged
+	// and carried on. 0: until it is done.
+	RenameThrough time.Duration
+	PersistDelay  time.Duration // how long after it was acknowledged a file is brought to its store, of mounts that do not say; 0: at once
+	MaxHeld       int64         // bytes that no store has yet, beyond which such writes are errs.Overload; 0: 8 GiB
+	PersistRetry  time.Duration // after a first try that failed, doubled from try to try up to 5 minutes, less up to half by chance; 0: 1 s
+	HoldCare      time.Duration // how often orphans are looked for, and how long a worker is away before what it holds is copied; 0: 1 min
 	// Answer encodes what a method returned beside its error (a core.Info, a core.MountInfo, a string, or nil for nothing) as
 	// it is sent to who asks for the change again: changes that have a core.Call are answered once. nil: they are not.
 	Answer     func(v any) []byte
@@ -98,6 +118,16 @@ func (o Options) withDefaults() Options {
 	if o.ProbeTimeout == 0 {
 		o.ProbeTimeout = 5 * time.Second
 	}
+	if o.ConfirmEmpty == 0 {
+		o.ConfirmEmpty = time.Second
+	}
+	o.Sync = o.Sync.withDefaults()
+	if o.FeedRescan == 0 {
+		o.FeedRescan = 30 * time.Second
+	}
+	if o.FeedLook == 0 {
+		o.FeedLook = 500 * time.Millisecond
+	}
 	if o.WatchOpen == 0 {
 		o.WatchOpen = 15 * time.Minute
 	}
@@ -107,13 +137,25 @@ func (o Options) withDefaults() Options {
 	if o.MaxDerived == 0 {
 		o.MaxDerived = 4_000_000
 	}
+	if o.Replicas == 0 {
+		o.Replicas = 2
+	}
+	if o.MaxHeld == 0 {
+		o.MaxHeld = 8 << 30
+	}
+	if o.PersistRetry == 0 {
+		o.PersistRetry = time.Second
+	}
+	if o.HoldCare == 0 {
+		o.HoldCare = time.Minute
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return o
 }
 
-// Namespace implements core.Namespace, core.Attrs, core.Uploads, core.Locator and core.Mounts. Run must be running for
+// Namespace implements core.Namespace, core.Attrs, core.Uploads, core.Locator, core.Mounts, core.PathRules and core.BucketAdmin. Run must be running for
 // changes to commit.
 type Namespace struct {
 	o     Options
@@ -121,12 +163,15 @@ type Namespace struct {
 	tree  *meta.Tree
 	union *meta.Union
 	locks *locks
-	loads singleflight.Group
+	// reconciling are the locks of those who compare an entry with its store, which make no change of anybody's. Taken before locks.
+	reconciling *locks
+	loads       singleflight.Group
 
 	sealer  *seal.Sealer
-	secret  []byte // keys the ids of names
-	pageKey []byte // keys the ids of content, of this incarnation alone
-	space   []byte // of allocated content ids: bytes 1 to 7
+	secret  []byte    // keys the ids of names
+	hashers sync.Pool // of *hasher
+	pageKey []byte    // keys the ids of content, of this incarnation alone
+	space   []byte    // of allocated content ids: bytes 1 to 7
 
 	life      atomic.Pointer[life] // nil until Run has begun
 	released  chan struct{}        // closed once changes are accepted
@@ -134,6 +179,14 @@ type Namespace struct {
 
 	mountMu sync.Mutex // serialises changes of the mount table
 	mounts  atomic.Pointer[mountSet]
+	ways    atomic.Pointer[ways]
+	rules   atomic.Pointer[mount.Rules]          // changed under mountMu; nil while there are none
+	aliases atomic.Pointer[map[string]core.Path] // of buckets, by name; changed under mountMu, never nil
+	invalid atomic.Pointer[invalidated]          // likewise
+
+	credentials atomic.Pointer[map[string]*credential] // named secrets; changed under mountMu
+	past        []revision                             // what is remembered, the oldest first; guarded by mountMu
+	retired     []*retired                             // stores that were replaced; guarded by mountMu
 
 	ids  counter // file numbers
 	revs counter // attempts
@@ -142,14 +195,27 @@ type Namespace struct {
 	appendMu  sync.Mutex
 	appending map[uint64]bool // file numbers with an append open
 
-	moves   moves
-	done    completedUploads
-	answers answers
+	moves     moves
+	done      completedUploads
+	answers   answers
+	holds     *holds
+	holders   *reigned // o.Holders; nil if they are
+	syncs     *syncs
+	skipped   skipped
+	stretches stretches
+	feeds     feeds
 
-	resolving sync.Mutex // guards open, resolved and lost
+	resolving sync.Mutex // guards open, resolved, lost, late, gone and carrying
 	open      map[string]openIntent
 	resolved  chan struct{}        // closed, and another made, when an intent leaves open
 	lost      map[string]time.Time // by upload id: when it is looked for
+	late      int64                // renames that were acknowledged before they were carried through
+	gone      int64                // files that renames went on without
+	carrying  map[string]*carriage // by edge: of intents that are carried through in the background
+
+	running  context.Context // of what is carried through in the background; ends with Run
+	end      context.CancelFunc
+	carriers sync.WaitGroup
 }
 
 // mountSet is a snapshot of the table with the open stores.
@@ -164,8 +230,9 @@ type mounted struct {
 	store    ufs.Store
 	features ufs.Features
 	derived  *meta.Derived
-	err      error                   // why the store could not be opened; then store answers nothing else
-	outage   *atomic.Pointer[string] // what its last call failed with if it did not answer, nil if it did
+	err      error // why the store could not be opened; then store answers nothing else
+	renew    error // why the store does not open with the options that it has now; store is open with those of before
+	*trouble
 }
 
 // is reports whether two states of the mount table name the same mount.
@@ -178,13 +245,17 @@ const JournalGroup = "0"
 // left it. Intents that a crash left open are resolved by Run, before it accepts changes.
 func Open(ctx context.Context, o Options) (*Namespace, error) {
 	o = o.withDefaults()
-	n := &Namespace{o: o, log: o.Log, locks: newLocks(), appending: map[uint64]bool{}, open: map[string]openIntent{},
-		resolved: make(chan struct{}), lost: map[string]time.Time{}, released: make(chan struct{})}
+	n := &Namespace{o: o, log: o.Log, locks: newLocks(), reconciling: newLocks(), appending: map[uint64]bool{}, open: map[string]openIntent{},
+		resolved: make(chan struct{}), lost: map[string]time.Time{}, carrying: map[string]*carriage{}, released: make(chan struct{}), holds: newHolds(), syncs: newSyncs(o.Sync)}
+	n.running, n.end = context.WithCancel(context.WithoutCancel(ctx))
 	sealer, err := seal.New(o.SecretKey)
 	if err != nil {
 		return nil, err
 	}
 	n.sealer = sealer
+	if o.Holders != nil {
+		n.holders = &reigned{Holders: o.Holders}
+	}
 	if n.log == nil {
 		if n.log, err = meta.OpenLog(o.KV, meta.LogOptions{Group: JournalGroup, Member: o.Member, Logger: o.Logger}); err != nil {
 			return nil, err
@@ -202,7 +273,22 @@ func Open(ctx context.Context, o Options) (*Namespace, error) {
 		n.done.restore(v)
 		n.answers.restore(v)
 	})
+	if err := n.loadCredentials(ctx); err != nil {
+		return nil, err
+	}
+	if err := n.loadHistory(ctx); err != nil {
+		return nil, err
+	}
 	if err := n.openMounts(ctx); err != nil {
+		return nil, err
+	}
+	if err := n.loadRules(ctx); err != nil {
+		return nil, err
+	}
+	if err := n.loadAliases(ctx); err != nil {
+		return nil, err
+	}
+	if err := n.loadInvalid(ctx); err != nil {
 		return nil, err
 	}
 	return n, nil
@@ -215,6 +301,12 @@ func (n *Namespace) Run(ctx context.Context, ready func()) error {
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer n.carriers.Wait()
+	defer func() {
+		n.resolving.Lock() // nothing begins from now on
+		defer n.resolving.Unlock()
+		n.end()
+	}()
 	result := make(chan error, 1)
 	wg.Go(func() {
 		err := n.log.Run(ctx)
@@ -229,6 +321,7 @@ func (n *Namespace) Run(ctx context.Context, ready func()) error {
 		ready()
 	}
 	wg.Go(func() { n.watchIntents(ctx) })
+	wg.Go(func() { n.keepHolds(ctx) })
 	return <-result
 }
 
@@ -245,10 +338,14 @@ func (n *Namespace) start(ctx context.Context) error {
 	}
 	n.pageKey = n.hash("pages", n.life.Load().ID)
 	n.space = keyed(n.pageKey, "allocated")[:8]
+	if n.holders != nil {
+		n.holders.reign.Store(&core.Reign{Life: [8]byte(n.space), Term: uint64(n.log.Term())})
+	}
 	if err := n.checkRoot(ctx); err != nil {
 		return err
 	}
 	if n.holding() {
+		n.reopenIf(ctx, func(m *mounted) bool { return isReplaced(m.err) }) // cf. sameIs
 		return nil
 	}
 	n.sweepUploads()
@@ -286,6 +383,11 @@ func (n *Namespace) Close() error {
 			}
 		}
 	}
+	n.mountMu.Lock()
+	defer n.mountMu.Unlock()
+	for _, r := range n.retired {
+		all = append(all, r.close())
+	}
 	return errors.Join(all...)
 }
 
@@ -303,7 +405,7 @@ func (n *Namespace) Seq() uint64 { return n.log.Seq() }
 func (n *Namespace) mountOf(id string) *mounted { return n.mounts.Load().byID[id] }
 
 func (n *Namespace) derivedOf(id string) *meta.Derived {
-	if m := n.mountOf(id); m != nil {
+	if m := n.mountOf(id); m != nil && !m.NoAccess {
 		return m.derived
 	}
 	return nil
@@ -311,16 +413,47 @@ func (n *Namespace) derivedOf(id string) *meta.Derived {
 
 // commit appends ops, with the counters they rely on, as one record.
 func (n *Namespace) commit(ctx context.Context, ops ...meta.Op) (uint64, error) {
-	defer n.answers.wrote(core.CallOf(ctx))
+	return n.committing(ctx, ops)()
+}
+
+// committing queues the operations for the journal and returns what commit does after that, which must be called once.
+func (n *Namespace) committing(ctx context.Context, ops []meta.Op) (outcome func() (uint64, error)) {
 	if l := n.life.Load(); l != nil && l.Held != "" && !l.releasing {
-		return 0, n.held()
+		n.answers.wrote(core.CallOf(ctx))
+		return func() (uint64, error) { return 0, n.held() }
 	}
-	return n.record(ctx, ops...)
+	recorded := n.recording(ctx, ops)
+	return func() (uint64, error) {
+		defer n.answers.wrote(core.CallOf(ctx))
+		return recorded()
+	}
 }
 
 // record is commit for what is no name and nothing of one, which is journaled while changes are held too.
 func (n *Namespace) record(ctx context.Context, ops ...meta.Op) (uint64, error) {
-	return n.log.Append(context.WithoutCancel(ctx), meta.Batch{Ops: ops})
+	return n.recording(ctx, ops)()
+}
+
+func (n *Namespace) recording(ctx context.Context, ops []meta.Op) (outcome func() (uint64, error)) {
+	return n.recordingBatch(ctx, meta.Batch{Ops: ops})
+}
+
+// recordingBatch is recording with configuration keys.
+func (n *Namespace) recordingBatch(ctx context.Context, b meta.Batch) (outcome func() (uint64, error)) {
+	ops := b.Ops
+	if !slices.ContainsFunc(ops, func(op meta.Op) bool { return op.Kind != meta.Set || op.Entry.Class != meta.Note }) {
+		return n.log.Begin(context.WithoutCancel(ctx), b) // of no name: no held bytes are waiting for it
+	}
+	number := n.holds.records.begin()
+	appended := n.log.Begin(context.WithoutCancel(ctx), b)
+	return func() (uint64, error) {
+		defer n.holds.records.end(number)
+		seq, err := appended()
+		if err == nil {
+			n.holds.note(ops)
+		}
+		return seq, err
+	}
 }
 
 // A counter hands out numbers that are never used twice: it journals the end of a block before it hands out the first
@@ -351,18 +484,32 @@ func (n *Namespace) draw(ctx context.Context, c *counter) (uint64, error) {
 	return c.next - 1, nil
 }
 
+// end returns the first number that no call of draw, so far, can have returned.
+func (c *counter) end() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.limit
+}
+
 // origin marks the bytes of an attempt in a store, so that after a crash they are known for ours.
 func origin(id, rev uint64) string {
 	var stack [33]byte
-	b := append(strconv.AppendUint(stack[:0], id, 16), '.')
-	return string(strconv.AppendUint(b, rev, 16))
+	return string(appendOrigin(stack[:0], id, rev))
+}
+
+func appendOrigin(b []byte, id, rev uint64) []byte {
+	return meta.AppendHex(append(meta.AppendHex(b, id), '.'), rev)
 }
 
 var (
-	_ core.Namespace = (*Namespace)(nil)
-	_ core.Attrs     = (*Namespace)(nil)
-	_ core.Uploads   = (*Namespace)(nil)
-	_ core.Locator   = (*Namespace)(nil)
-	_ core.Mounts    = (*Namespace)(nil)
-	_ core.Placer    = (*Namespace)(nil)
+	_ core.Namespace   = (*Namespace)(nil)
+	_ core.Attrs       = (*Namespace)(nil)
+	_ core.Uploads     = (*Namespace)(nil)
+	_ core.Locator     = (*Namespace)(nil)
+	_ core.Mounts      = (*Namespace)(nil)
+	_ core.MountLife   = (*Namespace)(nil)
+	_ core.PathRules   = (*Namespace)(nil)
+	_ core.Placer      = (*Namespace)(nil)
+	_ core.Persister   = (*Namespace)(nil)
+	_ core.BucketAdmin = (*Namespace)(nil)
 )

@@ -111,6 +111,9 @@ func TestEtcd(t *testing.T) {
 	}, "Rename", "Uploads", "Mounts", "Restart", "Races")
 }
 
+// confirmEmpty is long enough to be seen, and short enough for thousands of tests.
+const confirmEmpty = 2 * time.Millisecond
+
 // world is what outlives a namespace: the journal and the stores.
 type world struct {
 	o     nstest.Options
@@ -194,9 +197,14 @@ func (w *world) start(t *testing.T) (ns *namespace.Namespace, stop func()) {
 	if w.o.Watch {
 		watch = time.Hour
 	}
+	var holders core.Holders
+	if w.o.Workers != nil {
+		holders = w.o.Workers
+	}
 	ns, err = namespace.Open(context.Background(), namespace.Options{
+		Holders: holders, PersistDelay: w.o.Delay, PersistRetry: 20 * time.Millisecond, MaxHeld: w.o.MaxHeld, HoldCare: w.o.Care, ConfirmEmpty: confirmEmpty,
 		KV: kv, Cache: cache, Root: root, OpenStore: w.openStore, Member: "test", SyncInterval: 0, Host: "localhost:9870",
-		WatchOpen: watch, Settle: 300 * time.Millisecond,
+		WatchOpen: watch, Settle: 300 * time.Millisecond, FeedRescan: time.Millisecond, FeedLook: time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)

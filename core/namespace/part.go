@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -41,7 +42,7 @@ func (n *Namespace) PutPart(ctx context.Context, p core.Path, id string, number 
 		return nil, err
 	}
 	w := &partWriter{n: n, ctx: ctx, u: u, number: number, size: size, id: fid, rev: rev, composer: composer}
-	if core.WriteType(u.entry.Extra["write_type"]) != core.Through && m.WriteType != core.Through {
+	if cmp.Or(core.WriteType(u.entry.Extra["write_type"]), n.policies(m, u.path).WriteType) != core.Through {
 		w.cache = n.o.Cache.NewWriter(n.allocatedContent(meta.Extent{ID: fid, Rev: rev}))
 	}
 	return w, nil

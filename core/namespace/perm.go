@@ -36,9 +36,9 @@ func (n *Namespace) ownedOf(nd *node) owned {
 		return owned{nd.mount.Owner, nd.mount.Group, nd.mount.Mode, true}
 	}
 	m := nd.mount
-	o := owned{owner: m.Owner, group: m.Group, mode: m.Mode, dir: nd.dir()}
-	if !o.dir {
-		o.mode &= 0o666
+	o := m.owned()
+	if !nd.dir() {
+		o = m.ownedFile()
 	}
 	if r := nd.row; r != nil && !(nd.entry != nil && nd.entry.Mount) {
 		o = o.with(r.Owner, r.Group, r.Mode)
@@ -147,37 +147,22 @@ func (n *Namespace) traverse(ctx context.Context, p core.Path) error {
 // first directory to be looked at.
 func (n *Namespace) pass(ctx context.Context, p core.Path) (dir core.Path, passed bool, err error) {
 	who := core.PrincipalOf(ctx)
-	var at string // the directories up to it are in the overlay
+	above := p.Parent().String()
+	var at string
 	var o owned
+	let := false
 	n.tree.View(func(v meta.View) {
-		m, id := n.mountOf(rootID), meta.RootDir
-		text := p.String()
-		at, o = text[:1], owned{m.Owner, m.Group, m.Mode, true}
-		for passed = true; o.allows(who, execute); {
-			i := strings.IndexByte(text[len(at):], '/')
-			if i < 0 || len(at)+i == len(text)-1 {
-				return
-			}
-			h, ok := v.Hop(id, text[len(at):len(at)+i+1])
-			if ok && h.Class == meta.Directory && h.Base.Kind == meta.Absolute {
-				m = n.mountOf(h.Base.Store)
-			}
-			at = text[:len(at)+i+1]
-			if !ok && m != nil && !m.features.Dirs { // neither this one nor those below it have owners of their own
-				o = owned{m.Owner, m.Group, m.Mode, true}
-				return
-			}
-			if !ok || h.Class != meta.Directory || m == nil {
-				passed = false
-				return
-			}
-			id, o = h.Dir, owned{m.Owner, m.Group, m.Mode, true}
-			if !h.Mount {
-				o = o.with(h.Owner, h.Group, h.Mode)
-			}
+		x := n.waysNow()
+		if w := x.remembered(v, above); w != nil && w.lets(who) {
+			passed, let = true, true
+			return
 		}
+		at, passed = passing(v, x.set, above, func(next owned) bool {
+			o, let = next, next.allows(who, execute)
+			return let
+		})
 	})
-	if passed && o.allows(who, execute) {
+	if passed && let {
 		return dir, true, nil
 	}
 	if dir, err = core.ParsePath(at); err == nil && passed {
@@ -209,27 +194,45 @@ func (n *Namespace) nearestDir(ctx context.Context, p core.Path) (node, error) {
 // mayChangeIn reports errs.Permission unless the principal may add, remove or rename the child p (child nil: it does not
 // exist) in its nearest existing directory, and errs.Permission too if the mount is read-only.
 func (n *Namespace) mayChangeIn(ctx context.Context, p core.Path, child *node) error {
+	_, err := n.changedIn(ctx, p, child)
+	return err
+}
+
+// changedIn is mayChangeIn, and returns the directory if it had to be looked at, else nil.
+func (n *Namespace) changedIn(ctx context.Context, p core.Path, child *node) (*node, error) {
 	if err := n.traverse(ctx, p); err != nil {
-		return err
+		return nil, err
 	}
-	if m := n.walk(p).mount; m != nil && m.ReadOnly {
-		return errs.New("namespace", p.String(), errs.Permission, "the mount "+m.Path.String()+" is read-only")
+	return n.changedAt(ctx, p, n.walk(p).mount, child)
+}
+
+// changedAt is changedIn for who may pass what is above p, which lies in m, if that is mounted.
+func (n *Namespace) changedAt(ctx context.Context, p core.Path, m *mounted, child *node) (*node, error) {
+	if m != nil {
+		if err := m.refuses(p); err != nil {
+			return nil, err
+		}
 	}
 	who := core.PrincipalOf(ctx)
 	if who.Super {
-		return nil
+		return nil, nil
 	}
 	dir, err := n.nearestDir(ctx, p)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := n.require(ctx, &dir, write|execute); err != nil {
-		return denied(who, write, dir.path, n.ownedOf(&dir))
+		return nil, denied(who, write, dir.path, n.ownedOf(&dir))
 	}
+	return &dir, n.maySticky(who, p, &dir, child)
+}
+
+// maySticky is what the sticky bit of dir has to say to a change of its child p, which may be nil.
+func (n *Namespace) maySticky(who core.Principal, p core.Path, dir, child *node) error {
 	if child == nil {
 		return nil
 	}
-	d, c := n.ownedOf(&dir), n.ownedOf(child)
+	d, c := n.ownedOf(dir), n.ownedOf(child)
 	if d.mode&sticky != 0 && who.User != d.owner && who.User != c.owner {
 		return errs.New("", "", errs.Permission, fmt.Sprintf("Permission denied by sticky bit: user=%s, path=%q:%s:%s:%s, parent=%q:%s:%s:%s",
 			who.User, p.File(), c.owner, c.group, modeString(c.mode), dir.path.File(), d.owner, d.group, modeString(d.mode)))
@@ -251,6 +254,7 @@ func (n *Namespace) CheckName(_ context.Context, p core.Path) error {
 
 // CheckAccess implements core.Attrs.
 func (n *Namespace) CheckAccess(ctx context.Context, p core.Path, want uint32) error {
+	ctx = n.looking(ctx, looksUp)
 	if err := n.traverse(ctx, p); err != nil {
 		return err
 	}

@@ -2,10 +2,12 @@ package namespace
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/page"
 	"github.com/sluicefs/sluice/core/seal"
 )
 
@@ -15,6 +17,18 @@ const ticketLife = 15 * time.Minute
 
 // Place implements core.Placer.
 func (n *Namespace) Place(ctx context.Context, p core.Path, r core.Range) (core.Placed, error) {
+	return n.place(ctx, p, r, false)
+}
+
+// Tending is a Namespace as a core.Placer whose tickets let their holder load, pin and drop pages. It is for the jobs of the leader.
+type Tending struct{ *Namespace }
+
+// Place implements core.Placer.
+func (t Tending) Place(ctx context.Context, p core.Path, r core.Range) (core.Placed, error) {
+	return t.place(ctx, p, r, true)
+}
+
+func (n *Namespace) place(ctx context.Context, p core.Path, r core.Range, tends bool) (core.Placed, error) {
 	if n.sealer == nil {
 		return core.Placed{}, errs.New("namespace.Place", p.String(), errs.Unsupported, "tickets for workers need a secret key")
 	}
@@ -26,16 +40,49 @@ func (n *Namespace) Place(ctx context.Context, p core.Path, r core.Range) (core.
 	if err != nil || length == 0 {
 		return core.Placed{Info: info, Off: off}, err
 	}
+	if nd.local() {
+		return core.Placed{}, errs.New("namespace.Place", p.String(), errs.Unsupported, "no store has its bytes yet")
+	}
 	placed := core.Placed{Info: info, Off: off, Len: length}
 	expires := time.Now().Add(ticketLife)
+	copies := n.copies(nd.mount, nd.path)
 	for _, p := range n.pieces(ctx, nd, off, length) {
-		placed.Runs = append(placed.Runs, core.Run{ID: p.content.ID, Rev: p.content.Rev, Off: p.off, Len: p.n, Ticket: n.sealer.Sign(&seal.Ticket{
-			ID: p.content.ID, Rev: p.content.Rev, Len: p.content.Len, NoCache: p.content.NoCache,
-			Store: p.source.m.ID, Key: p.source.key, Version: p.source.version, Base: p.source.base, Expires: expires,
+		from := p.source.(extentSource) // what a store has comes from nowhere else
+		placed.Runs = append(placed.Runs, core.Run{ID: p.content.ID, Rev: p.content.Rev, Off: p.off, Len: p.n, Copies: copies, Ticket: n.sealer.Sign(&seal.Ticket{
+			ID: p.content.ID, Rev: p.content.Rev, Len: p.content.Len, NoCache: p.content.NoCache, Promote: p.content.Promote, Tends: tends,
+			Copies: copies.Max, Store: from.m.ID, Key: from.key, Version: from.version, Base: from.base, Expires: expires,
 		})})
 	}
 	return placed, nil
 }
+
+// Source returns where the content of a ticket that this namespace signed is stored, for the cache of this process.
+func (n *Namespace) Source(t *seal.Ticket) page.Source { return ticketSource{n, t} }
+
+// ticketSource implements page.Source.
+type ticketSource struct {
+	n *Namespace
+	t *seal.Ticket
+}
+
+// Open implements page.Source.
+func (s ticketSource) Open(ctx context.Context, off, length int64) (io.ReadCloser, error) {
+	m := s.n.mounts.Load().byID[s.t.Store]
+	if m == nil {
+		return nil, errs.New("namespace.Read", s.t.Key, errs.Conflict, "its mount is no longer there")
+	}
+	if m.err != nil {
+		return nil, m.unavailable()
+	}
+	rc, err := m.store.Open(ctx, s.t.Key, s.t.Base+off, length, s.t.Version)
+	if k := errs.KindOf(err); isGone(err) || k == errs.Precondition || k == errs.Range {
+		return nil, errs.New("namespace.Read", s.t.Key, errs.Conflict, "this version has left the store")
+	}
+	return rc, err
+}
+
+// Sealer returns what signs this namespace's tickets, nil without a secret key.
+func (n *Namespace) Sealer() *seal.Sealer { return n.sealer }
 
 // Stores implements core.Placer.
 func (n *Namespace) Stores(context.Context) (all []core.StoreSpec, err error) {
@@ -46,7 +93,11 @@ func (n *Namespace) Stores(context.Context) (all []core.StoreSpec, err error) {
 		if m.ID == rootID {
 			continue // every worker is told where it is, as every master
 		}
-		spec := m.MountSpec
+		spec, serr := n.withSecret(m.MountSpec)
+		if serr != nil {
+			n.o.Logger.Error("workers are not told of a mount", "path", m.Path.String(), "err", serr)
+			continue
+		}
 		spec.Options = n.sealer.Options(m.ID, spec.Options)
 		all = append(all, core.StoreSpec{ID: m.ID, MountSpec: spec})
 	}

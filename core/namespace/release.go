@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +20,8 @@ import (
 // What a release makes of the journal of a restored life, against what the stores say now:
 //
 //	file, directory   in its store as the journal has it → stays; another version → the store's; gone → goes
+//	file held by      the store has what it had and some worker the bytes, or cannot be asked → stays; the store has just
+//	workers           these bytes → they are the file; else what the store has
 //	intent            put: if the store has just those bytes, they are the file. None is carried on
 //	upload            stays if the store had answered when it was begun: the store alone knows whether it still is one
 //
@@ -28,6 +31,7 @@ import (
 const (
 	foundChanged = "changed" // the store has another version
 	foundGone    = "gone"    // the store has it no more
+	foundHeld    = "held"    // workers that cannot be reached should have it
 	foundIntent  = "intent"  // a change was under way
 	foundUpload  = "upload"  // an upload was being started, or its mount is gone
 	foundMount   = "mount"   // a mount point without a mount
@@ -97,7 +101,8 @@ func (n *Namespace) release(ctx context.Context, was *life, p *proof) error {
 
 // proof compares the overlay with the stores.
 type proof struct {
-	n *Namespace
+	carried []openIntent // renames that were carried through to their stores
+	n       *Namespace
 
 	mu           sync.Mutex
 	ops          []meta.Op
@@ -225,6 +230,10 @@ func (p *proof) prove(ctx context.Context, b branch, some []child) ([]branch, er
 			if ok {
 				dirs = append(dirs, to)
 			}
+		case e.Class == meta.Local:
+			if err := p.localFile(ctx, b, c); err != nil {
+				return nil, err
+			}
 		case e.Class == meta.Persisted:
 			if err := p.file(ctx, b, c, listed); err != nil {
 				return nil, err
@@ -243,6 +252,9 @@ func (n *Namespace) listing(ctx context.Context, b branch, some []child) (map[st
 	})
 	if len(asked) <= proveOneByOne {
 		return nil, nil
+	}
+	if err := b.mount.opened(); err != nil {
+		return nil, err
 	}
 	listed, last := map[string]ufs.Info{}, b.key+asked[len(asked)-1].edge
 	for info, err := range b.mount.store.List(ctx, b.key, "", false) {
@@ -266,6 +278,9 @@ func unanswering(b branch, err error) error {
 
 // stat asks the store about one name; nil if it has nothing there.
 func (n *Namespace) stat(ctx context.Context, b branch, key string) (*ufs.Info, error) {
+	if err := b.mount.opened(); err != nil {
+		return nil, err
+	}
 	info, err := b.mount.store.Stat(ctx, key)
 	switch {
 	case isGone(err):
@@ -292,6 +307,9 @@ func (p *proof) directory(ctx context.Context, b branch, c child, listed map[str
 		info, err := p.n.stat(ctx, b, to.key)
 		if err != nil {
 			return to, false, err
+		}
+		if info == nil && p.n.hasLocal(e.Dir) {
+			return to, true, nil // it comes back with the files below it
 		}
 		if info == nil {
 			p.note(foundGone, path, "the store has no such directory, and nothing below it", meta.Op{Kind: meta.DropDir, Dir: e.Dir})
@@ -362,6 +380,69 @@ func (p *proof) file(ctx context.Context, b branch, c child, listed map[string]u
 	return nil
 }
 
+// localFile proves a file that the journal has as held by workers.
+func (p *proof) localFile(ctx context.Context, b branch, c child) error {
+	e, path := c.entry, b.path.Child(c.edge).String()
+	info, err := p.n.stat(ctx, b, b.keyOf(c))
+	if err != nil {
+		return err
+	}
+	same := info == nil && e.Hold.Base == ""
+	if info != nil {
+		if same, err = b.mount.unchanged(ctx, *info, e.Hold.Base); err != nil {
+			return err
+		}
+	}
+	switch {
+	case info != nil && ours(*info, e):
+		p.count(b, true)
+		stored := *e
+		stored.Class, stored.Hold, stored.Version = meta.Persisted, nil, info.Version
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.ops = append(p.ops, meta.Op{Kind: meta.Set, Dir: b.id, Edge: c.edge, Entry: stored})
+	case same:
+		switch lost, away := p.n.heldBy(ctx, e); {
+		case !lost:
+			p.count(b, true)
+		case len(away) > 0:
+			p.note(foundHeld, path, "no store has its bytes yet, and the workers that should hold them cannot be reached: "+strings.Join(away, ", "))
+		default:
+			p.note(foundGone, path, "no store and no worker has its bytes", del(b.id, c.edge))
+		}
+	case info == nil:
+		p.note(foundGone, path, "the store has no such file, nor what was to be replaced", del(b.id, c.edge))
+	default:
+		p.note(foundChanged, path, "the store has another version, which is taken over")
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.foreign = append(p.foreign, foreigner{b.id, c.edge, *e, *info})
+	}
+	return nil
+}
+
+// heldBy asks the workers for the bytes of a Local entry. lost says that none of those that can be reached has them all; away are
+// those that cannot be.
+func (n *Namespace) heldBy(ctx context.Context, e *meta.Entry) (lost bool, away []string) {
+	lost = true
+	for _, w := range e.Hold.Workers {
+		h, ok := n.holder(w)
+		var err error
+		if ok {
+			var rc io.ReadCloser
+			if rc, err = h.Held(ctx, heldID(e), 0, e.Size); err == nil {
+				rc.Close()
+				lost = false
+				continue
+			}
+		}
+		if !ok || errs.KindOf(err) == errs.Unavailable {
+			away = append(away, w)
+		}
+	}
+	return lost, away
+}
+
 // count notes that a file of a mount is in its store, or is not.
 func (p *proof) count(b branch, there bool) {
 	p.mu.Lock()
@@ -399,6 +480,11 @@ func (p *proof) notes() {
 			name := in.path
 			if in.to != "" {
 				name += " → " + in.to
+			}
+			if in.op == opCarry {
+				p.carried = append(p.carried, in)
+				p.note(foundIntent, name, "a rename was being carried through to its store; it is not carried on: what the store has under the old name gets that name again, and what was copied shows too")
+				continue
 			}
 			p.note(foundIntent, name, fmt.Sprintf("a change (%s) was under way; it is not carried on, and what it has left in the store shows", in.op),
 				append(in.dropped(), in.close())...)
@@ -440,12 +526,57 @@ func (p *proof) commit(ctx context.Context) error {
 		}
 		p.ops = append(p.ops, meta.Op{Kind: meta.Set, Dir: f.dir, Edge: f.edge, Entry: e})
 	}
+	for i := range p.carried {
+		ops, err := n.uncarried(ctx, &p.carried[i])
+		if err != nil {
+			return err
+		}
+		if _, err := n.commit(ctx, ops...); err != nil {
+			return err
+		}
+	}
 	for chunk := range slices.Chunk(append(p.ops, puts...), opsPerRecord) {
 		if _, err := n.commit(ctx, chunk...); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// uncarried are the operations that end a rename that is carried through, and is not to be: two names must not lead to one place. What the
+// store has still under the old name gets that again; if it has nothing there, the rename was through in the life that is lost.
+func (n *Namespace) uncarried(ctx context.Context, in *openIntent) ([]meta.Op, error) {
+	ops := []meta.Op{in.close()}
+	m := n.mountOf(in.store)
+	if m == nil {
+		return ops, nil
+	}
+	from, err := core.ParsePath(in.path)
+	if err != nil {
+		return nil, err
+	}
+	to, err := core.ParsePath(in.to)
+	if err != nil {
+		return nil, err
+	}
+	src, dst := n.walk(from), n.walk(to)
+	if dst.entry == nil || dst.entry.Base != (meta.Base{Kind: meta.Absolute, Store: in.store, Prefix: in.key}) {
+		return append(ops, n.unhideOps(from)...), nil
+	}
+	there := false
+	for _, err := range m.store.List(ctx, in.key, "", true) {
+		if err != nil && !isGone(err) {
+			return nil, err
+		}
+		there = err == nil
+		break
+	}
+	e := *dst.entry
+	e.Base = meta.Base{}
+	if there && src.inTree && src.entry == nil {
+		return append(ops, meta.Op{Kind: meta.Set, Dir: src.parent, Edge: src.edge, Entry: e}, meta.Op{Kind: meta.Del, Dir: dst.parent, Edge: dst.edge}), nil
+	}
+	return append(append(ops, n.unhideOps(from)...), meta.Op{Kind: meta.Set, Dir: dst.parent, Edge: dst.edge, Entry: e}), nil
 }
 
 // puts are the operations for the puts under way whose bytes the store has.

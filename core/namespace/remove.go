@@ -76,17 +76,33 @@ func (n *Namespace) removeFileHeld(ctx context.Context, p core.Path, o core.Remo
 	if err := n.blocked(&nd.place); err != nil {
 		return err
 	}
+	if nd.local() && nd.entry.Hold.Base == "" { // the store knows nothing of it
+		_, err := n.commit(ctx, append(n.removeOps(nd.place), n.answered(core.CallOf(ctx), nil)...)...)
+		return err
+	}
 	version := ""
-	if o.Cond.IfMatch != "" {
+	if nd.local() {
+		if version, err = n.baseNow(ctx, &nd.place, nd.entry.Hold.Base); err != nil {
+			return err
+		}
+	} else if o.Cond.IfMatch != "" {
 		version = nd.storeVersion()
 	}
 	in := openIntent{op: opRemove, path: p.String(), store: nd.mount.ID, key: nd.key, version: nd.storeVersion()}
+	var row ufs.Info
 	return n.through(ctx, &nd.place, &in, func(ctx context.Context) error {
-		if err := nd.mount.store.Remove(ctx, nd.key, version); err != nil && !isGone(err) {
+		err := nd.mount.store.Remove(ctx, nd.key, version)
+		if nd.local() && errors.Is(err, errs.Precondition) { // what others have put there in its place is not what is removed
+			stays, serr := nd.mount.store.Stat(ctx, nd.key)
+			if row, err = stays, serr; isGone(err) {
+				row = ufs.Info{}
+			}
+		}
+		if err != nil && !isGone(err) {
 			return err
 		}
 		return nil
-	}, func() []meta.Op { return n.removeOps(nd.place) }, nil)
+	}, func() []meta.Op { return n.removeOps(nd.place) }, &row)
 }
 
 // removeDir removes a directory: an empty one like a file, a tree by hiding all of it at once first.
@@ -106,6 +122,9 @@ func (n *Namespace) removeDir(ctx context.Context, p core.Path, o core.RemoveOpt
 	if err := n.blocked(&nd.place); err != nil {
 		return err
 	}
+	if err := nd.mount.opened(); err != nil {
+		return err
+	}
 	if n.mounts.Load().table.Below(p) {
 		return errs.New("namespace.Remove", p.String(), errs.Busy, "it holds a mount; unmount that over the admin API first")
 	}
@@ -120,6 +139,9 @@ func (n *Namespace) removeDir(ctx context.Context, p core.Path, o core.RemoveOpt
 	case !o.Recursive:
 		return errs.E("namespace.Remove", p.String(), errs.NotEmpty, nil)
 	}
+	if nd.bucket() {
+		return errs.New("namespace.Remove", p.String(), errs.NotEmpty, "a bucket is not removed with what is in it; remove that first")
+	}
 	if err := n.mayRemoveTree(ctx, p); err != nil {
 		return err
 	}
@@ -131,7 +153,7 @@ func (n *Namespace) removeMarker(ctx context.Context, nd *node, some bool) error
 	if !some {
 		return n.removeEmpty(ctx, nd)
 	}
-	if !nd.isMarker() {
+	if !nd.isMarker() || nd.bucket() { // the store knows nothing of what is held, and would remove the bucket from under it
 		return nil
 	}
 	f := nd.mount.features
@@ -188,7 +210,8 @@ func (n *Namespace) mayRemoveTree(ctx context.Context, p core.Path) error {
 		}
 		own := n.ownedOf(&nd)
 		filled := false
-		err = n.list(ctx, dir, core.ListOptions{Children: true}, func(child *node, _ string, _ bool) bool {
+		err = n.list(ctx, dir, core.ListOptions{Children: true}, func(x *lister) bool {
+			child := x.node()
 			filled = true
 			if child.dir() {
 				dirs = append(dirs, child.path)
@@ -242,6 +265,7 @@ func (n *Namespace) removeTree(ctx context.Context, nd *node) error {
 		_, cerr := n.commit(ctx, append(n.unanswer(call), unhide, in.close())...)
 		return errors.Join(err, cerr)
 	}
+	d.Forget(nd.key) // it is not hidden any more
 	seq, err := n.commit(ctx, append(forget, in.close())...)
 	d.End(nd.key, seq, nil, err == nil)
 	return err
@@ -274,7 +298,12 @@ func (n *Namespace) trashStore(ctx context.Context, m *mounted, key string, sinc
 		}
 		return false, err
 	}
-	return n.dropCopied(ctx, m, key, since)
+	return n.dropCopied(ctx, m, key, notAfter(since))
+}
+
+// notAfter picks what is not newer than since.
+func notAfter(since time.Time) func(ufs.Info) (bool, error) {
+	return func(info ufs.Info) (bool, error) { return !info.ModTime.After(since.Add(clockSkew)), nil }
 }
 
 // clockSkew is how much later than ours a store's clock may stamp what it was given before.
@@ -283,9 +312,9 @@ const clockSkew = time.Minute
 // dropBatch is how many files go with one call to a store that can remove many. Source: S3's DeleteObjects takes 1,000.
 const dropBatch = 1000
 
-// dropCopied removes the versions that a store lists below key and that are not newer than since; removed says, after an
-// error, whether something may have been.
-func (n *Namespace) dropCopied(ctx context.Context, m *mounted, key string, since time.Time) (removed bool, err error) {
+// dropCopied removes the versions that a store lists below key and that pick picks; removed says, after an error, whether something
+// may have been.
+func (n *Namespace) dropCopied(ctx context.Context, m *mounted, key string, pick func(ufs.Info) (bool, error)) (removed bool, err error) {
 	var dirs []string
 	var files []ufs.Versioned
 	drop := func() error {
@@ -308,7 +337,9 @@ func (n *Namespace) dropCopied(ctx context.Context, m *mounted, key string, sinc
 			dirs = append(dirs, info.Name)
 			continue
 		}
-		if info.ModTime.After(since.Add(clockSkew)) {
+		if ok, err := pick(info); err != nil {
+			return removed, err
+		} else if !ok {
 			continue
 		}
 		if files = append(files, ufs.Versioned{Name: info.Name, Version: info.Version}); len(files) == dropBatch {
@@ -321,7 +352,7 @@ func (n *Namespace) dropCopied(ctx context.Context, m *mounted, key string, sinc
 		return removed, err
 	}
 	for _, d := range dirs {
-		below, err := n.dropCopied(ctx, m, d, since)
+		below, err := n.dropCopied(ctx, m, d, pick)
 		if removed = removed || below; err != nil {
 			return removed, err
 		}

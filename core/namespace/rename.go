@@ -2,7 +2,10 @@ package namespace
 
 import (
 	"context"
+	"crypto/md5"
+	"encoding/hex"
 	"errors"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -41,7 +44,14 @@ func (n *Namespace) Rename(ctx context.Context, src, dst core.Path, o core.Renam
 		if err := errors.Join(n.parents(ctx, from.path, false, false, 0), n.parents(ctx, to, false, false, 0)); err != nil {
 			return err
 		}
-		if again, err := n.rename(ctx, from.path, to, o); !again {
+		again, err := n.rename(ctx, from.path, to, o)
+		if at, ok := errors.AsType[unstoredError](err); ok {
+			if err := n.toStore(ctx, at.path, false); err != nil {
+				return err
+			}
+			continue
+		}
+		if !again {
 			return err
 		}
 	}
@@ -63,6 +73,9 @@ func (n *Namespace) mayRename(ctx context.Context, from *node, to core.Path, o c
 	if !from.mount.is(n.walk(to).mount) {
 		return errs.New("namespace.Rename", from.path.File().String(), errs.Unsupported,
 			"Renaming "+from.path.File().String()+" to "+to.File().String()+" across mount points is not supported")
+	}
+	if at := n.walk(to); from.bucket() || at.bucket() {
+		return errs.New("namespace.Rename", from.path.String(), errs.Invalid, "a bucket cannot be renamed, nor replaced; make the new one and move into it what is in the old")
 	}
 	if err := n.mayChangeIn(ctx, from.path, from); err != nil {
 		return err
@@ -130,14 +143,47 @@ func (n *Namespace) rename(ctx context.Context, from, to core.Path, o core.Renam
 	if err := n.complete(ctx, &src, held); err != nil {
 		return false, err
 	}
+	if src.local() || exists && dst.local() {
+		return false, n.renameHeld(ctx, &src, &dst, exists)
+	}
 	if src.mount.features.AtomicRename {
 		return false, n.renameInOneStep(ctx, &src, &dst.place, exists)
 	}
 	return false, n.renameByCopy(ctx, &src, &dst.place)
 }
 
+// unstoredError is that a file must be in its store before something can be done with it.
+type unstoredError struct{ path core.Path }
+
+// Error implements error.
+func (e unstoredError) Error() string { return e.path.String() + " is not in its store yet" }
+
+// renameHeld renames a file that no store has yet, or to the name of one. Where the store has nothing under the old name, the
+// journal alone does it: the bytes go to the store under their last name only. Errors: an unstoredError.
+func (n *Namespace) renameHeld(ctx context.Context, src, dst *node, replace bool) error {
+	switch {
+	case !src.local():
+		return unstoredError{dst.path}
+	case src.entry.Hold.Base != "":
+		return unstoredError{src.path}
+	}
+	e, h := *src.entry, *src.entry.Hold
+	h.Base, h.Refused = "", ""
+	if replace {
+		h.Base = dst.storeVersion()
+	}
+	e.Hold, e.StoreKey = &h, ""
+	ops := append(n.answered(core.CallOf(ctx), nil), meta.Op{Kind: meta.Del, Dir: src.parent, Edge: src.edge},
+		meta.Op{Kind: meta.Set, Dir: dst.parent, Edge: dst.edge, Entry: e})
+	_, err := n.commit(ctx, ops...)
+	return err
+}
+
 // renameInOneStep renames on a store that can, and flips the names with the record that closes the intent.
 func (n *Namespace) renameInOneStep(ctx context.Context, src *node, dst *place, replace bool) error {
+	if err := src.mount.opened(); err != nil {
+		return err
+	}
 	ctx = context.WithoutCancel(ctx)
 	in := openIntent{op: opRename, path: src.path.String(), to: dst.path.String(), store: src.mount.ID, key: src.key, toKey: dst.key, version: src.storeVersion()}
 	if err := n.begin(ctx, &in); err != nil {
@@ -151,8 +197,7 @@ func (n *Namespace) renameInOneStep(ctx context.Context, src *node, dst *place, 
 		d.End(dst.key, seq, row, known)
 	}
 	if err := ufs.Rename(ctx, src.mount.store, src.key, dst.key, replace); unanswered(err) {
-		defer closeFacts(n.Seq(), nil, false)
-		return n.lookAfter(ctx, src, dst, &in, err)
+		return n.lookAfter(ctx, src, dst, &in, err, closeFacts)
 	} else if err != nil {
 		closeFacts(n.Seq(), nil, false)
 		return n.failed(ctx, &in, err)
@@ -161,8 +206,7 @@ func (n *Namespace) renameInOneStep(ctx context.Context, src *node, dst *place, 
 	if !src.dir() { // its version may have changed
 		var err error
 		if info, err = src.mount.store.Stat(ctx, dst.key); err != nil {
-			defer closeFacts(n.Seq(), nil, false)
-			return n.lookAfter(ctx, src, dst, &in, err)
+			return n.lookAfter(ctx, src, dst, &in, err, closeFacts)
 		}
 	}
 	mv := move{store: src.mount.ID, from: src.key, to: dst.key}
@@ -173,21 +217,27 @@ func (n *Namespace) renameInOneStep(ctx context.Context, src *node, dst *place, 
 		}
 	}
 	n.moves.add(mv)
-	// From the record on, what the store had at the old name no longer counts: whoever looks there waits for closeFacts.
+	// From the record on, what the store had at either name no longer counts: whoever looks there waits for closeFacts.
 	d.Forget(src.key)
+	d.Forget(dst.key)
 	ops := append(n.flipOps(&src.place, dst, info), n.answered(in.call, nil)...)
 	seq, err := n.commit(ctx, append(ops, in.close())...)
 	if err != nil {
+		in.pends = true
 		n.keepOpen(&in)
+		return err
 	}
 	row := rowOf(info)
-	closeFacts(seq, &row, err == nil && !src.dir())
+	closeFacts(seq, &row, !src.dir())
 	n.committed(dst.path, time.Now())
-	return err
+	return nil
 }
 
-// lookAfter finds out, if the store lets it, whether a rename that failed with err has happened, and closes its intent.
-func (n *Namespace) lookAfter(ctx context.Context, src *node, dst *place, in *openIntent, err error) error {
+// lookAfter finds out, if the store lets it, whether a rename that failed with err has happened, and closes its intent. As long
+// as that is not known, or the journal does not say it, the store may have one of the names and the overlay the other: what
+// the store says of either does not count until the intent is resolved.
+func (n *Namespace) lookAfter(ctx context.Context, src *node, dst *place, in *openIntent, err error, closeFacts func(uint64, *meta.Row, bool)) error {
+	in.pends = true
 	ops, happened, unknown := n.outcomeOf(ctx, src.mount, in, []core.Path{src.path, dst.path})
 	if unknown != nil {
 		n.keepOpen(in)
@@ -196,9 +246,14 @@ func (n *Namespace) lookAfter(ctx context.Context, src *node, dst *place, in *op
 	if happened {
 		ops = append(ops, n.answered(in.call, nil)...)
 	}
-	if _, cerr := n.commit(ctx, append(ops, in.close())...); cerr != nil {
+	src.mount.derived.Forget(src.key)
+	src.mount.derived.Forget(dst.key)
+	seq, cerr := n.commit(ctx, append(ops, in.close())...)
+	if cerr != nil {
+		n.keepOpen(in)
 		return errors.Join(err, cerr)
 	}
+	closeFacts(seq, nil, false)
 	if happened {
 		return nil
 	}
@@ -233,6 +288,9 @@ func (n *Namespace) flipOps(src, dst *place, info ufs.Info) []meta.Op {
 // renameByCopy renames on a store without rename: copy everything, flip the names with one record that also hides what is
 // left at the source, then remove that. Until the flip readers see the old names, after it the new ones.
 func (n *Namespace) renameByCopy(ctx context.Context, src *node, dst *place) error {
+	if err := src.mount.opened(); err != nil {
+		return err
+	}
 	ctx = context.WithoutCancel(ctx)
 	in := openIntent{op: opCopyTree, path: src.path.String(), to: dst.path.String(), store: src.mount.ID, key: src.key, toKey: dst.key}
 	// The copies must not show, and whoever looks for the name must not wait for them.
@@ -247,11 +305,27 @@ func (n *Namespace) renameByCopy(ctx context.Context, src *node, dst *place) err
 	if err := n.begin(ctx, &in, hide...); err != nil {
 		return err
 	}
-	copies, err := n.copyTree(ctx, src.mount, src.key, dst.key)
-	if err != nil {
-		return n.giveUpCopy(ctx, src.mount, &in, dst, copies, err)
+	limit := n.renameThrough(src.mount, src.path)
+	var until time.Time
+	if limit > 0 {
+		until = time.Now().Add(limit)
 	}
-	return n.flipCopied(ctx, src.mount, &in, &src.place, dst, copies)
+	if !relocatable(&src.place, dst) {
+		limit = 0
+	}
+	c := n.startCopy(ctx, src.mount, src.key, dst.key, nil)
+	if !c.within(limit) && !n.full(src.mount.ID) {
+		err := n.relocate(ctx, &in, &src.place, dst, c)
+		if err == nil {
+			core.Note(ctx, core.RenameInProgress, in.edge)
+		}
+		return err
+	}
+	<-c.done
+	if c.err != nil {
+		return n.giveUpCopy(ctx, src.mount, &in, dst, c.copies, c.err)
+	}
+	return n.flipCopied(ctx, src.mount, &in, &src.place, dst, c.copies, until)
 }
 
 // giveUpCopy takes back a rename whose copying failed for why. What the store may yet do, or does not let be taken back,
@@ -281,8 +355,8 @@ func (n *Namespace) giveUpCopy(ctx context.Context, m *mounted, in *openIntent, 
 	return errors.Join(why, err)
 }
 
-// flipCopied makes the copies the names and removes the originals.
-func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, src, dst *place, copies copied) error {
+// flipCopied makes the copies the names and removes the originals, those that are not gone by until after it has returned, if that is not zero.
+func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, src, dst *place, copies copied, until time.Time) error {
 	info := ufs.Info{Name: dst.key, Version: copies.made[dst.key]}
 	if src.persisted() && copies.of[src.key] != src.entry.Version { // a stranger's: the next look finds the difference
 		info.Version = src.entry.Version
@@ -290,7 +364,7 @@ func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, 
 	if err := n.dropReplaced(ctx, m, dst, copies); err != nil {
 		return n.giveUpCopy(ctx, m, in, dst, copies, err)
 	}
-	drop := openIntent{op: opDropTree, path: in.path, store: in.store, key: in.key, version: copies.of[in.key], edge: in.edge, since: time.Now()}
+	drop := in.drop(copies)
 	ops := append([]meta.Op{drop.set()}, n.answered(in.call, nil)...) // in the first record, which flips
 	if dst.inTree && dst.entry == nil {
 		ops = append(ops, meta.Op{Kind: meta.Del, Dir: dst.parent, Edge: dst.edge}) // what hid the copies
@@ -307,26 +381,46 @@ func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, 
 		mv.was, mv.version = copies.of[src.key], info.Version
 	}
 	n.moves.add(mv)
-	m.derived.Begin(src.key)
-	m.derived.Begin(dst.key)
-	defer func() {
-		m.derived.End(src.key, n.Seq(), nil, false)
-		m.derived.End(dst.key, n.Seq(), nil, false)
-	}()
-	// The first record flips; those after it, of a large tree, bring the copies' versions.
+	// From the first record on, what the store had at either name no longer counts: whoever looks there waits. The old name
+	// stays hidden until nothing is left of it; the new one is for all to see.
+	d := m.derived
+	for _, key := range []string{src.key, dst.key} {
+		d.Begin(key)
+		d.Forget(key)
+	}
+	defer func() { d.End(src.key, n.Seq(), nil, false) }()
+	err := n.flip(ctx, in, &drop, ops)
+	d.End(dst.key, n.Seq(), nil, false)
+	if err != nil {
+		return err
+	}
+	if err := n.dropOriginals(ctx, m, copies, until); err != nil {
+		n.keepOpen(&drop) // the rename is done; what is left of the source stays hidden until it is removed
+		n.carryOn(drop, &carriage{copies: copies, drop: &drop})
+		return nil
+	}
+	if _, err := n.commit(ctx, append(n.removeOps(n.walk(src.path)), drop.close())...); err != nil {
+		n.keepOpen(&drop)
+	}
+	return nil
+}
+
+// flip commits ops, the first of which makes drop of the intent in.
+func (n *Namespace) flip(ctx context.Context, in, drop *openIntent, ops []meta.Op) error {
+	// The first record flips; those after it, of a large tree, bring the copies' versions. Until the last of them is there, the intent
+	// says where the copies are, and nothing below them is changed: whoever carries it on has to find their versions.
+	first := *drop
+	if len(ops) > opsPerRecord {
+		first.to, first.toKey = in.to, in.toKey
+		ops[0] = first.set()
+		ops = append(ops, drop.set())
+	}
 	for chunk := range slices.Chunk(ops, opsPerRecord) {
 		if _, err := n.commit(ctx, chunk...); err != nil {
 			n.keepOpen(in)
 			return err
 		}
-		in = &drop
-	}
-	if err := n.dropOriginals(ctx, m, copies); err != nil {
-		n.keepOpen(&drop) // the rename is done; what is left of the source stays hidden until it is removed
-		return nil
-	}
-	if _, err := n.commit(ctx, append(n.removeOps(n.walk(src.path)), drop.close())...); err != nil {
-		n.keepOpen(&drop)
+		in = &first
 	}
 	return nil
 }
@@ -342,20 +436,73 @@ func (n *Namespace) dropReplaced(ctx context.Context, m *mounted, dst *place, co
 	return nil
 }
 
-// dropOriginals removes just what was copied: what others have put there since stays.
-func (n *Namespace) dropOriginals(ctx context.Context, m *mounted, copies copied) error {
+// dropOriginals removes just what was copied: what others have put there since stays. It begins nothing after until, if that is not zero.
+func (n *Namespace) dropOriginals(ctx context.Context, m *mounted, copies copied, until time.Time) error {
+	g, gctx := errgroup.WithContext(context.WithoutCancel(ctx)) // what has begun is not given up: it could come late
+	g.SetLimit(copyParallel)
 	for key, version := range copies.of {
-		if err := m.store.Remove(ctx, key, version); err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
-			return err
-		}
+		g.Go(func() error {
+			if !until.IsZero() && time.Now().After(until) || ctx.Err() != nil {
+				return errs.New("namespace.Rename", key, errs.Unavailable, "there was no time left to remove it")
+			}
+			if err := m.store.Remove(gctx, key, version); err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
+				return err
+			}
+			return nil
+		})
 	}
-	return nil
+	return g.Wait()
 }
 
-// dropSource removes what a process that has ended left of a copied source.
-func (n *Namespace) dropSource(ctx context.Context, m *mounted, in *openIntent) error {
+// drop is the intent to remove what was copied from.
+func (in *openIntent) drop(copies copied) openIntent {
+	return openIntent{op: opDropTree, path: in.path, store: in.store, key: in.key, made: in.toKey, version: copies.of[in.key], edge: in.edge,
+		since: copies.since.Add(-clockSkew)}
+}
+
+// below returns what the store has below the directory key, by the rest of its name.
+func (m *mounted) below(ctx context.Context, key string) (map[string]ufs.Info, error) {
+	all := map[string]ufs.Info{}
+	for info, err := range m.store.List(ctx, key, "", true) {
+		if isGone(err) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		all[info.Name[len(key):]] = info
+	}
+	return all, nil
+}
+
+// dropSource removes what a process that has ended left of a copied source: what was there before the copying began, and what its copy
+// of copies is the same as. What came later, or was changed, is another's, and shows under the old name.
+func (n *Namespace) dropSource(ctx context.Context, m *mounted, in *openIntent, copies map[string]ufs.Info) error {
 	if key := in.key; len(key) > 0 && key[len(key)-1] == '/' {
-		_, err := n.dropCopied(ctx, m, key, in.since)
+		if in.made == "" { // of an older version
+			_, err := n.dropCopied(ctx, m, key, notAfter(in.since))
+			return err
+		}
+		_, err := n.dropCopied(ctx, m, key, func(info ufs.Info) (bool, error) {
+			if !info.ModTime.IsZero() && info.ModTime.Before(in.since) {
+				return true, nil // it was there when the copying began
+			}
+			is, ok := copies[info.Name[len(key):]]
+			if !ok || is.Size != info.Size || is.Dir != info.Dir {
+				return false, nil
+			}
+			if info.Dir || isMD5(info.ETag) && info.ETag == is.ETag {
+				return true, nil
+			}
+			sum, err := m.sumOf(ctx, info)
+			if isGone(err) || errs.KindOf(err) == errs.Precondition {
+				return false, nil
+			}
+			if err != nil {
+				return false, err
+			}
+			return m.hashesTo(ctx, is, sum)
+		})
 		return err
 	}
 	if err := m.store.Remove(ctx, in.key, in.version); err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
@@ -368,11 +515,27 @@ func (n *Namespace) dropSource(ctx context.Context, m *mounted, in *openIntent) 
 const copyParallel = 16
 
 // copied says what a rename by copy has copied: versions by names, of the originals and of the copies.
-type copied struct{ of, made map[string]string }
+type copied struct {
+	of, made map[string]string
+	gone     map[string]bool // originals that were listed and that the store had no more
+	since    time.Time       // nothing that was there before is missing
+}
 
-// copyTree copies the file key, or everything below the directory key, to toKey in the store.
-func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string) (copied, error) {
-	c := copied{of: map[string]string{}, made: map[string]string{}}
+// howCopied is how copyTree copies.
+type howCopied struct {
+	have  map[string]twin // what is there already: it is copied again if its original is another version by now
+	rest  bool            // what the store refuses does not keep the rest from being copied
+	count *headway
+}
+
+// maxUncopied is how much a store may refuse of a tree until the rest of it is not tried.
+const maxUncopied = 100
+
+// copyTree copies the file key, or everything below the directory key, to toKey in the store. What leaves the store before it is copied
+// is left out. After an error it returns what is copied; a version that is "" is not known.
+func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string, how howCopied) (copied, error) {
+	c := copied{of: map[string]string{}, made: map[string]string{}, gone: map[string]bool{}, since: time.Now()}
+	how.count.begin()
 	if len(key) == 0 || key[len(key)-1] != '/' {
 		from, err := m.store.Stat(ctx, key)
 		if err != nil {
@@ -385,30 +548,77 @@ func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string)
 		return c, err
 	}
 	var mu sync.Mutex
+	var refused []error
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(copyParallel)
 	for info, err := range m.store.List(ctx, key, "", true) {
 		if err != nil {
 			return c, errors.Join(err, g.Wait())
 		}
+		if gctx.Err() != nil { // the rest would be for nothing
+			break
+		}
+		how.count.listed.Add(1)
+		to := toKey + info.Name[len(key):]
+		if h, ok := how.have[to]; ok {
+			same := sameVersion(h.of, info.Version)
+			mu.Lock()
+			if c.of[info.Name], c.made[to] = "", ""; same { // else what is there is not known until it is copied
+				c.of[info.Name], c.made[to] = info.Version, h.made
+			}
+			mu.Unlock()
+			if same {
+				how.count.there.Add(1)
+				continue
+			}
+		}
 		g.Go(func() error {
-			to := toKey + info.Name[len(key):]
-			var made ufs.Info
-			var err error
-			if info.Dir && m.features.Mkdir {
-				made, err = ufs.Mkdir(gctx, m.store, to, ufs.Attr{Marker: true})
-			} else {
-				made, err = ufs.CopyFile(gctx, m.store, info.Name, info.Version, to, nil)
-			}
-			if err == nil {
-				mu.Lock()
-				defer mu.Unlock()
+			made, gone, err := m.copyOne(gctx, info, to)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case gone:
+				c.gone[info.Name] = true
+				delete(c.of, info.Name)
+				delete(c.made, to)
+				how.count.listed.Add(-1)
+				return nil
+			case err == nil:
 				c.of[info.Name], c.made[to] = info.Version, made.Version
+			case !how.rest || unanswered(err) || len(refused) >= maxUncopied:
+				return err
+			default:
+				refused = append(refused, err)
+				return nil
 			}
-			return err
+			how.count.there.Add(1)
+			return nil
 		})
 	}
-	return c, g.Wait()
+	if err := g.Wait(); err != nil {
+		return c, err
+	}
+	how.count.whole.Store(true)
+	if len(refused) > 0 {
+		return c, refused[0]
+	}
+	return c, nil
+}
+
+// copyOne copies what the store has listed. gone: it has that no more.
+func (m *mounted) copyOne(ctx context.Context, info ufs.Info, to string) (made ufs.Info, gone bool, err error) {
+	if info.Dir && m.features.Mkdir {
+		made, err = ufs.Mkdir(ctx, m.store, to, ufs.Attr{Marker: true})
+		return made, false, err
+	}
+	made, err = ufs.CopyFile(ctx, m.store, info.Name, info.Version, to, nil)
+	if !isGone(err) {
+		return made, false, err
+	}
+	if gone, lerr := m.lacks(ctx, info.Name); gone || lerr != nil {
+		return made, gone, lerr
+	}
+	return made, false, err
 }
 
 // opsPerRecord bounds the records of a change that touches many entries.
@@ -422,6 +632,14 @@ func movedEntries(v meta.View, id meta.DirID, from, to string, copies copied, op
 		switch version, ok := copies.made[to+edge]; {
 		case e.Class == meta.Directory && e.Base.Kind == meta.Inherit:
 			ops = movedEntries(v, e.Dir, from+edge, to+edge, copies, ops)
+		case e.Class == meta.Local:
+			if ok && e.Hold.Base != "" && copies.of[from+edge] == e.Hold.Base {
+				moved, h := *e, *e.Hold
+				h.Base, moved.Hold = version, &h
+				ops = append(ops, meta.Op{Kind: meta.Set, Dir: id, Edge: edge, Entry: moved})
+			}
+		case e.Class == meta.Persisted && e.StoreKey == "" && copies.gone[from+edge]:
+			ops = append(ops, meta.Op{Kind: meta.Del, Dir: id, Edge: edge})
 		case ok && copies.of[from+edge] != e.Version: // a stranger's
 		case ok && e.Class == meta.Persisted && e.StoreKey == "" && e.Version != version:
 			moved := *e
@@ -432,11 +650,127 @@ func movedEntries(v meta.View, id meta.DirID, from, to string, copies copied, op
 	return ops
 }
 
+// heldCopy is a held file below a directory that was renamed by copy. Its bytes are to replace what the store had under its old name.
+type heldCopy struct {
+	spot
+	entry    *meta.Entry
+	from, to string // store names
+}
+
+// findCopies brings the held files below to, whose directory a rename by copy that was cut off has moved, the versions of the copies that
+// their bytes are to replace, and notes in the intent that they all have them. The originals are all there yet.
+func (n *Namespace) findCopies(ctx context.Context, m *mounted, in *openIntent, to core.Path) error {
+	var all []heldCopy
+	n.tree.View(func(v meta.View) {
+		if pl := n.walkIn(v, to); pl.entry != nil && pl.entry.Class == meta.Directory {
+			all = heldBelow(v, pl.entry.Dir, in.key, in.toKey, nil)
+		}
+	})
+	for some := range slices.Chunk(all, opsPerRecord) {
+		var mu sync.Mutex
+		var ops []meta.Op
+		g, gctx := errgroup.WithContext(ctx)
+		g.SetLimit(copyParallel)
+		for _, c := range some {
+			g.Go(func() error {
+				version, ok, err := m.copied(gctx, c)
+				if ok && err == nil {
+					moved, h := *c.entry, *c.entry.Hold
+					h.Base, moved.Hold = version, &h
+					mu.Lock()
+					defer mu.Unlock()
+					ops = append(ops, meta.Op{Kind: meta.Set, Dir: c.dir, Edge: c.edge, Entry: moved})
+				}
+				return err
+			})
+		}
+		err := g.Wait()
+		if len(ops) > 0 { // the next look has less to do, whatever this one comes to
+			_, cerr := n.commit(context.WithoutCancel(ctx), ops...)
+			err = errors.Join(err, cerr)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	found := *in
+	found.to, found.toKey = "", ""
+	if _, err := n.commit(ctx, found.set()); err != nil {
+		return err
+	}
+	*in = found
+	n.resolving.Lock()
+	defer n.resolving.Unlock()
+	n.open[in.edge] = found
+	return nil
+}
+
+// heldBelow appends the held files below the directory id, whose store name was from and is to, that are to replace something.
+func heldBelow(v meta.View, id meta.DirID, from, to string, all []heldCopy) []heldCopy {
+	for edge, e := range v.Children(id, "") {
+		switch {
+		case e.Class == meta.Directory && e.Base.Kind == meta.Inherit:
+			all = heldBelow(v, e.Dir, from+edge, to+edge, all)
+		case e.Class == meta.Local && e.Hold.Base != "":
+			all = append(all, heldCopy{spot{id, edge}, e, from + edge, to + edge})
+		}
+	}
+	return all
+}
+
+// copied returns the version of the copy that c is to replace. ok is false if c knows it, or what is there is none: somebody else's.
+func (m *mounted) copied(ctx context.Context, c heldCopy) (version string, ok bool, err error) {
+	was, err := m.store.Stat(ctx, c.from)
+	if isGone(err) || err == nil && was.Version != c.entry.Hold.Base {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, err
+	}
+	is, err := m.store.Stat(ctx, c.to)
+	if isGone(err) || err == nil && (is.Dir || is.Size != was.Size) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, err
+	}
+	sum := was.ETag
+	if !isMD5(sum) || sum != is.ETag { // not every copy has the ETag of what it is of
+		if sum, err = m.sumOf(ctx, was); err != nil {
+			return "", false, err
+		}
+		if ok, err = m.hashesTo(ctx, is, sum); err != nil || !ok {
+			return "", false, err
+		}
+	}
+	return is.Version, true, nil
+}
+
+// sumOf returns the MD5 of what the store has, of which it says info.
+func (m *mounted) sumOf(ctx context.Context, info ufs.Info) (string, error) {
+	in, err := m.store.Open(ctx, info.Name, 0, -1, info.Version)
+	if err != nil {
+		return "", err
+	}
+	defer in.Close()
+	sum := md5.New()
+	if _, err := io.Copy(sum, in); err != nil {
+		return "", err
+	}
+	if c, ok := in.(ufs.Checker); ok {
+		err = c.Check()
+	}
+	return hex.EncodeToString(sum.Sum(nil)), err
+}
+
 // resumeCopyTree carries a rename by copy on after a crash: what is copied already is copied again, which changes nothing.
 // done is false if originals are left to be removed.
 func (n *Namespace) resumeCopyTree(ctx context.Context, m *mounted, in *openIntent, paths []core.Path) (done bool, err error) {
 	src, dst := n.walk(paths[0]), n.walk(paths[1])
-	copies, err := n.copyTree(ctx, m, in.key, in.toKey)
+	if relocatable(&src, &dst) { // nobody knows how long it takes
+		return false, n.relocate(ctx, in, &src, &dst, nil)
+	}
+	copies, err := n.copyTree(ctx, m, in.key, in.toKey, howCopied{count: new(headway)})
 	if isGone(err) { // the source went away before anything was flipped
 		ops := []meta.Op{in.close()}
 		if dst.inTree && dst.entry == nil {
@@ -448,7 +782,7 @@ func (n *Namespace) resumeCopyTree(ctx context.Context, m *mounted, in *openInte
 	if err != nil {
 		return false, err
 	}
-	if err := n.flipCopied(ctx, m, in, &src, &dst, copies); err != nil {
+	if err := n.flipCopied(ctx, m, in, &src, &dst, copies, time.Time{}); err != nil {
 		return false, err
 	}
 	n.resolving.Lock()

@@ -1,7 +1,9 @@
 package namespace
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"reflect"
 	"strings"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/ufs/wrap"
 )
 
 // A place is where a path leads in both layers at one moment, before any store is asked.
@@ -33,36 +36,22 @@ func (n *Namespace) walk(path core.Path) (pl place) {
 }
 
 func (n *Namespace) walkIn(v meta.View, path core.Path) place {
-	pl := place{path: path, mount: n.mountOf(rootID), seq: v.Seq(), parent: meta.RootDir}
 	if path.IsRoot() {
-		pl.inTree = true
+		return place{path: path, mount: n.mountOf(rootID), seq: v.Seq(), parent: meta.RootDir, inTree: true}
+	}
+	dir, edge := path.Split()
+	var room way
+	w := n.wayTo(v, dir.String(), &room)
+	pl := place{path: path, edge: edge, mount: w.mount, key: w.key(path.String()), parent: w.parent, inTree: w.inTree, hidden: w.hidden, seq: v.Seq()}
+	if !pl.inTree {
 		return pl
 	}
-	_, pl.edge = path.Split()
-	prefix, below := "", path.String()[1:] // the key is the prefix and what is below the last mount point
-	for rest := below; len(rest) > len(pl.edge); {
-		edge := rest[:strings.IndexByte(rest, '/')+1]
-		rest = rest[len(edge):]
-		h, ok := v.Hop(pl.parent, edge)
-		if ok && h.Class == meta.Directory && h.Base.Kind == meta.Absolute && n.enter(&pl, h.Base) {
-			prefix, below = h.Base.Prefix, rest
-		}
-		if ok && (h.Class == meta.Whiteout || h.Base.Kind == meta.Opaque) {
-			pl.hidden = true
-		}
-		if !ok || h.Class != meta.Directory {
-			pl.key = prefix + below
-			return pl
-		}
-		pl.parent = h.Dir
-	}
-	pl.inTree, pl.key = true, prefix+below
-	e, checked, ok := v.Find(pl.parent, pl.edge)
+	e, checked, ok := v.Find(pl.parent, edge)
 	switch {
 	case !ok:
 	case e.Class == meta.Whiteout:
 		pl.hidden = true
-	case e.Class == meta.Persisted:
+	case e.Class == meta.Persisted, e.Class == meta.Local:
 		pl.entry, pl.check = e, checked
 		if e.StoreKey != "" {
 			pl.key = e.StoreKey
@@ -70,23 +59,16 @@ func (n *Namespace) walkIn(v meta.View, path core.Path) place {
 	default:
 		pl.entry = e
 		pl.hidden = pl.hidden || e.Base.Kind == meta.Opaque
-		if e.Class == meta.Directory && e.Base.Kind == meta.Absolute && n.enter(&pl, e.Base) {
-			pl.key = e.Base.Prefix
+		if e.Class != meta.Directory || e.Base.Kind != meta.Absolute {
+			break
+		}
+		if m := n.mountOf(e.Base.Store); m != nil {
+			pl.mount, pl.key = m, e.Base.Prefix
+		} else { // the store is not mounted any more, and nothing of it is seen
+			pl.hidden = true
 		}
 	}
 	return pl
-}
-
-// enter makes pl a place in the store of a directory whose base is absolute; false if the store is not mounted any more, and
-// nothing of it is seen.
-func (n *Namespace) enter(pl *place, base meta.Base) bool {
-	m := n.mountOf(base.Store)
-	if m == nil {
-		pl.hidden = true
-		return false
-	}
-	pl.mount = m
-	return true
 }
 
 // A node is a name that exists, with the facts that decided it.
@@ -99,33 +81,36 @@ type node struct {
 
 func (nd *node) dir() bool { return nd.path.IsDir() }
 
-// persisted reports whether a file of the overlay is at the place.
+// persisted reports whether a file of the overlay whose bytes are in its store is at the place.
 func (p *place) persisted() bool { return p.entry != nil && p.entry.Class == meta.Persisted }
+
+// bucket reports whether the place is that of a bucket of a mounted account.
+func (p *place) bucket() bool {
+	return p.mount != nil && p.mount.features.Buckets && bucketKey(p.key)
+}
+
+// bucketKey reports whether key, of an account's store, is that of a bucket.
+func bucketKey(key string) bool { return strings.IndexByte(key, '/') == len(key)-1 && key != "" }
+
+// real reports whether a directory at the place is there for its own sake, and not for what lies in it: its store says whether it is.
+func (p *place) real() bool { return p.mount.features.Dirs || p.bucket() }
 
 // told reports whether the overlay's entry says all that matters of the place.
 func (p *place) told() bool {
-	return p.persisted() && p.entry.Owner != "" && p.entry.Group != "" && p.entry.Mode != 0
-}
-
-// oldest returns the time before which facts of the mount are too old for the request, the zero time if any age will do.
-func (m *mounted) oldest(ctx context.Context, now time.Time) time.Time {
-	interval := m.SyncInterval
-	if a := core.MaxAgeOf(ctx); a.Set {
-		interval = time.Duration(a.Seconds) * time.Second
-	}
-	switch {
-	case interval < 0:
-		return time.Time{}
-	case interval > now.Sub(time.Time{})/2: // longer than the clock reaches back
-		return time.Time{}
-	}
-	return now.Add(-interval)
+	return p.file() && p.entry.Owner != "" && p.entry.Group != "" && p.entry.Mode != 0
 }
 
 // lookup returns the node at an exact path, with facts not older than the request and the mount allow.
-// Errors: errs.NotExist, errs.Unavailable.
+// Errors: errs.NotExist, errs.Unavailable; errs.Permission in a mount that lets nobody in.
 func (n *Namespace) lookup(ctx context.Context, path core.Path) (node, error) {
-	return n.lookupSince(ctx, path, free, func(m *mounted, now time.Time) time.Time { return m.oldest(ctx, now) })
+	if n.mounts.Load().table.Closed() {
+		if pl := n.walk(path); pl.entry == nil || !pl.entry.Mount {
+			if err := pl.mount.denies(path); err != nil {
+				return node{}, err
+			}
+		}
+	}
+	return n.lookupSince(ctx, path, free, func(m *mounted, now time.Time) time.Time { return n.oldest(ctx, m, path.String(), now) })
 }
 
 // lookupHeld is lookup for a caller that holds path's lock exclusively, or that of a directory above it; with strict, the
@@ -135,7 +120,7 @@ func (n *Namespace) lookupHeld(ctx context.Context, path core.Path, strict bool)
 		if strict {
 			return now
 		}
-		return m.oldest(ctx, now)
+		return n.oldest(ctx, m, path.String(), now)
 	})
 }
 
@@ -151,33 +136,49 @@ const (
 // there, what the store says does not count; where nothing else is known, the lookup waits for the change.
 func (n *Namespace) lookupSince(ctx context.Context, path core.Path, has holding, since func(*mounted, time.Time) time.Time) (node, error) {
 	now := time.Now()
-	if pl := n.walk(path); pl.mount != nil { // most names are known, and need nothing of what follows
-		nd, need, err := n.decide(ctx, pl, since(pl.mount, now))
+	pl, need := n.walk(path), unknown
+	if pl.mount != nil { // most names are known, and need nothing of what follows
+		var nd node
+		var err error
+		nd, need, err = n.decide(ctx, pl, n.bounds(ctx, pl.mount, path.String(), since(pl.mount, now), now))
 		if err != nil || need == noLoad {
-			nd.cache = core.Hit
+			if nd.cache = core.Hit; pl.mount.err != nil && !pl.local() {
+				nd.cache = core.Stale
+			}
 			return nd, err
 		}
+		if out := pl.mount.isolation.Outage(); out != nil && has == free {
+			return n.lookupStale(ctx, pl, out)
+		}
 	}
-	return n.lookupLoad(ctx, path, has, now, since)
+	return n.lookupLoad(ctx, pl, need, has, now, since)
 }
 
-// lookupLoad is lookupSince, asked at the time now, where the store may have to be asked.
-func (n *Namespace) lookupLoad(ctx context.Context, path core.Path, has holding, now time.Time, since func(*mounted, time.Time) time.Time) (node, error) {
-	status := core.Hit
+// lookupLoad is lookupSince, asked at the time now, where the store may have to be asked: as was just decided of pl, where need says so.
+func (n *Namespace) lookupLoad(
+	ctx context.Context, pl place, need load, has holding, now time.Time, since func(*mounted, time.Time) time.Time,
+) (node, error) {
+	path, status := pl.path, core.Hit
 	var seen *meta.Entry
 	for i := range chase {
-		pl := n.walk(path)
+		if i > 0 {
+			pl = n.walk(path)
+		}
 		if pl.mount == nil {
 			return node{}, errs.New("namespace.Stat", path.String(), errs.Unavailable, "the mount is gone")
 		}
-		oldest := since(pl.mount, now)
-		nd, need, err := n.decide(ctx, pl, oldest)
-		if need == revalidate && i > 0 && seen != nil && reflect.DeepEqual(pl.entry, seen) {
-			need = noLoad // a change under way holds the name: the overlay's word stands
-		}
-		if err != nil || need == noLoad {
-			nd.cache = status
-			return nd, err
+		b := n.bounds(ctx, pl.mount, path.String(), since(pl.mount, now), now)
+		var err error
+		if i > 0 {
+			var nd node
+			nd, need, err = n.decide(ctx, pl, b)
+			if need == revalidate && seen != nil && reflect.DeepEqual(pl.entry, seen) {
+				need = noLoad // a change under way holds the name: the overlay's word stands
+			}
+			if err != nil || need == noLoad {
+				nd.cache = status
+				return nd, err
+			}
 		}
 		if core.MaxAgeOf(ctx).OnlyIfCached {
 			return node{}, errs.New("namespace.Stat", path.String(), errs.Unavailable, "only-if-cached: the answer is not known here")
@@ -186,16 +187,20 @@ func (n *Namespace) lookupLoad(ctx context.Context, path core.Path, has holding,
 			status = core.Revalidated
 		}
 		if i > 0 && pl.entry == nil { // whoever makes the change waits for no lock any more, so that anybody may wait for him
-			select {
-			case <-pl.mount.derived.Settled(pl.key):
-			case <-ctx.Done():
-				return node{}, context.Cause(ctx)
+			if has == held && n.renaming(&pl) { // but who resolves an intent does
+				return node{}, inDoubt(path)
+			}
+			if err := n.awaitSettled(ctx, &pl); err != nil {
+				return node{}, err
 			}
 		}
 		if has == held && pl.entry != nil {
 			err = n.reconcile(ctx, path, true)
 		} else {
-			err = n.loadName(ctx, &pl, oldest)
+			err = n.loadName(ctx, &pl, b.since())
+		}
+		if out := cmp.Or(wrap.OutageOf(err), pl.mount.isolation.Outage()); err != nil && out != nil && has == free { // it was found not to answer meanwhile
+			return n.lookupStale(ctx, pl, out)
 		}
 		if err != nil {
 			return node{}, err
@@ -214,9 +219,9 @@ const (
 	revalidate
 )
 
-// decide says whether something is at pl, from facts learnt at oldest or later, or which load would tell.
-func (n *Namespace) decide(ctx context.Context, pl place, oldest time.Time) (node, load, error) {
-	nd := node{place: pl}
+// decide says whether something is at pl, from the facts that count, or which load would tell.
+func (n *Namespace) decide(ctx context.Context, pl place, b bound) (node, load, error) {
+	nd, oldest := node{place: pl}, b.oldest
 	if pl.mount.err != nil && pl.entry == nil {
 		return nd, noLoad, pl.mount.unavailable()
 	}
@@ -226,42 +231,56 @@ func (n *Namespace) decide(ctx context.Context, pl place, oldest time.Time) (nod
 	}
 	fresh := !fact.At.Before(oldest)
 	if fact.State == meta.Present {
-		nd.row, nd.rowAt = &fact.Row, fact.At
+		row := fact.Row // what is looked up is mostly not there, and takes no memory then
+		nd.row, nd.rowAt = &row, fact.At
 	}
 	e := pl.entry
 	switch {
 	case pl.path.IsRoot() || e != nil && e.Mount:
 		return nd, noLoad, nil
-	case e != nil && !pl.hidden && pl.mount.err == nil && (e.Class == meta.Persisted || pl.mount.features.Dirs) && n.holding():
+	case e != nil && !pl.hidden && pl.mount.err == nil && (e.Class != meta.Directory || pl.mount.features.Dirs) && n.holding():
 		return nd.decideHeld(&fact, fresh)
+	case pl.local(): // nobody else has a say in it
+		return nd, noLoad, nil
 	case e != nil && e.Class == meta.Persisted:
 		if pl.check.Before(oldest) && pl.mount.err == nil {
 			return nd, revalidate, nil
 		}
 		return nd, noLoad, nil
 	case e != nil: // a directory of the overlay
-		if pl.mount.features.Dirs && !pl.hidden && (!fresh || fact.State == meta.Unknown) && pl.mount.err == nil {
+		if pl.real() && !pl.hidden && (!fresh || fact.State == meta.Unknown && !b.known) && pl.mount.err == nil {
 			return nd, revalidate, nil
 		}
 		if e.Explicit || e.Marker || fact.State == meta.Present && (fresh || pl.mount.err != nil) {
 			return nd, noLoad, nil
 		}
 		some, err := n.hasVisible(ctx, &pl)
+		if err == nil && !some && !b.absent.IsZero() {
+			some, err = n.hasVisible(n.looking(ctx, lists), &pl)
+		}
 		if err == nil && !some {
 			err = notExist(pl.path)
 		}
 		return nd, noLoad, err
-	case pl.hidden || fact.State == meta.Absent && fresh:
+	case pl.hidden || fact.State == meta.Absent && fresh && !fact.At.Before(b.absent) || fact.State == meta.Unknown && b.known && n.unlearnt(&pl):
 		return nd, noLoad, notExist(pl.path)
 	case fact.State == meta.Unknown:
 		return nd, unknown, nil
-	case !fresh:
+	case !fresh || fact.State == meta.Absent:
 		return nd, revalidate, nil
 	}
 	return nd, noLoad, nil
 }
 
 func notExist(p core.Path) error { return errs.E("namespace.Stat", p.String(), errs.NotExist, nil) }
+
+// opened reports errs.Unavailable if the mount's store is not open.
+func (m *mounted) opened() error {
+	if m.err == nil {
+		return nil
+	}
+	return m.unavailable()
+}
 
 func (m *mounted) unavailable() error {
 	return errs.E("mount "+m.Path.String(), m.ID, errs.Unavailable, m.err)
@@ -275,6 +294,11 @@ func (n *Namespace) resolve(ctx context.Context, p core.Path) (node, error) {
 	nd, err := n.lookup(ctx, p.Dir())
 	if errs.KindOf(err) == errs.NotExist {
 		return n.lookup(ctx, p.File())
+	}
+	if out := (*outageError)(nil); errors.As(err, &out) { // nobody can say that it is no directory: a file that is known will do
+		if file, ferr := n.lookup(ctx, p.File()); ferr == nil {
+			return file, nil
+		}
 	}
 	return nd, err
 }

@@ -22,13 +22,7 @@ import (
 // TestSuccessorDisarms pauses a leader in the last moment before its store's step, has another lead and look at what became
 // of the change, and lets the first one go on.
 func TestSuccessorDisarms(t *testing.T) {
-	path := func(s string) core.Path {
-		p, err := core.ParsePath(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
+	path := func(s string) core.Path { return parse(t, s) }
 	put := func(ctx context.Context, n *namespace.Namespace, name, data string, o core.CreateOptions) error {
 		o.Size = int64(len(data))
 		w, err := n.Create(ctx, path(name), o)
@@ -159,13 +153,7 @@ func TestSuccessorDisarms(t *testing.T) {
 // TestSuccessorCarriesMkdirOn ends a leader at each step that a mkdir takes in the store, and has its caller ask the next
 // leader for the same change: what was answered, and what was seen already, stays.
 func TestSuccessorCarriesMkdirOn(t *testing.T) {
-	path := func(s string) core.Path {
-		p, err := core.ParsePath(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
+	path := func(s string) core.Path { return parse(t, s) }
 	for _, dirs := range []bool{true, false} {
 		for _, o := range []core.MkdirOptions{{Mode: 0o750}, {Mode: 0o750, MakeParents: true}, {MakeParents: true, Marker: true}} {
 			steps := 0

@@ -63,8 +63,11 @@ func (n *Namespace) CreateUpload(ctx context.Context, p core.Path, o core.Create
 	if err := n.checkName(p); err != nil {
 		return "", err
 	}
-	old, exists, err := n.mayCreate(ctx, p, o, false)
+	old, in, exists, err := n.mayCreate(ctx, p, o, false)
 	if err != nil {
+		return "", err
+	}
+	if err := old.mount.opened(); err != nil {
 		return "", err
 	}
 	composer, err := ufs.ComposerOf(old.mount.store)
@@ -77,7 +80,7 @@ func (n *Namespace) CreateUpload(ctx context.Context, p core.Path, o core.Create
 	if err := cmp.Or(err1, err2, err3); err != nil {
 		return "", err
 	}
-	e, err := n.newEntry(ctx, p, &old, exists, o, id, rev)
+	e, err := n.newEntry(ctx, p, &old, in, exists, o, id, rev)
 	if err != nil {
 		return "", err
 	}
@@ -180,8 +183,8 @@ func (n *Namespace) uploadStore(u *upload) (*mounted, ufs.Composer, error) {
 	if m.err != nil {
 		return nil, nil, m.unavailable()
 	}
-	if m.ReadOnly {
-		return nil, nil, errs.New("namespace.Upload", u.path.String(), errs.Permission, "the mount "+m.Path.String()+" is read-only")
+	if err := m.refuses(u.path); err != nil {
+		return nil, nil, err
 	}
 	c, err := ufs.ComposerOf(m.store)
 	return m, c, err
@@ -205,6 +208,9 @@ func (n *Namespace) CopyPart(ctx context.Context, p core.Path, id string, number
 		return core.Part{}, err
 	}
 	defer rd.Close()
+	if rd.Info().Cache == core.Stale {
+		return core.Part{}, tooOld("namespace.CopyPart", src)
+	}
 	_, size := rd.Span()
 	w, err := n.PutPart(ctx, p, id, number, size)
 	if err != nil {
@@ -307,6 +313,9 @@ func (n *Namespace) ListParts(ctx context.Context, p core.Path, id string, after
 func (n *Namespace) ListUploads(ctx context.Context, dir core.Path, prefix, afterKey, afterID string) iter.Seq2[core.Upload, error] {
 	return func(yield func(core.Upload, error) bool) {
 		nd, err := n.lookup(ctx, dir.Dir())
+		if err == nil {
+			err = nd.mount.denies(dir)
+		}
 		if err == nil {
 			err = n.require(ctx, &nd, read)
 		}

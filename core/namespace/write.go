@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -30,7 +31,7 @@ func (n *Namespace) Create(ctx context.Context, p core.Path, o core.CreateOption
 	if err := n.checkName(p); err != nil {
 		return nil, err
 	}
-	old, exists, err := n.mayCreate(ctx, p, o, either)
+	old, dir, exists, err := n.mayCreate(ctx, p, o, either)
 	if err != nil {
 		return nil, err
 	}
@@ -46,44 +47,45 @@ func (n *Namespace) Create(ctx context.Context, p core.Path, o core.CreateOption
 		return nil, err
 	}
 	w := &writer{n: n, ctx: ctx, path: p, o: o, either: either, id: id, rev: rev}
-	w.entry, err = n.newEntry(ctx, p, &old, exists, o, id, rev)
+	w.entry, err = n.newEntry(ctx, p, &old, dir, exists, o, id, rev)
 	if err != nil {
 		return nil, err
 	}
 	return w, w.stage(ctx, &old)
 }
 
-// mayCreate checks what can be known before the first byte: permission, kinds, the parent.
-func (n *Namespace) mayCreate(ctx context.Context, p core.Path, o core.CreateOptions, either bool) (old node, exists bool, err error) {
+// mayCreate checks what can be known before the first byte: permission, kinds, the parent. dir is the nearest directory of what does
+// not exist, if it had to be looked at, else nil.
+func (n *Namespace) mayCreate(ctx context.Context, p core.Path, o core.CreateOptions, either bool) (old node, dir *node, exists bool, err error) {
 	if err := n.traverse(ctx, p); err != nil {
-		return old, false, err
+		return old, nil, false, err
 	}
 	old, err = n.lookup(ctx, p)
 	exists = err == nil
 	if err != nil && errs.KindOf(err) != errs.NotExist {
-		return old, false, err
+		return old, nil, false, err
 	}
 	if exists {
 		if err := n.require(ctx, &old, write); err != nil {
-			return old, false, err
+			return old, nil, false, err
 		}
-		if old.mount.ReadOnly {
-			return old, false, errs.New("namespace.Create", p.String(), errs.Permission, "the mount "+old.mount.Path.String()+" is read-only")
+		if err := old.mount.refuses(p); err != nil {
+			return old, nil, false, err
 		}
-		return old, true, nil
+		return old, nil, true, nil
 	}
-	if err := n.mayChangeIn(ctx, p, nil); err != nil {
-		return old, false, err
+	if dir, err = n.changedAt(ctx, p, old.mount, nil); err != nil {
+		return old, nil, false, err
 	}
 	if err := n.checkKind(ctx, p, either); err != nil {
-		return old, false, err
+		return old, nil, false, err
 	}
-	if !o.MakeParents {
+	if !o.MakeParents && (dir == nil || dir.path != p.Parent()) {
 		if _, err := n.lookup(ctx, p.Parent()); err != nil {
-			return old, false, err
+			return old, nil, false, err
 		}
 	}
-	return old, false, nil
+	return old, dir, false, nil
 }
 
 // judge decides whether what is there now may be replaced.
@@ -103,14 +105,15 @@ func judge(o core.CreateOptions, old *node, exists bool, n *Namespace) error {
 
 // fileID returns the number of the file at old, which an overwrite keeps, or a fresh one.
 func (n *Namespace) fileID(ctx context.Context, old *node, exists bool) (uint64, error) {
-	if exists && old.persisted() {
+	if exists && old.file() {
 		return old.entry.ID, nil
 	}
 	return n.draw(ctx, &n.ids)
 }
 
-// newEntry returns the entry of a file about to be written, without what its bytes decide.
-func (n *Namespace) newEntry(ctx context.Context, p core.Path, old *node, exists bool, o core.CreateOptions, id, rev uint64) (meta.Entry, error) {
+// newEntry returns the entry of a file about to be written, without what its bytes decide. old, dir and exists are what mayCreate has
+// found.
+func (n *Namespace) newEntry(ctx context.Context, p core.Path, old, dir *node, exists bool, o core.CreateOptions, id, rev uint64) (meta.Entry, error) {
 	e := meta.Entry{
 		Class: meta.Persisted, ID: id, Rev: rev, Headers: o.Attr.Headers, User: o.Attr.User,
 		BlockSize: o.Attr.BlockSize, Replication: int32(o.Attr.Replication),
@@ -134,11 +137,14 @@ func (n *Namespace) newEntry(ctx context.Context, p core.Path, old *node, exists
 		}
 		return e, nil
 	}
-	dir, err := n.nearestDir(ctx, p)
-	if err != nil {
-		return e, err
+	if dir == nil {
+		nearest, err := n.nearestDir(ctx, p)
+		if err != nil {
+			return e, err
+		}
+		dir = &nearest
 	}
-	e.Owner, e.Group = n.newOwner(ctx, &dir)
+	e.Owner, e.Group = n.newOwner(ctx, dir)
 	return e, nil
 }
 
@@ -154,8 +160,14 @@ type writer struct {
 	entry  meta.Entry
 
 	mount   *mounted
-	out     ufs.Writer
-	cache   *page.Writer // nil if the write type does not cache
+	asked   core.WriteType    // by the request, the path's rule or the mount
+	how     core.WriteType    // what it has become
+	key     string            // in the store
+	so      ufs.CreateOptions // for the store
+	base    string            // version that the bytes replace, known under the lock
+	hold    *holdOut          // workers that take the bytes; nil if the store does
+	out     ufs.Writer        // nil with hold
+	cache   *page.Writer      // nil if the write type does not cache
 	content page.Content
 	md5     md5Sum
 	hdfs    *hdfsSum
@@ -168,48 +180,120 @@ type writer struct {
 	ended   bool
 }
 
-// stage opens the store's side of the write.
+// stage opens the side of the write that keeps the bytes: workers', or the store's.
 func (w *writer) stage(ctx context.Context, old *node) error {
-	w.mount = old.mount
-	if old.persisted() && old.entry.StoreKey != "" {
+	w.mount, w.key = old.mount, old.key
+	policies := w.policies()
+	w.how = w.asked
+	if old.file() && old.entry.StoreKey != "" {
 		w.entry.StoreKey = old.entry.StoreKey
 	}
-	so := ufs.CreateOptions{Attr: w.attr()}
-	if w.mount.features.Conditional {
-		so.IfNew = w.o.Mode == core.CreateNew || w.o.Cond.IfNoneMatch == "*"
-		if w.o.Cond.IfMatch != "" && w.o.Cond.IfMatch != "*" {
-			so.IfVersion = old.storeVersion()
-		}
-	}
-	// The store's side outlives the client's request: once Commit has begun, a client that hangs up does not stop it.
-	out, err := w.mount.store.Create(context.WithoutCancel(ctx), old.key, w.o.Size, so)
-	if err != nil {
-		return err
-	}
-	w.out = out
+	w.so.Attr = w.attr()
 	w.hdfs = newHDFSSum(w.entry.BlockSize)
 	w.content = w.n.allocatedContent(meta.Extent{ID: w.id, Rev: w.rev, Len: max(w.o.Size, 0)})
-	if w.writeType() == core.CacheThrough {
+	if w.how == core.AsyncThrough || w.how == core.MustCache {
+		var err error
+		if w.hold, err = w.n.hold(ctx, w.mount, w.how, core.HeldID{ID: w.content.ID, Rev: w.rev}, w.o.Size, policies.Replicas); err != nil {
+			return err
+		}
+		if w.hold == nil {
+			w.how = core.CacheThrough
+			w.n.holds.fellBack.Add(1)
+		}
+	}
+	if w.hold == nil {
+		if err := w.openStore(ctx, old); err != nil {
+			return err
+		}
+	}
+	if w.how != core.Through {
 		w.cache = w.n.o.Cache.NewWriter(w.content)
 	}
 	return nil
 }
 
+// openStore opens the store's side of a write of what is at old. It outlives the client's request: once Commit has begun, a client
+// that hangs up does not stop it.
+func (w *writer) openStore(ctx context.Context, old *node) (err error) {
+	if err := w.mount.opened(); err != nil {
+		return err
+	}
+	if err := w.awaited(ctx, old); err != nil {
+		return err
+	}
+	w.out, err = w.mount.store.Create(context.WithoutCancel(ctx), w.key, w.o.Size, w.so)
+	return err
+}
+
+// awaited says in w.so what the store must have at Commit, if the client has a condition. A store may take that ahead of the bytes, and
+// a file that workers hold gets another version when it is brought there, without being another file for the client: so it is brought
+// there first. Where that fails, the store goes on having what it has. The caller holds no lock.
+func (w *writer) awaited(ctx context.Context, old *node) error {
+	n := w.n
+	if !w.mount.features.Conditional {
+		return nil
+	}
+	w.so.IfNew = w.o.Mode == core.CreateNew || w.o.Cond.IfNoneMatch == "*"
+	if w.o.Cond.IfMatch == "" || w.o.Cond.IfMatch == "*" {
+		return nil
+	}
+	for range chase {
+		if !old.local() {
+			break
+		}
+		if err := n.toStore(ctx, w.path, true); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			n.o.Logger.Debug("a held file that is to be replaced could not be brought to its store", "path", w.path.String(), "err", err)
+			break
+		}
+		now, err := n.lookup(ctx, w.path)
+		if err != nil && errs.KindOf(err) != errs.NotExist {
+			return err
+		}
+		now.path = w.path
+		if err := judge(w.o, &now, err == nil, n); err != nil {
+			return err
+		}
+		old = &now
+	}
+	w.so.IfVersion = old.storeVersion()
+	if !old.local() {
+		return nil
+	}
+	var err error
+	w.so.IfNew = w.so.IfVersion == ""
+	w.so.IfVersion, err = n.baseNow(ctx, &old.place, w.so.IfVersion)
+	return err
+}
+
+// storeVersion returns the version of what the store has under the name, "" if it has nothing.
 func (nd *node) storeVersion() string {
 	switch {
 	case nd.persisted():
 		return nd.entry.Version
+	case nd.local():
+		return nd.entry.Hold.Base
 	case nd.row != nil:
 		return nd.row.Version
 	}
 	return ""
 }
 
-func (w *writer) writeType() core.WriteType {
-	if w.o.WriteType != "" {
-		return w.o.WriteType
+// policies returns what applies to the file, and sets what write type was asked for.
+func (w *writer) policies() core.Policies {
+	p := w.n.policies(w.mount, w.path)
+	w.asked = cmp.Or(w.o.WriteType, p.WriteType)
+	return p
+}
+
+// said is Info.Write of the write's result.
+func (w *writer) said() core.WriteType {
+	if w.asked == core.CacheThrough {
+		return ""
 	}
-	return w.mount.WriteType
+	return w.how
 }
 
 // attr is what the store keeps with the file.
@@ -233,7 +317,7 @@ func (w *writer) Write(p []byte) (int, error) {
 		w.err = errs.New("namespace.Write", w.path.String(), errs.Invalid, fmt.Sprintf("more bytes than the %d announced", w.o.Size))
 		return 0, w.err
 	}
-	k, err := w.out.Write(p)
+	k, err := w.take(p)
 	w.size += int64(k)
 	w.md5.write(p[:k])
 	w.hdfs.Write(p[:k])
@@ -242,6 +326,21 @@ func (w *writer) Write(p []byte) (int, error) {
 	}
 	w.err = err
 	return k, err
+}
+
+// take hands p to whoever keeps the bytes.
+func (w *writer) take(p []byte) (int, error) {
+	if w.hold == nil {
+		return w.out.Write(p)
+	}
+	_, err := w.hold.Write(p)
+	if err != nil && !w.hold.refused {
+		err = w.toStore(err)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // Abort implements core.Writer.
@@ -254,6 +353,12 @@ func (w *writer) Abort() error {
 	if w.cache != nil {
 		w.cache.Drop()
 	}
+	if w.hold != nil {
+		w.hold.drop()
+	}
+	if w.out == nil {
+		return nil
+	}
 	return w.out.Abort()
 }
 
@@ -263,6 +368,11 @@ func (w *writer) Commit(ctx context.Context, o core.CommitOptions) (core.Info, e
 		return core.Info{}, errs.New("namespace.Commit", w.path.String(), errs.Invalid, "the writer has ended")
 	}
 	err := w.finish(o)
+	if err == nil && w.hold != nil {
+		if err = w.hold.commit(ctx); err != nil {
+			err = w.toStore(err)
+		}
+	}
 	if err != nil {
 		w.Abort()
 		return core.Info{}, err
@@ -270,6 +380,11 @@ func (w *writer) Commit(ctx context.Context, o core.CommitOptions) (core.Info, e
 	for range chase {
 		if err = w.n.parentsWithin(ctx, w.path, w.o.Within, w.o.MakeParents, w.o.Explicit, 0); err != nil {
 			break
+		}
+		if w.hold != nil {
+			if err = w.n.inStore(ctx, w.path.Parent()); err != nil {
+				break
+			}
 		}
 		info, again, cerr := w.commit(ctx, o)
 		if !again {
@@ -340,10 +455,17 @@ func (w *writer) commit(ctx context.Context, o core.CommitOptions) (info core.In
 			return core.Info{}, false, err
 		}
 	}
+	if w.hold != nil {
+		if info, err = w.commitHeld(ctx, &pl); err == nil && w.then != nil {
+			err = w.then(context.WithoutCancel(ctx))
+		}
+		return info, false, err
+	}
 	if err := w.out.SetAttr(w.attr()); err != nil && errs.KindOf(err) != errs.Unsupported {
 		return core.Info{}, false, err
 	}
-	in := openIntent{op: opPut, path: w.path.String(), store: w.mount.ID, key: pl.key, token: w.out.Token(), entry: w.entry}
+	in := openIntent{op: opPut, path: w.path.String(), store: w.mount.ID, key: pl.key, token: w.out.Token(), entry: w.entry,
+		prepare: func(ctx context.Context) error { return ufs.Prepare(ctx, w.out) }}
 	var stored ufs.Info
 	err = n.through(ctx, &pl, &in, func(ctx context.Context) error {
 		stored, err = w.out.Commit(ctx)
@@ -351,7 +473,7 @@ func (w *writer) commit(ctx context.Context, o core.CommitOptions) (info core.In
 		return err
 	}, func() []meta.Op {
 		settle(&w.entry, &w.mount.features, stored)
-		return []meta.Op{{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: w.entry}}
+		return append(make([]meta.Op, 0, 3), meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: w.entry}) // what closes the intent follows
 	}, &stored)
 	if err != nil {
 		if w.cache != nil {
@@ -359,7 +481,9 @@ func (w *writer) commit(ctx context.Context, o core.CommitOptions) (info core.In
 		}
 		return core.Info{}, false, err
 	}
-	info = n.committed(w.path, time.Now())
+	n.tree.MarkChecked(pl.parent, pl.edge, w.entry.Version, time.Now())
+	info = n.infoAt(pl, &w.entry)
+	info.Write = w.said()
 	if w.then != nil {
 		err = w.then(context.WithoutCancel(ctx))
 	}
@@ -376,6 +500,9 @@ func (w *writer) recheck(ctx context.Context, o core.CommitOptions) error {
 		return err
 	}
 	old.path = w.path
+	if w.base = ""; exists {
+		w.base = old.storeVersion()
+	}
 	if err := judge(w.o, &old, exists, n); err != nil {
 		return err
 	}

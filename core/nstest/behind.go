@@ -2,7 +2,10 @@ package nstest
 
 import (
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
@@ -95,6 +98,68 @@ var behindTests = []entry{
 		f.wantUnseen("d/a")
 		f.storePut("d/a", "again")
 		f.wantSeen("d/a", "again")
+	}},
+	{name: "interval 0: readers that begin together after a change", needs: mounted, with: synced(0), test: func(f *fixture) {
+		f.put("a", "mine")
+		for round := range 40 {
+			data := fmt.Sprint("round ", round, strings.Repeat("x", round%7))
+			if round%10 == 9 {
+				f.storeRemove("a")
+				data = ""
+			} else {
+				f.storePut("a", data)
+			}
+			var readers sync.WaitGroup
+			for i := range 16 {
+				readers.Go(func() {
+					if i%2 == 0 {
+						got, err := f.Stat(f.ctx(), f.path("a"))
+						if data == "" && errs.KindOf(err) != errs.NotExist || data != "" && (err != nil || got.Size != int64(len(data))) {
+							f.Errorf("round %d: %d bytes, %v, want %d", round, got.Size, err, len(data))
+						}
+						return
+					}
+					got, err := f.read("a", core.All)
+					if data == "" && errs.KindOf(err) != errs.NotExist || data != "" && (err != nil || got != data) {
+						f.Errorf("round %d: %q, %v, want %q", round, got, err, data)
+					}
+				})
+			}
+			readers.Wait()
+			if data == "" {
+				f.put("a", "mine again")
+			}
+		}
+	}},
+	{name: "interval 0: a file is gone behind while one below its name is written", needs: func(f *fixture) bool { return f.Mounted && flat(f) }, with: synced(0), test: func(f *fixture) {
+		f.put("a", "mine")
+		f.put("a/b", "below")
+		begun, goOn, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		f.tap.set(func(c call) verdict {
+			if c.op == "Commit" && strings.HasSuffix(c.name, "a/c") {
+				once.Do(func() { close(begun) })
+				<-goOn
+			}
+			return verdict{}
+		})
+		go func() {
+			defer close(done)
+			f.put("a/c", "slowly")
+		}()
+		<-begun
+		f.storePut("a", "somebody else's")
+		f.wantSeen("a", "somebody else's")
+		f.storeRemove("a")
+		keys, err := f.names("", core.ListOptions{}) // alone: who asks for the name learns it, too
+		if err != nil || slices.Contains(keys, "a") {
+			f.Errorf("listed %q, %v", keys, err)
+		}
+		f.wantUnseen("a")
+		f.tap.set(nil)
+		close(goOn)
+		<-done
+		f.wantSeen("a/c", "slowly")
 	}},
 	{name: "interval 0: changes of files written here", needs: mounted, with: synced(0), test: func(f *fixture) {
 		old := f.put("d/a", "mine")

@@ -26,21 +26,36 @@ const (
 
 var modelTests = []entry{
 	{name: "random operations agree with a map", with: synced(0), test: func(f *fixture) {
-		length, seed := 400*time.Millisecond, uint64(time.Now().UnixNano())
-		if d, err := time.ParseDuration(os.Getenv(ModelTime)); err == nil {
-			length = d
-		}
-		if n, err := strconv.ParseUint(os.Getenv(ModelSeed), 10, 64); err == nil {
-			seed = n
-		}
-		for end := time.Now().Add(length); ; seed++ {
-			g := f.another(f.T, synced(0))
-			g.simulate(seed, end)
-			if g.Failed() || time.Now().After(end) {
-				return
-			}
-		}
+		length, seed := modelTime()
+		f.simulateAll(seed, length, synced(0))
 	}},
+	{name: "random operations, on files that are held before they are stored, agree with a map", needs: holding, with: heldWith(atOnce), test: func(f *fixture) {
+		length, seed := modelTime()
+		f.simulateAll(seed, length, heldWith(atOnce, synced(0)))
+	}},
+}
+
+// modelTime returns how long a model runs, and its first seed.
+func modelTime() (time.Duration, uint64) {
+	length, seed := 400*time.Millisecond, uint64(time.Now().UnixNano())
+	if d, err := time.ParseDuration(os.Getenv(ModelTime)); err == nil {
+		length = d
+	}
+	if n, err := strconv.ParseUint(os.Getenv(ModelSeed), 10, 64); err == nil {
+		seed = n
+	}
+	return length, seed
+}
+
+// simulateAll runs simulate on fresh namespaces for that long, or until one fails.
+func (f *fixture) simulateAll(seed uint64, length time.Duration, with func(*Options)) {
+	for end := time.Now().Add(length); ; seed++ {
+		g := f.another(f.T, with)
+		g.simulate(seed, end)
+		if g.Failed() || time.Now().After(end) {
+			return
+		}
+	}
 }
 
 // model is what a namespace must show: its files by name, and the directories that exist of themselves. All others follow
@@ -48,6 +63,7 @@ var modelTests = []entry{
 type model struct {
 	*fixture
 	rnd   *rand.Rand
+	held  bool // some files are held before they are stored
 	files map[string]string
 	dirs  map[string]bool
 	sizes int // makes every content another length: weak versions tell them apart
@@ -56,7 +72,7 @@ type model struct {
 
 // simulate makes random changes and compares what is shown, until end or a few hundred steps.
 func (f *fixture) simulate(seed uint64, end time.Time) {
-	m := &model{fixture: f, rnd: rand.New(rand.NewPCG(seed, 1)), files: map[string]string{}, dirs: map[string]bool{}} //nolint:gosec // reproducible by its seed
+	m := &model{fixture: f, held: f.workers != nil, rnd: rand.New(rand.NewPCG(seed, 1)), files: map[string]string{}, dirs: map[string]bool{}} //nolint:gosec // reproducible by its seed
 	for i := range 300 {
 		m.step()
 		if i%4 == 3 {
@@ -197,11 +213,27 @@ func (m *model) step() {
 	steps[m.rnd.IntN(len(steps))]()
 }
 
+// how returns the type of a write.
+func (m *model) how() core.WriteType {
+	if !m.held {
+		return ""
+	}
+	return []core.WriteType{"", core.AsyncThrough, core.AsyncThrough, core.MustCache}[m.rnd.IntN(4)]
+}
+
+// settle has the store have what workers hold: what others do to it then is not refused.
+func (m *model) settle() {
+	if m.held {
+		m.Helper()
+		m.persist("")
+	}
+}
+
 func (m *model) put() {
 	name, data := m.file(), m.content()
-	ok := m.fits(name)
-	_, err := m.write(name, data, core.CreateOptions{Size: int64(len(data)), MakeParents: true})
-	if m.did(ok, err, "put %q %d", name, len(data)); ok {
+	ok, how := m.fits(name), m.how()
+	_, err := m.write(name, data, core.CreateOptions{Size: int64(len(data)), MakeParents: true, WriteType: how})
+	if m.did(ok, err, "put %q %d %s", name, len(data), how); ok {
 		m.set(name, data)
 	}
 }
@@ -209,7 +241,7 @@ func (m *model) put() {
 func (m *model) putPlain() {
 	name, data := m.file(), m.content()
 	ok := m.isDir(parentOf(name)) && m.fits(name)
-	_, err := m.write(name, data, core.CreateOptions{Size: -1})
+	_, err := m.write(name, data, core.CreateOptions{Size: -1, WriteType: m.how()})
 	if m.did(ok, err, "put without parents %q %d", name, len(data)); ok {
 		m.set(name, data)
 	}
@@ -218,7 +250,7 @@ func (m *model) putPlain() {
 func (m *model) createNew() {
 	name, data := m.existing(), m.content()
 	ok := !m.has(name) && m.fits(name)
-	_, err := m.write(name, data, core.CreateOptions{Mode: core.CreateNew, Size: -1, MakeParents: true})
+	_, err := m.write(name, data, core.CreateOptions{Mode: core.CreateNew, Size: -1, MakeParents: true, WriteType: m.how()})
 	if m.did(ok, err, "create new %q", name); ok {
 		m.set(name, data)
 	}
@@ -374,6 +406,7 @@ func (m *model) reopen() {
 
 func (m *model) putBehind() {
 	if name := m.file(); m.fits(name) {
+		m.settle()
 		data := m.content()
 		m.log = append(m.log, fmt.Sprintf("put %q %d behind", name, len(data)))
 		m.storePut(name, data)
@@ -383,6 +416,7 @@ func (m *model) putBehind() {
 
 func (m *model) removeBehind() {
 	if name := m.existing(); m.has(name) {
+		m.settle()
 		m.log = append(m.log, fmt.Sprintf("remove %q behind", name))
 		m.storeRemove(name)
 		delete(m.files, name)
@@ -416,6 +450,9 @@ func (m *model) compare() {
 		m.Errorf("the keys differ: got %q, %v; want %q", keys, err, files)
 	}
 	if name := m.existing(); m.has(name) {
+		if m.held && m.durability(name).State != core.InStore {
+			m.persist(name)
+		}
 		m.wantStored(name, m.files[name])
 	}
 }

@@ -40,6 +40,10 @@ type Options struct {
 	Wrap    func(ufs.Store) ufs.Store // decorates every store as the namespace sees it; nil: not at all
 	WrapKV  func(meta.KV) meta.KV     // decorates the journal's KV as the namespace sees it; nil: not at all
 	NoCache bool                      // no byte of a file is kept: every read goes to the store
+	Workers *Workers                  // hold what their store gets later; nil: nobody does
+	Delay   time.Duration             // from a held write to the store
+	MaxHeld int64                     // bytes that no store has yet; 0: the implementation's choice
+	Care    time.Duration             // how often holders are looked after; 0: the implementation's choice
 	Watch   bool                      // changes without an answer are watched for long; else they are resolved at the first look
 }
 
@@ -72,7 +76,7 @@ func RunGroups(t *testing.T, open func(t *testing.T, o Options) Fixture, names .
 		{"Compose", composeTests}, {"Copy", copyTests}, {"Mkdir", mkdirTests}, {"Rename", renameTests},
 		{"Remove", removeTests}, {"Access", accessTests}, {"SetAttr", setAttrTests}, {"Uploads", uploadTests},
 		{"Locator", locatorTests}, {"Mounts", mountTests}, {"Behind", behindTests}, {"Safety", safetyTests},
-		{"Restart", restartTests}, {"Faults", faultTests}, {"Races", raceTests}, {"Model", modelTests}, {"ListModel", listModelTests},
+		{"Restart", restartTests}, {"Faults", faultTests}, {"Whole", wholeTests}, {"Races", raceTests}, {"Held", heldTests}, {"Rules", ruleTests}, {"Explain", explainTests}, {"Sync", syncTests}, {"LoadTypes", loadTypeTests}, {"Model", modelTests}, {"ListModel", listModelTests},
 	} {
 		if len(names) > 0 && !slices.Contains(names, g.name) {
 			continue
@@ -107,7 +111,7 @@ func start(t *testing.T, open func(t *testing.T, o Options) Fixture, with func(*
 	if with != nil {
 		with(&o)
 	}
-	f := &fixture{T: t, Fixture: open(t, o), tap: x, root: core.Principal{User: "root", Groups: []string{"supergroup"}, Super: true}}
+	f := &fixture{T: t, Fixture: open(t, o), tap: x, workers: o.Workers, root: core.Principal{User: "root", Groups: []string{"supergroup"}, Super: true}}
 	f.who = f.root
 	f.another = func(t *testing.T, with func(*Options)) *fixture { return start(t, open, with) }
 	return f
@@ -130,10 +134,13 @@ func watched(o *Options)                    { o.Watch = true }
 type fixture struct {
 	*testing.T
 	Fixture
-	tap  *tap
-	root core.Principal
-	who  core.Principal
-	age  core.MaxAge
+	tap *tap
+	// workers hold bytes if the namespace is a core.Persister, else it has none.
+	workers *Workers
+	root    core.Principal
+	who     core.Principal
+	age     core.MaxAge
+	reads   core.ReadType // asked for by requests
 	// another opens a further, fresh namespace.
 	another func(t *testing.T, with func(*Options)) *fixture
 }
@@ -156,6 +163,9 @@ func (f *fixture) ctx() context.Context {
 	ctx := core.WithPrincipal(f.Context(), f.who)
 	if f.age.Set {
 		ctx = core.WithMaxAge(ctx, f.age)
+	}
+	if f.reads != "" {
+		ctx = core.WithReadType(ctx, f.reads)
 	}
 	return ctx
 }

@@ -57,6 +57,35 @@ var restartTests = []entry{
 		f.wantKeys("", "d/a", "d/c")
 		f.wantData("d/a", "theirs")
 	}},
+	{name: "an interval begins anew with whoever leads: what was known before is asked once", needs: mounted, with: synced(time.Hour), test: func(f *fixture) {
+		f.put("d/a", "1")
+		f.put("d/b", "2")
+		f.storePut("d/k", "kept")
+		for range 2 { // what the one before has asked is no more its successor's than what nobody has
+			f.wantKeys("", "d/a", "d/b", "d/k")
+			f.wantData("d/a", "1")
+			f.restart()
+		}
+		f.storePut("d/a", "theirs")
+		f.storeRemove("d/b")
+		f.storePut("d/c", "new")
+		f.wantSeen("d/a", "theirs")
+		f.wantGone("d/b")
+		f.wantSeen("d/c", "new")
+		f.wantKeys("", "d/a", "d/c", "d/k")
+		f.wantChildren("d/", "a", "c", "k")
+		f.storePut("d/a", "theirs once more")
+		stop := f.calls()
+		if i := f.stat("d/a"); i.Size != int64(len("theirs")) {
+			f.Errorf("got %+v", i)
+		}
+		f.wantGone("d/b")
+		f.wantKeys("", "d/a", "d/c", "d/k")
+		f.wantChildren("d/", "a", "c", "k")
+		if n := stop(); n > 0 {
+			f.Errorf("the store was asked %d times within the interval", n)
+		}
+	}},
 	{name: "an upload whose begin got no answer leaves nothing behind", test: func(f *fixture) {
 		for _, restarts := range []bool{false, true} {
 			f.tap.set(func(c call) verdict {

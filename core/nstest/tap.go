@@ -2,6 +2,7 @@ package nstest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -30,6 +31,9 @@ type verdict struct {
 	before, after error
 	done          func()
 }
+
+// errShowsNothing after a List makes its answer one without names.
+var errShowsNothing = errors.New("the store shows nothing")
 
 // set installs the hook; nil removes it.
 func (x *tap) set(hook func(c call) verdict) {
@@ -84,6 +88,31 @@ var (
 	_ ufs.Prober      = (*tapped)(nil)
 )
 
+// bare is a store that keeps nothing with a file.
+type bare struct{ *tapped }
+
+func (s *bare) Features() ufs.Features {
+	f := s.tapped.Features()
+	f.Attrs, f.SetAttr, f.MD5ETag = false, false, false
+	return f
+}
+
+func (s *bare) Stat(ctx context.Context, name string) (ufs.Info, error) {
+	i, err := s.tapped.Stat(ctx, name)
+	i.Attr, i.ETag, i.Owner, i.Group, i.Mode = ufs.Attr{}, "", "", "", 0
+	return i, err
+}
+
+func (s *bare) List(ctx context.Context, dir, after string, flat bool) iter.Seq2[ufs.Info, error] {
+	return func(yield func(ufs.Info, error) bool) {
+		for i, err := range s.tapped.List(ctx, dir, after, flat) {
+			if i.Attr, i.ETag, i.Owner, i.Group, i.Mode = (ufs.Attr{}), "", "", "", 0; !yield(i, err) {
+				return
+			}
+		}
+	}
+}
+
 func (s *tapped) Stat(ctx context.Context, name string) (i ufs.Info, err error) {
 	err = s.x.do(ctx, "Stat", name, func() (err error) { i, err = s.Store.Stat(ctx, name); return })
 	return i, err
@@ -102,6 +131,9 @@ func (s *tapped) List(ctx context.Context, dir, after string, flat bool) iter.Se
 			}
 			return nil
 		})
+		if errors.Is(err, errShowsNothing) {
+			return
+		}
 		for _, i := range all {
 			if !yield(i, nil) {
 				return

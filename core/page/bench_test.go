@@ -143,3 +143,23 @@ func BenchmarkEvictingPut(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkGet gets pages of 4 KiB that are here and verified, at random.
+func BenchmarkGet(b *testing.B) {
+	s := openSegments(b, tmpfsDir(b), 100*page.ChunkStride)
+	key := func(i int) page.Key { return page.Key{ID: [16]byte{byte(i), byte(i >> 8)}, Rev: uint64(i)} }
+	const pages = 20_000
+	data := bytes.Repeat([]byte{7}, 4096)
+	for i := range pages {
+		if err := s.Put(key(i), data); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for i := 0; b.Loop(); i++ {
+		h, ok := s.Get(key(int(uint32(i) * 2654435761 % pages)))
+		if !ok {
+			b.Fatal("not here")
+		}
+		h.Release()
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -18,12 +19,16 @@ const (
 	defaultFill      = 64 << 20 // bytes
 )
 
+// maxContent is the most bytes of a content.
+const maxContent = math.MaxUint32 * Size
+
 // Content is the bytes of one extent.
 type Content struct {
 	ID      [16]byte
 	Rev     uint64
 	Len     int64 // bytes; not used by a Writer
 	NoCache bool  // pages are read if they are here, and not kept if they are not
+	Promote bool  // pages that are read again move to the fastest tier, if the store has several
 }
 
 func (c Content) key(index uint32) Key { return Key{ID: c.ID, Rev: c.Rev, Index: index} }
@@ -58,6 +63,7 @@ type CacheOptions struct {
 // working store every read is a miss.
 type Cache struct {
 	store     Store
+	promoter  interface{ Promote(Key, Handle) } // store, nil if it cannot
 	readAhead uint32
 	log       *slog.Logger
 	room      *semaphore.Weighted // bytes of fills in flight
@@ -97,6 +103,7 @@ func NewCache(store Store, o CacheOptions) *Cache {
 		maxRoom: max(Size, cmp.Or(o.MaxFillBytes, defaultFill)),
 		flying:  map[Key]*flight{}, running: map[*fill]struct{}{},
 	}
+	c.promoter, _ = store.(interface{ Promote(Key, Handle) })
 	c.room, c.writeRoom = semaphore.NewWeighted(c.maxRoom), semaphore.NewWeighted(c.maxRoom)
 	c.pagePool.New = func() any { return new([Size]byte) }
 	c.copyPool.New = func() any { return new([copyBytes]byte) }

@@ -30,12 +30,14 @@ type source struct {
 	// check, if set, makes the readers checkers.
 	check func(off int64) error
 	short int64 // data ends here; 0: at its end
+
+	promote bool // Content.Promote
 }
 
 func newSource(n int) *source { return &source{data: pagetest.Data(pagetest.Key(n, 77), n)} }
 
 func (s *source) content() page.Content {
-	return page.Content{ID: pagetest.Key(len(s.data), 0).ID, Rev: 1, Len: int64(len(s.data))}
+	return page.Content{ID: pagetest.Key(len(s.data), 0).ID, Rev: 1, Len: int64(len(s.data)), Promote: s.promote}
 }
 
 func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {

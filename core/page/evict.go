@@ -9,27 +9,57 @@ import (
 	"github.com/sluicefs/sluice/core/errs"
 )
 
+// began says how a directory was when a Put began.
+type began struct {
+	full  bool // its file system was known to be: the Put takes the room of a page that leaves, or room that was given back
+	alone bool // no Put is under way that does not, and may take that room first
+}
+
 // reserve returns a slot for the page k, held by the caller, and none without an error if the page is here. On success
-// active is counted.
-func (s *Segments) reserve(k Key, class uint8) (uint32, error) {
+// active is counted, and hopeful unless at.full.
+func (s *Segments) reserve(k Key, class uint8, loose bool) (no uint32, at began, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	no, at.full, err = s.takeSlot(k, class, loose)
+	if err == nil && no != none {
+		at.alone = s.hopeful == 0
+		s.active++
+		if !at.full {
+			s.hopeful++
+		}
+	}
+	return no, at, err
+}
+
+// takeSlot is reserve but for what it counts. full says that the slot was taken as from a full file system. mu must be held; it
+// is released meanwhile.
+func (s *Segments) takeSlot(k Key, class uint8, loose bool) (no uint32, full bool, err error) {
 	for {
 		if err := s.ready(); err != nil {
-			return none, err
+			return none, full, err
 		}
-		if _, here := s.index[s.hash(k)]; here {
-			return none, nil
+		if s.index.find(k, s.hash(k)) != none {
+			return none, full, nil
 		}
+		if err := s.share(k, class); err != nil && !loose {
+			return none, full, err
+		}
+		full = s.full()
 		if no, ok := s.takeFree(class); ok {
-			s.active++
-			return no, nil
+			if !full || s.backed(no) {
+				return no, full, nil
+			}
+			s.free(no)
 		}
-		if n := len(s.idle); n > 0 {
+		if s.converting[class] { // it gives room to many: no chunk more is to lose its pages for the same
+			s.change.Wait()
+			continue
+		}
+		if n := len(s.idle); n > 0 && (!full || s.credit >= classBytes(class) || s.chunks[s.idle[n-1]].written > 0) {
 			no := s.idle[n-1]
 			s.idle = s.idle[:n-1]
 			if err := s.convert(no, class, nil); err != nil {
-				return none, err
+				return none, full, err
 			}
 			continue
 		}
@@ -37,15 +67,15 @@ func (s *Segments) reserve(k Key, class uint8) (uint32, error) {
 			s.change.Wait()
 			continue
 		}
-		if chunks := s.growth(); chunks > 0 {
+		if chunks := s.growth(); chunks > 0 && (!full || len(s.chunks) == 0) {
 			if err := s.grow(chunks); err != nil && len(s.chunks) == 0 {
-				return none, err
+				return none, full, err
 			}
 			continue
 		}
 		no, err := s.evict(class)
 		if err != nil || no != none {
-			return no, err
+			return no, full, err
 		}
 	}
 }
@@ -58,10 +88,26 @@ func (s *Segments) ready() error {
 	if f := s.off.Load(); f != nil {
 		return s.refuse(errs.Unavailable, "the directory is turned off: "+f.err.Error())
 	}
-	if time.Now().Before(s.fullTill) {
-		return s.refuse(errs.NoSpace, "the file system of the directory is full")
+	if time.Now().Before(s.refuseTill) {
+		return s.refuse(errs.NoSpace, whyFull)
 	}
 	return nil
+}
+
+// full reports whether the file system had no room lately. Then pages take the room of pages that leave. mu must be held.
+func (s *Segments) full() bool { return !s.fullTill.IsZero() && time.Now().Before(s.fullTill) }
+
+// backed reports whether there is room in a full file system for the data of a slot that is held by the caller: the slot was
+// written before, or others gave theirs back. mu must be held.
+func (s *Segments) backed(no uint32) bool {
+	if s.slot(no).dirty {
+		return true
+	}
+	if size := s.slotBytes(no); s.credit >= size {
+		s.credit -= size
+		return true
+	}
+	return false
 }
 
 // evict lets the page go whose turn it is. It returns that page's slot, held, if it has the right class; if not it turns
@@ -82,6 +128,7 @@ func (s *Segments) evict(class uint8) (uint32, error) {
 			s.mu.Unlock()
 			s.handDown(at, []departed{leaving})
 			s.mu.Lock()
+			s.active--
 			return no, nil
 		}
 		if c.held > 0 {
@@ -104,7 +151,7 @@ type departed struct {
 // departing describes the page in a slot. mu must be held.
 func (s *Segments) departing(no uint32) departed {
 	sl := s.slot(no)
-	return departed{int(no & 255), sl.key, int(sl.length)}
+	return departed{int(no & 255), sl.key(), int(sl.length)}
 }
 
 // clear evicts all pages of a chunk that has none held, and takes its class from it. mu must be held.
@@ -112,7 +159,7 @@ func (s *Segments) clear(no, first uint32, why reason) []departed {
 	c := &s.chunks[no]
 	var all []departed
 	for i := range c.slots {
-		if !c.slots[i].queued {
+		if c.slots[i].in == nowhere {
 			continue
 		}
 		n := no<<8 | uint32(i)
@@ -133,6 +180,7 @@ func (s *Segments) clear(no, first uint32, why reason) []departed {
 func (s *Segments) convert(no uint32, class uint8, leaving []departed) error {
 	c := s.chunks[no]
 	s.active++
+	s.converting[class] = true
 	s.mu.Unlock()
 	s.handDown(c, leaving)
 	var err error
@@ -143,10 +191,17 @@ func (s *Segments) convert(no uint32, class uint8, leaving []departed) error {
 	}
 	s.mu.Lock()
 	s.active--
+	s.converting[class] = false
 	s.change.Broadcast()
+	if err == nil {
+		if s.credit += c.written; c.written > 0 {
+			s.credit = max(0, s.credit+tableBytes(c.class)-tableBytes(class))
+		}
+		s.chunks[no].written = 0
+	}
 	if err != nil {
 		s.idle = append(s.idle, no)
-		return errs.E("page.Put", s.dir, s.failed(err), err)
+		return errs.E("page.Put", s.dir, s.failed(err, s.full()), err)
 	}
 	s.give(no, class)
 	return nil
@@ -173,9 +228,16 @@ func (s *Segments) handDown(c chunk, pages []departed) {
 		data := c.data(p.slot, p.length)
 		if err := touch(data, func() error { return s.demote(p.key, data) }); err == nil {
 			s.demoted.Add(1)
-		} else if errors.Is(err, errFault) {
-			s.turnOff(err, true)
+		} else {
+			s.faulted(err)
 		}
+	}
+}
+
+// faulted turns the directory off if err says that a mapped page could not be read.
+func (s *Segments) faulted(err error) {
+	if errors.Is(err, errFault) {
+		s.turnOff(err, true)
 	}
 }
 
@@ -207,9 +269,9 @@ func (s *Segments) grow(chunks int) error {
 		}
 		return nil
 	}
-	kind := s.failed(err)
+	kind := s.failed(err, false)
 	if kind == errs.NoSpace && len(s.chunks) > 0 {
-		s.quota, s.fullTill = s.fileBytes(), time.Time{}
+		s.quota, s.fullTill, s.refuseTill = s.fileBytes(), time.Time{}, time.Time{}
 		s.log.Warn("page cache cannot grow to its quota", "dir", s.dir, "bytes", s.quota, "err", err)
 	}
 	return errs.E("page.Put", s.dir, kind, err)

@@ -1,7 +1,10 @@
 package page
 
 import (
+	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"unsafe"
 )
 
@@ -66,6 +69,14 @@ func OpenFaulty(o SegmentOptions, pread, pwrite, allocate func() error) (*Segmen
 	return OpenSegments(o)
 }
 
+// OpenLocking opens a directory whose files are locked by flock in place of the system's call, which it is given.
+func OpenLocking(o SegmentOptions, flock func(call func(*os.File, int) error, f *os.File, how int) error) (*Segments, error) {
+	d := systemDevice()
+	o.device = d
+	o.device.flock = func(f *os.File, how int) error { return flock(d.flock, f, how) }
+	return OpenSegments(o)
+}
+
 func call(f func() error) error {
 	if f == nil {
 		return nil
@@ -75,3 +86,42 @@ func call(f func() error) error {
 
 // Crash ends the use of the store as a killed process does: nothing is finished, nothing is waited for. The mappings stay.
 func (s *Segments) Crash() { s.lock.Close() }
+
+// MoveAll moves what waits to be moved to the first tier, in place of Run.
+func (t *Tiered) MoveAll() {
+	for len(t.ascent.next) > 0 {
+		k := <-t.ascent.next
+		t.raise(k)
+		t.ascent.done(k)
+	}
+}
+
+// PagesPerChunk is how many pages of 4 KiB there are in a chunk.
+const PagesPerChunk = chunkSlots
+
+// WriteHeaders makes the files of a directory of the quota with n pages of 4 KiB, of which there are only the headers.
+func WriteHeaders(dir string, quota int64, n int, key func(i int) Key) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	s := &Segments{quota: quota}
+	for file, at := 0, 0; at < n; file++ {
+		chunks := s.growth()
+		f, err := os.OpenFile(filepath.Join(dir, fmt.Sprintf(segmentName, file)), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return err
+		}
+		tables := make([]byte, chunks*chunkTable)
+		for i := 0; i < chunks*chunkSlots && at < n; i++ {
+			h := header{key: key(at), blocks: 1, length: blockBytes}.encode()
+			copy(tables[i*headerBytes:], h[:])
+			at++
+		}
+		_, err = f.Write(tables)
+		if err = errors.Join(err, f.Truncate(segmentBytes(chunks)), f.Close()); err != nil {
+			return err
+		}
+		s.chunks = append(s.chunks, make([]chunk, chunks)...)
+	}
+	return nil
+}

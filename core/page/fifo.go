@@ -1,6 +1,17 @@
 package page
 
-// fifo chooses which page leaves, by S3-FIFO (Yang et al., "FIFO Queues are All You Need for Cache Eviction", SOSP 2023):
+// Policy is how a directory chooses which page leaves.
+type Policy string
+
+// The policies.
+const (
+	// S3FIFO (Yang et al., "FIFO Queues are All You Need for Cache Eviction", SOSP 2023) resists scans.
+	S3FIFO Policy = "s3fifo"
+	// LRU lets go what was not read for the longest time. One scan of everything flushes it.
+	LRU Policy = "lru"
+)
+
+// fifo chooses which page leaves, by S3-FIFO:
 //
 //	            miss                      read at least once more
 //	page ──────────────► small (10 %) ────────────────────────────► main (90 %) ──► out, when not read since its last turn
@@ -9,14 +20,24 @@ package page
 //	  └─ miss, but in ── ghost (names only) ───────────────────────────┘
 //
 // Pages that are read once pass through the small queue alone, so one scan of everything does not flush what is read often.
-// The queues are measured in bytes of slots. A fifo is not safe for concurrent use.
+// Under LRU there is only the main queue, and a page goes to its head each time it is read. Pages of pinned contents are in
+// a queue of their own, from which none leaves. The queues are measured in bytes of slots. A fifo is not safe for concurrent use.
 type fifo struct {
 	at          func(no uint32) *slot
 	bytesOf     func(no uint32) int64
-	small, main queue
+	lru         bool
+	queues      [4]queue // by slot.in; that of nowhere is not used
 	ghost       ghost
 	smallTarget int64 // bytes; above it the small queue gives first
 }
+
+// The queues a slot can be in.
+const (
+	nowhere uint8 = iota
+	small
+	main
+	kept
+)
 
 const (
 	none    = ^uint32(0) // no slot
@@ -31,21 +52,36 @@ type queue struct {
 	bytes      int64
 }
 
-func newFIFO(at func(uint32) *slot, bytesOf func(uint32) int64) fifo {
-	return fifo{at: at, bytesOf: bytesOf, small: queue{head: none, tail: none}, main: queue{head: none, tail: none}, ghost: newGhost(1 << 10)}
+func newFIFO(at func(uint32) *slot, bytesOf func(uint32) int64, policy Policy) fifo {
+	f := fifo{at: at, bytesOf: bytesOf, lru: policy == LRU, ghost: newGhost(1 << 10)}
+	for i := range f.queues {
+		f.queues[i] = queue{head: none, tail: none}
+	}
+	return f
 }
 
 // add enqueues the slot of a page whose key has the given hash.
 func (f *fifo) add(no uint32, hash uint64) {
-	f.push(no, f.ghost.take(hash))
+	if f.lru || f.ghost.take(hash) {
+		f.push(no, main)
+	} else {
+		f.push(no, small)
+	}
 }
 
-func (f *fifo) push(no uint32, toMain bool) {
-	s, q := f.at(no), &f.small
-	s.inMain, s.queued, s.freq = toMain, true, 0
-	if toMain {
-		q = &f.main
+// read notes that the page in the slot was read.
+func (f *fifo) read(no uint32) {
+	s := f.at(no)
+	s.freq = min(maxFreq, s.freq+1)
+	if f.lru && s.in == main && f.queues[main].head != no {
+		f.move(no, main)
 	}
+}
+
+// push puts the slot, which is nowhere, to the head of a queue.
+func (f *fifo) push(no uint32, in uint8) {
+	s, q := f.at(no), &f.queues[in]
+	s.in = in
 	s.prev, s.next = none, q.head
 	if q.head != none {
 		f.at(q.head).prev = no
@@ -58,10 +94,8 @@ func (f *fifo) push(no uint32, toMain bool) {
 
 // remove takes the slot out of its queue.
 func (f *fifo) remove(no uint32) {
-	s, q := f.at(no), &f.small
-	if s.inMain {
-		q = &f.main
-	}
+	s := f.at(no)
+	q := &f.queues[s.in]
 	if s.prev != none {
 		f.at(s.prev).next = s.next
 	} else {
@@ -73,22 +107,36 @@ func (f *fifo) remove(no uint32) {
 		q.tail = s.prev
 	}
 	q.bytes -= f.bytesOf(no)
-	s.queued = false
+	s.in = nowhere
+}
+
+// move puts the slot to the head of a queue.
+func (f *fifo) move(no uint32, in uint8) {
+	f.remove(no)
+	f.push(no, in)
 }
 
 // victim returns the slot that leaves next, still enqueued, and why; none if every page that was looked at is pinned.
 func (f *fifo) victim() (no uint32, why reason) {
 	last := none // seen, and could go
 	for turn := range maxTurns {
-		inMain := f.main.tail != none && (f.small.bytes < f.smallTarget || f.small.tail == none)
+		from, other := small, main
+		if f.lru || f.queues[small].bytes < f.smallTarget {
+			from, other = main, small
+		}
+		if f.queues[from].tail == none {
+			from, other = other, from
+		}
 		if turn >= maxTurns/2 {
 			if last != none {
 				return last, cold
 			}
-			inMain = f.main.tail != none && (!inMain || f.small.tail == none) // all pinned there: try the other queue
+			if f.queues[other].tail != none {
+				from = other // all pinned there
+			}
 		}
-		if no, why = f.small.tail, once; inMain {
-			no, why = f.main.tail, cold
+		if no, why = f.queues[from].tail, once; from == main {
+			why = cold
 		}
 		if no == none {
 			return none, 0
@@ -97,28 +145,21 @@ func (f *fifo) victim() (no uint32, why reason) {
 		freq := s.freq
 		switch {
 		case s.pins > 0: // being read, stays
-		case freq == 0 || !inMain && freq == 1:
+		case f.lru, freq == 0, from == small && freq == 1:
 			return no, why
-		case inMain:
+		case from == main:
 			last, freq = no, freq-1
 		default:
 			last, freq = no, 0
 		}
-		f.remove(no)
-		f.push(no, true)
+		f.move(no, main)
 		s.freq = freq
 	}
 	return last, cold
 }
 
 // skip puts the slot to the end of its queue: it could not be taken.
-func (f *fifo) skip(no uint32) {
-	s := f.at(no)
-	freq, inMain := s.freq, s.inMain
-	f.remove(no)
-	f.push(no, inMain)
-	s.freq = freq
-}
+func (f *fifo) skip(no uint32) { f.move(no, f.at(no).in) }
 
 // ghost remembers the hashes of pages that left the small queue: four to a bucket, the oldest of a bucket forgotten first,
 // 32 bits of each. A false memory costs nothing but a page that begins in the main queue.
@@ -162,7 +203,8 @@ const (
 	once reason = iota
 	cold
 	reclaimed
+	expired
 	reasons
 )
 
-func (r reason) String() string { return [reasons]string{"once", "cold", "reclaimed"}[r] }
+func (r reason) String() string { return [reasons]string{"once", "cold", "reclaimed", "expired"}[r] }

@@ -356,6 +356,7 @@ func (f *fill) keepPage(fl *flight, data []byte) (held bool) {
 		return true
 	}
 	fl.lingers = true
+	fl.update(func() {}) // who waits for it to be stored
 	c.lingering = append(c.lingering, fl)
 	if c.wanting > 0 || f.readers == 0 {
 		c.letGo(fl)

@@ -62,6 +62,12 @@ func classOf(n int) uint8 {
 	panic("page: longer than Size")
 }
 
+// tableBytes is how much of its table a chunk of the class uses, in whole blocks.
+func tableBytes(class uint8) int64 {
+	headers := chunkSlots / int64(classes()[class]) * headerBytes
+	return (headers + blockBytes - 1) / blockBytes * blockBytes
+}
+
 // header is the decoded entry of a slot.
 type header struct {
 	key    Key

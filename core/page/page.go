@@ -7,7 +7,8 @@
 //
 // A Cache is what the namespace reads and writes through; it turns ranges into pages and misses into single-flight fills.
 // A Store keeps pages: Segments in the files of one directory (format.go describes them), Tiered in several of those,
-// mempage in memory for tests. The suite of a Store is pagetest.
+// mempage in memory for tests. The suite of a Store is pagetest. Tiered.Run does what nobody waits for: it moves what is read
+// again to the first tier, lets pages leave before room is short and when they expire, and verifies those that are here.
 //
 // Bytes of cached pages go to a client by write(2) from the mapping of the segment file, and not by sendfile(2): its pages
 // are not referred to by the socket when it returns, which is what makes Release safe (segment.detach), and what it costs
@@ -67,13 +68,19 @@ type Store interface {
 // TierStats describes one store of pages.
 type TierStats struct {
 	Dir, Medium string
-	Off         string // why the tier is turned off; "" while it works
+	Off         string // why the tier takes no pages, or only in the room of others; "" while it works
 	Quota       int64  // bytes of segment files at most
 	Used        int64  // bytes of pages, rounded up to their slots
 	Pages       int64
-	Pinned      int64            // pages with a Handle out
+	Pinned      int64            // Handles that are out
+	Lent        int64            // pages that other processes read where they lie
 	Evicted     map[string]int64 // pages evicted by reason: "once" (hardly read while in the small queue), "cold" (not read
-	// since their last turn in the main queue), "reclaimed" (shared a chunk that was needed for pages of another size)
-	Corrupt int64 // pages and slot headers found damaged
-	Demoted int64 // evicted pages that went to the next tier
+	// since their last turn in the main queue; under LRU all), "reclaimed" (shared a chunk that was needed for pages of another
+	// size), "expired" (older than the TTL)
+	Corrupt   int64 // pages and slot headers found damaged
+	Demoted   int64 // evicted pages that went to the next tier
+	Promoted  int64 // pages that went to a tier before this one
+	KeptBytes int64 // of Used, what does not leave because its content is pinned
+	Scrubbed  int64 // pages that the scrubber has verified
+	Scrubs    int64 // its passes over all pages that have ended
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math"
 
 	"github.com/sluicefs/sluice/core/errs"
 )
@@ -43,12 +42,13 @@ type Reader struct {
 // NewReader returns a reader of the bytes [off, off+n) of content; nothing happens before they are asked for. If ctx ends,
 // reading ends with its error. A range outside the content is errs.Range at the first Read, a content of 4 PiB is
 // errs.TooLarge. Other errors of reading: the source's; errs.Unavailable if the source's data ends early, if a cached page
-// cannot be read from its disk in the midst of it, and where it would miss after Close of the Cache.
+// cannot be read from its disk while a writer that is no connection takes bytes of it, and where it would miss after Close of
+// the Cache.
 func (c *Cache) NewReader(ctx context.Context, content Content, off, n int64, source Source) *Reader {
 	r := &Reader{c: c, ctx: ctx, content: content, source: source, pos: off, end: off + n}
 	if off < 0 || n < 0 || off > content.Len || n > content.Len-off {
 		r.err = errs.New("page.NewReader", "", errs.Range, "the range lies outside the content")
-	} else if content.Len > math.MaxUint32*Size {
+	} else if content.Len > maxContent {
 		r.err = errs.New("page.NewReader", "", errs.TooLarge, "a content has at most 2^32-1 pages")
 	}
 	return r
@@ -159,7 +159,8 @@ func (r *Reader) read(p []byte) (n int, err error) {
 		switch {
 		case r.hit != nil:
 			if n, err = copyPage(p, r.hit.Bytes()[from:to]); err != nil {
-				r.c.store.Drop(r.content.key(0), r.index(), r.index()+1)
+				r.dropHit()
+				again, err = true, nil
 			}
 		case r.flight != nil:
 			n, again, err = r.flight.take(r.ctx, p, from, to)
@@ -186,12 +187,29 @@ func (r *Reader) writeHit(w io.Writer) (int, error) {
 	from, to := r.bounds()
 	n, err := writePage(w, r.hit.Bytes()[from:to])
 	if errors.Is(err, errFault) {
-		r.c.store.Drop(r.content.key(0), r.index(), r.index()+1)
+		torn := errors.Is(err, errTorn)
+		r.pos += int64(n)
+		r.c.hitBytes.Add(int64(n))
+		r.dropHit()
+		if !torn {
+			return n, nil // the rest comes from elsewhere
+		}
 		r.fail(err)
 		return n, err
 	}
 	r.advance(n)
 	return n, err
+}
+
+// dropHit has the page at pos, which cannot be read, be looked for elsewhere. Nothing may be written any more to a file that
+// was cut short: it would grow again, and other readers of what was cut off would find zeros there instead of a fault.
+func (r *Reader) dropHit() {
+	if h, ok := r.hit.(*mapped); ok {
+		h.store.faulted(errFault)
+	}
+	r.c.store.Drop(r.content.key(0), r.index(), r.index()+1)
+	r.letGo()
+	r.tries++
 }
 
 // readDirect reads from a stream of the source that fills nothing. left is the number of bytes before which the source is
@@ -308,6 +326,9 @@ func (r *Reader) lookup() Handle {
 		return nil
 	}
 	if len(h.Bytes()) == r.content.pageLen(k.Index) {
+		if r.content.Promote && r.c.promoter != nil {
+			r.c.promoter.Promote(k, h)
+		}
 		return h
 	}
 	h.Release()

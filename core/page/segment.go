@@ -16,6 +16,7 @@ type device struct {
 	pread    func(f *os.File, p []byte, off int64) (int, error)
 	pwrite   func(f *os.File, p []byte, off int64) (int, error)
 	allocate func(f *os.File, mode uint32, off, n int64) error
+	flock    func(f *os.File, how int) error
 }
 
 func systemDevice() device {
@@ -25,6 +26,13 @@ func systemDevice() device {
 		allocate: func(f *os.File, mode uint32, off, n int64) error {
 			for {
 				if err := unix.Fallocate(int(f.Fd()), mode, off, n); err != unix.EINTR {
+					return err
+				}
+			}
+		},
+		flock: func(f *os.File, how int) error {
+			for {
+				if err := unix.Flock(int(f.Fd()), how); err != unix.EINTR {
 					return err
 				}
 			}
@@ -43,6 +51,7 @@ type segment struct {
 	mapped []byte
 	chunks int
 	tmpfs  bool
+	lent   *os.File // cannot write, has the lock of what is lent; nil while nothing was. Guarded by Segments.lending
 }
 
 func segmentBytes(chunks int) int64 { return int64(chunks) * chunkStride }
@@ -92,7 +101,13 @@ func mapSegment(dev device, f *os.File, chunks int, tmpfs bool) (*segment, error
 	return &segment{dev: dev, file: f, mapped: m, chunks: chunks, tmpfs: tmpfs}, nil
 }
 
-func (s *segment) close() error { return errors.Join(unix.Munmap(s.mapped), s.file.Close()) }
+func (s *segment) close() error {
+	err := errors.Join(unix.Munmap(s.mapped), s.file.Close())
+	if s.lent != nil {
+		err = errors.Join(err, s.lent.Close())
+	}
+	return err
+}
 
 func (s *segment) dataOff(chunk int) int64 {
 	return int64(s.chunks)*chunkTable + int64(chunk)*chunkBytes
@@ -122,7 +137,14 @@ func (s *segment) writeHeader(chunk, slot int, b [headerBytes]byte) error {
 	return err
 }
 
+// clearTable makes all headers of a chunk zeros. On tmpfs that takes no room, as writing them does where there are none.
 func (s *segment) clearTable(chunk int) error {
+	if s.tmpfs {
+		err := s.dev.allocate(s.file, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, s.headerOff(chunk, 0), chunkTable)
+		if !unsupported(err) {
+			return err
+		}
+	}
 	_, err := s.dev.pwrite(s.file, make([]byte, chunkTable), s.headerOff(chunk, 0))
 	return err
 }

@@ -11,30 +11,40 @@ import (
 // held by a Put that writes it (neither), or a page in the index and a queue. A page dropped while pinned is none of these
 // until its last Handle is released.
 type slot struct {
-	key        Key
+	id         [16]byte // of the key, as the next two
+	rev        uint64
+	index      uint32
 	length     uint32
 	prev, next uint32 // queue; next also links the free list
 	pins       uint32
+	readAt     uint32 // seconds since Segments.began; only with a TTL
 	freq       uint8
-	inMain     bool
-	queued     bool
-	verified   bool // by this process
-	dirty      bool // was written since its chunk was last prepared
+	in         uint8 // queue
+	verified   bool  // by this process
+	dirty      bool  // was written since its chunk was last prepared
+}
+
+func (sl *slot) key() Key { return Key{ID: sl.id, Rev: sl.rev, Index: sl.index} }
+
+// become makes the slot that of a page.
+func (sl *slot) become(k Key, length uint32) {
+	sl.id, sl.rev, sl.index, sl.length, sl.freq = k.ID, k.Rev, k.Index, length, 0
 }
 
 type chunk struct {
-	seg    *segment
-	n      int // within seg
-	class  uint8
-	stale  bool   // its table may hold headers
-	slots  []slot // nil if it is nobody's
-	free   uint32 // first free slot, none if there is none
-	nfree  int    // free slots
-	held   int    // slots pinned or held by a Put
-	roomAt int    // place in Segments.room[class], -1 if not there
+	seg     *segment
+	n       int // within seg
+	class   uint8
+	stale   bool   // its table may hold headers
+	written int64  // bytes of the slots that were written since it was last prepared
+	slots   []slot // nil if it is nobody's
+	free    uint32 // first free slot, none if there is none
+	nfree   int    // free slots
+	held    int    // slots pinned or held by a Put, and once more those in the queue kept
+	roomAt  int    // place in Segments.room[class], -1 if not there
 }
 
-func (c *chunk) slotBytes() int64          { return int64(classes()[c.class]) * blockBytes }
+func (c *chunk) slotBytes() int64          { return classBytes(c.class) }
 func (c *chunk) dataOff(i int) int64       { return c.seg.dataOff(c.n) + int64(i)*c.slotBytes() }
 func (c *chunk) data(i, length int) []byte { return c.seg.mapped[c.dataOff(i):][:length:length] }
 
@@ -42,6 +52,7 @@ func (c *chunk) data(i, length int) []byte { return c.seg.mapped[c.dataOff(i):][
 type mapped struct {
 	store    *Segments
 	no       uint32
+	uses     uint8 // slot.freq when it was gotten
 	data     []byte
 	released atomic.Bool
 }
@@ -88,7 +99,7 @@ func (s *Segments) relist(no uint32) {
 	c := &s.chunks[no]
 	c.free, c.nfree = none, 0
 	for i := len(c.slots) - 1; i >= 0; i-- {
-		if !c.slots[i].queued {
+		if c.slots[i].in == nowhere {
 			c.slots[i].next, c.free = c.free, no<<8|uint32(i)
 			c.nfree++
 		}
@@ -152,22 +163,22 @@ func (s *Segments) free(slotNo uint32) {
 
 // pin keeps the slot of a page from being reused. mu must be held.
 func (s *Segments) pin(no uint32) {
+	s.pinned++
 	sl := s.slot(no)
 	if sl.pins++; sl.pins == 1 {
 		s.chunks[no>>8].held++
-		s.pinned++
 	}
 }
 
 // unpin undoes one pin; the last one frees the slot of a page that was dropped meanwhile. mu must be held; it may be
 // released meanwhile.
 func (s *Segments) unpin(no uint32) {
+	s.pinned--
 	sl := s.slot(no)
 	if sl.pins--; sl.pins > 0 {
 		return
 	}
-	s.pinned--
-	if sl.queued {
+	if sl.in != nowhere {
 		s.chunks[no>>8].held--
 	} else {
 		s.retire([]uint32{no})
@@ -178,17 +189,21 @@ func (s *Segments) unpin(no uint32) {
 // forget takes the page in the slot out of the index, if it is still there. mu must be held.
 func (s *Segments) forget(no uint32) {
 	sl := s.slot(no)
-	if !sl.queued {
+	if sl.in == nowhere {
 		return
 	}
+	if sl.in == kept {
+		s.chunks[no>>8].held--
+	}
 	s.fifo.remove(no)
-	delete(s.index, s.hash(sl.key))
+	k := sl.key()
+	s.index.remove(k, s.hash(k))
 	s.used -= s.slotBytes(no)
 }
 
 // evictPage forgets the page in the slot to make room. mu must be held.
 func (s *Segments) evictPage(no uint32, why reason) {
-	hash := s.hash(s.slot(no).key)
+	hash := s.hash(s.slot(no).key())
 	s.forget(no)
 	s.evicted[why]++
 	if why != cold {
@@ -220,7 +235,7 @@ func (s *Segments) retire(slots []uint32) {
 		s.free(no)
 	}
 	if err != nil {
-		s.failed(err)
+		s.failed(err, s.full())
 	}
 	s.change.Broadcast()
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/sys/unix"
 
 	"github.com/sluicefs/sluice/core/errs"
 )
@@ -13,16 +14,18 @@ import (
 const demotions = 4
 
 // Tiered is a Store over an ordered list of directories, the fastest first. A page is put into the first that takes it;
-// what that one evicts goes to the next, in the goroutine of the Put that needed the room. A page is looked for in order
-// and stays in the tier it is found in: the kernel keeps what is hot on a disk in memory by itself.
+// what that one evicts goes to the next, in the goroutine of the Put that needed the room. A page is looked for in order.
+// It stays in the tier it is found in, or moves to the first one while Run runs, if that is asked for with Promote.
 type Tiered struct {
-	tiers []*Segments
-	slots *semaphore.Weighted
+	tiers  []*Segments
+	slots  *semaphore.Weighted
+	ascent ascent
+	pins   pins
 }
 
 // NewTiered returns the Store over tiers, which belong to it and are not in use yet. With none it keeps nothing.
 func NewTiered(tiers ...*Segments) *Tiered {
-	t := &Tiered{tiers: tiers, slots: semaphore.NewWeighted(demotions)}
+	t := &Tiered{tiers: tiers, slots: semaphore.NewWeighted(demotions), ascent: newAscent(), pins: pins{sizes: map[contentKey]int64{}}}
 	for i := range len(tiers) - 1 {
 		tiers[i].demote = func(k Key, data []byte) error { return t.demote(i+1, k, data) }
 	}
@@ -34,14 +37,30 @@ func (t *Tiered) demote(to int, k Key, data []byte) error {
 		return errs.New("page.Put", "", errs.Busy, "enough pages are on their way to the next tier")
 	}
 	defer t.slots.Release(1)
-	return t.put(to, k, data)
+	return t.admit(to, k, data)
+}
+
+// admit is put, but a page that is beyond what pinned ones may fill of each tier is put where it can be evicted: more of a content
+// may be read than was pinned of it.
+func (t *Tiered) admit(from int, k Key, data []byte) error {
+	err := t.put(from, k, data)
+	if err == nil || !t.pins.has(k.content()) {
+		return err
+	}
+	for _, s := range t.tiers[from:] {
+		if err = s.put(k, data, true); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // put puts the page into the first tier from the given one on that takes it.
 func (t *Tiered) put(from int, k Key, data []byte) error {
 	err := errs.New("page.Put", "", errs.NoSpace, "there is no tier")
 	for _, s := range t.tiers[from:] {
-		if err = s.Put(k, data); err == nil || errors.Is(err, errs.Invalid) || errors.Is(err, errs.TooLarge) {
+		err = s.Put(k, data)
+		if err == nil || errors.Is(err, errs.Invalid) || errors.Is(err, errs.TooLarge) || errors.Is(err, unix.EFAULT) { // data's fault
 			return err
 		}
 	}
@@ -73,7 +92,7 @@ func (t *Tiered) Put(k Key, data []byte) error {
 	if t.Has(k) {
 		return nil
 	}
-	return t.put(0, k, data)
+	return t.admit(0, k, data)
 }
 
 // Drop implements Store. A page that is on its way from one tier to the next may stay; nobody asks for it any more.

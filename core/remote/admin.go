@@ -47,3 +47,10 @@ func (c *Client) User(ctx context.Context, name string) (p core.Principal, err e
 		func(in *coder) { in.own = true; in.principal(&p) })
 	return p, err
 }
+
+// TicketSecret implements core.Tickets.
+func (c *Client) TicketSecret(ctx context.Context) (secret []byte, err error) {
+	var s string
+	err = c.call(ctx, methodTicketSecret, nil, func(in *coder) { in.own = true; text(in, &s) })
+	return []byte(s), err
+}

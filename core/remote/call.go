@@ -42,6 +42,8 @@ const (
 	methodOutcome // the answer of a change whose stream broke; made void if it has not arrived
 	methodPlace
 	methodStores
+	methodAliases
+	methodTicketSecret
 	methods
 )
 
@@ -68,13 +70,15 @@ var describe = [methods]struct {
 	methodLocate: {"Locate", read}, methodFileChecksum: {"FileChecksum", read}, methodSummarize: {"Summarize", read},
 	methodMounts: {"Mounts", read}, methodMount: {"Mount", once}, methodUpdateMount: {"UpdateMount", repeatable},
 	methodUnmount: {"Unmount", once}, methodSecret: {"Secret", read}, methodUser: {"User", read}, methodOutcome: {"Commit", once},
-	methodPlace: {"Open", read}, methodStores: {"Stores", read},
+	methodPlace: {"Open", read}, methodStores: {"Stores", read}, methodAliases: {"BucketAliases", read},
+	methodTicketSecret: {"TicketSecret", read},
 }
 
 // header is what travels with each call beside its arguments.
 type header struct {
 	left      int64 // of the deadline, microseconds; 0: none
 	age       core.MaxAge
+	reads     core.ReadType
 	request   string
 	principal string // coded, so that a server need not decode the same one for each call
 	sequence  uint64 // of a change, else 0
@@ -83,7 +87,7 @@ type header struct {
 
 // set takes over what ctx says.
 func (h *header) set(ctx context.Context) {
-	h.age, h.request = core.MaxAgeOf(ctx), core.RequestID(ctx)
+	h.age, h.reads, h.request = core.MaxAgeOf(ctx), core.ReadTypeOf(ctx), core.RequestID(ctx)
 	h.setDeadline(ctx)
 }
 
@@ -96,8 +100,8 @@ func (h *header) setDeadline(ctx context.Context) {
 }
 
 func (c *coder) header(h *header) {
-	deadline, age, request, change := h.left > 0, h.age.Set, h.request != "", h.sequence > 0
-	c.flags(&deadline, &age, &h.age.OnlyIfCached, &request, &change)
+	deadline, age, request, change, reads := h.left > 0, h.age.Set, h.request != "", h.sequence > 0, h.reads != ""
+	c.flags(&deadline, &age, &h.age.OnlyIfCached, &request, &change, &reads)
 	if deadline {
 		c.varint(&h.left)
 	}
@@ -112,7 +116,10 @@ func (c *coder) header(h *header) {
 		c.uvarint(&h.sequence)
 		c.uvarint(&h.below)
 	}
-	if c.reading && (deadline && h.left <= 0 || change && h.sequence == 0) {
+	if reads {
+		text(c, &h.reads)
+	}
+	if c.reading && (deadline && h.left <= 0 || change && h.sequence == 0 || reads && !h.reads.Known()) {
 		c.fail("a header with a value that it says is there and is not")
 	}
 }

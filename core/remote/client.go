@@ -31,8 +31,10 @@ type Options struct {
 	TLS *tls.Config
 	// Nodes is what this process is to the others: they see it while it has a stream of names to the leader.
 	Nodes []cluster.Node
-	// Heartbeat, Silence, Patience and StorePatience replace the constants of these names; 0: those.
-	Heartbeat, Silence, Patience, StorePatience time.Duration
+	// Sockets is a directory that workers of this machine have their sockets in, see Socket; "": none.
+	Sockets string
+	// Heartbeat, Silence, Patience, StorePatience, LoanPace and HotHalf replace the constants of these names; 0: those.
+	Heartbeat, Silence, Patience, StorePatience, LoanPace, HotHalf time.Duration
 }
 
 func (o Options) withDefaults() Options {
@@ -45,6 +47,8 @@ func (o Options) withDefaults() Options {
 	set(&o.Silence, Silence)
 	set(&o.Patience, Patience)
 	set(&o.StorePatience, StorePatience)
+	set(&o.LoanPace, LoanPace)
+	set(&o.HotHalf, HotHalf)
 	return o
 }
 
@@ -61,6 +65,13 @@ type Client struct {
 	ops     sync.Pool // of *op
 	recent  atomic.Pointer[codedPrincipal]
 	cluster atomic.Pointer[members] // nil until a leader has told
+	ways    Ways
+	heat    heat
+	local   atomic.Pointer[Local]
+	copied  asking // for local
+	aliases aliases
+
+	watching sync.WaitGroup // begun with mu held, and not once closed
 
 	mu      sync.Mutex
 	link    *link         // nil while there is none
@@ -69,9 +80,10 @@ type Client struct {
 	closed  bool
 	conns   map[string]*connection
 	pages   pageConns
-	last    uint64              // sequence of the last change begun
-	below   uint64              // no change below it is in progress
-	pending map[uint64]struct{} // the changes in progress
+	loans   map[string]*borrower // by their sockets
+	last    uint64               // sequence of the last change begun
+	below   uint64               // no change below it is in progress
+	pending map[uint64]struct{}  // the changes in progress
 }
 
 var (
@@ -92,8 +104,9 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 	c := &Client{
 		o: o.withDefaults(), buffers: newBuffers(), stop: stop, over: ctx.Done(), changed: make(chan struct{}), conns: map[string]*connection{},
 		pages: pageConns{busy: map[*pageConn]struct{}{}, idle: map[string][]*pageConn{}, shun: map[string]time.Time{}},
-		below: 1, pending: map[uint64]struct{}{}, why: errors.New("no master has answered yet"),
+		loans: map[string]*borrower{}, below: 1, pending: map[uint64]struct{}{}, why: errors.New("no master has answered yet"),
 	}
+	c.heat.half = c.o.HotHalf
 	c.ops.New = func() any { return &op{reply: make(chan reply, 1)} }
 	rand.Read(c.session[:]) // never fails
 	for _, addr := range o.Addrs {
@@ -111,9 +124,13 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 func (c *Client) Close() error {
 	c.stop()
 	c.running.Wait()
+	defer c.watching.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
+	for _, b := range c.loans {
+		b.watch.Close()
+	}
 	var first error
 	for _, conn := range c.conns {
 		for _, err := range []error{conn.names.Close(), conn.bytes.Close()} {

@@ -31,7 +31,7 @@ A tree deeper than maxDepth is cut off there, where the text and kind of what is
 var wireKinds = [...]errs.Kind{
 	errs.Other, errs.NotExist, errs.Exist, errs.IsDir, errs.NotDir, errs.NotEmpty, errs.Permission, errs.Invalid, errs.Range,
 	errs.Precondition, errs.Conflict, errs.Busy, errs.TooLarge, errs.NoSpace, errs.Corrupt, errs.BadDigest, errs.Unsupported,
-	errs.Unavailable, errs.Held, errs.Full,
+	errs.Unavailable, errs.Held, errs.Full, errs.Overload,
 }
 
 const (

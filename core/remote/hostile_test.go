@@ -58,7 +58,7 @@ func TestFramesThatAreNot(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	hello := string(framed([]byte("H\x03\x10" + strings.Repeat("s", 16) + "\x00")))
+	hello := string(framed([]byte("H\x04\x10" + strings.Repeat("s", 16) + "\x00")))
 	anyone := encodePrincipal(core.Anonymous)
 	head := "\x00" + string([]byte{byte(len(anyone))}) + anyone // of a call that is no change
 	open := func(method string) grpc.ClientStream {
@@ -70,8 +70,8 @@ func TestFramesThatAreNot(t *testing.T) {
 	}
 	for _, frames := range [][]string{
 		{""}, {"x"}, {"\x00"}, {"\xff\xff\xff\xff\x0f"}, {string(framed([]byte("H\x01\x10" + strings.Repeat("s", 16))))},
-		{string(framed([]byte("H\x03\x10" + strings.Repeat("s", 16))))}, {string(framed([]byte("H\x03\x10" + strings.Repeat("s", 16) + "\x01\x00\x01w")))},
-		{string(framed([]byte("H\x03\x02ss\x00")))}, {string(framed([]byte("P\x01\x01\x00")))},
+		{string(framed([]byte("H\x04\x10" + strings.Repeat("s", 16))))}, {string(framed([]byte("H\x04\x10" + strings.Repeat("s", 16) + "\x01\x00\x01w")))},
+		{string(framed([]byte("H\x04\x02ss\x00")))}, {string(framed([]byte("P\x01\x01\x00")))},
 		{hello, "x"}, {hello, hello}, {hello, string(framed([]byte("C")))}, {hello, string(framed([]byte("C\x01\x01\x00")))},
 		{hello, string(framed([]byte("C\x01\x01\x00\x03bad")))}, {hello, string(framed([]byte("P\x01\x01")))}, {hello, string(framed([]byte("X")))},
 		{hello, string(framed([]byte("C\x01\x01\xff\xff\x01")))},

@@ -72,7 +72,15 @@ func (c *Client) Mkdir(ctx context.Context, p core.Path, o core.MkdirOptions) (c
 
 // Rename implements core.Namespace.
 func (c *Client) Rename(ctx context.Context, src, dst core.Path, o core.RenameOptions) error {
-	return c.call(ctx, methodRename, func(out *coder) { out.renameArgs(&src, &dst, &o) }, nil)
+	return c.call(ctx, methodRename, func(out *coder) { out.renameArgs(&src, &dst, &o) }, func(in *coder) {
+		if len(in.s) == 0 { // there is nothing to tell
+			return
+		}
+		var job string
+		if text(in, &job); in.err == nil {
+			core.Note(ctx, core.RenameInProgress, job)
+		}
+	})
 }
 
 // Remove implements core.Namespace.

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/cluster"
 	"github.com/sluicefs/sluice/core/errs"
 )
@@ -155,15 +156,7 @@ func (c *Client) owners(ring *cluster.Ring, key string) []cluster.Node {
 	now := time.Now()
 	all := ring.Owners(key, attempts+len(c.pages.shun))
 	silent := func(n cluster.Node) bool { return c.pages.shun[n.Pages].After(now) }
-	slices.SortStableFunc(all, func(a, b cluster.Node) int {
-		switch sa, sb := silent(a), silent(b); {
-		case sa && !sb:
-			return 1
-		case sb && !sa:
-			return -1
-		}
-		return 0
-	})
+	slices.SortStableFunc(all, func(a, b cluster.Node) int { return order(silent(a), silent(b)) })
 	return all[:min(attempts, len(all))]
 }
 
@@ -175,6 +168,10 @@ type pageStream struct {
 	left   int64 // bytes that have not come
 	owners []cluster.Node
 
+	ifHere   bool            // ask for the bytes only if the worker has them, and their sum
+	op       core.PageOp     // what to do with the pages; 0: read their bytes
+	report   core.PageReport // what the worker says of it then
+	patience time.Duration   // for a worker that only says that it is alive; 0: StorePatience
 	conn     *pageConn
 	ctx      context.Context
 	stop     func() bool // takes back that the end of ctx interrupts conn
@@ -215,12 +212,21 @@ func (s *pageStream) open(ctx context.Context) (resident bool, err error) {
 // ask sends the request and reads how the answer begins.
 func (s *pageStream) ask() (resident bool, err error) {
 	kind, v := kindRequest, uint64(pagesVersion)
+	switch {
+	case s.op != 0:
+		kind = kindTend
+	case s.ifHere:
+		kind = kindIfHere
+	}
 	ask := coder{b: make([]byte, 4, 64+len(s.ticket))}
 	ask.byte(&kind)
 	ask.uvarint(&v)
 	ask.bytes(&s.ticket)
 	ask.varint(&s.off)
 	ask.varint(&s.left)
+	if op := byte(s.op); op != 0 {
+		ask.byte(&op)
+	}
 	binary.BigEndian.PutUint32(ask.b, uint32(len(ask.b)-4))
 	if err := s.wait(); err != nil {
 		return false, err
@@ -239,7 +245,11 @@ func (s *pageStream) ask() (resident bool, err error) {
 	if kind != kindOpen {
 		return false, broken(fmt.Errorf("a frame of kind %q first", kind))
 	}
-	c.flags(&resident)
+	if s.op != 0 {
+		c.pageReport(&s.report)
+	} else {
+		c.flags(&resident)
+	}
 	return resident, c.finish()
 }
 
@@ -272,7 +282,7 @@ func (s *pageStream) header() (kind byte, n int64, err error) {
 		if head[0] != kindHeartbeat {
 			return head[0], n, nil
 		}
-		if time.Since(began) > s.c.o.StorePatience {
+		if time.Since(began) > cmp.Or(s.patience, s.c.o.StorePatience) {
 			return 0, 0, s.failed(errors.New("the worker still waits for its store"))
 		}
 	}

@@ -56,14 +56,14 @@ func sealer(t testing.TB) *seal.Sealer {
 
 var secretKey = bytes.Repeat([]byte{5}, seal.KeySize)
 
-// servePages runs the endpoint of a worker until stop.
-func servePages(t testing.TB, name string, p core.Pages) (n cluster.Node, stop func()) {
+// serveWorker runs the endpoint of a worker until stop.
+func serveWorker(t testing.TB, o remote.PagesOptions) (addr string, stop func()) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := remote.NewPageServer(t.Context(), remote.PagesOptions{Pages: p})
+	s, err := remote.NewPageServer(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,15 @@ func servePages(t testing.TB, name string, p core.Pages) (n cluster.Node, stop f
 		}
 	})
 	t.Cleanup(stop)
-	return cluster.Node{Name: name, Role: cluster.Worker, Addr: "127.0.0.1:1", Pages: l.Addr().String(), Capacity: 1 << 20}, stop
+	return l.Addr().String(), stop
+}
+
+// servePages runs the endpoint of a worker that caches, until stop.
+func servePages(t testing.TB, name string, p core.Pages) (n cluster.Node, stop func()) {
+	t.Helper()
+	tender, _ := p.(core.Tender)
+	addr, stop := serveWorker(t, remote.PagesOptions{Pages: p, Tender: tender})
+	return cluster.Node{Name: name, Role: cluster.Worker, Addr: "127.0.0.1:1", Pages: addr, Capacity: 1 << 20}, stop
 }
 
 // startWorkers runs workers over the stores of the world, and enters them in r.
@@ -297,17 +305,23 @@ func cut(context.Context, int64, io.Writer) error { return errCut }
 
 var errCut = errs.New("test.Pages", "", errs.Unavailable, "cut off")
 
-// TestOnlyWorkersAreToldOfStores asks for the stores as a gateway and as a worker.
-func TestOnlyWorkersAreToldOfStores(t *testing.T) {
+func (*placing) TicketSecret(context.Context) ([]byte, error) { return []byte("\x00\xff secret"), nil }
+
+// TestRolesAreToldTheirs asks for the stores, which only workers open, and for the secret of tickets, which only gateways sign, as either.
+func TestRolesAreToldTheirs(t *testing.T) {
 	tree := &placing{}
 	addr, _ := serve(t, remote.ServerOptions{Tree: tree, Authenticator: users{}, Members: &roll{}}, 0)
 	for _, k := range []struct {
-		role cluster.Role
-		want error
-	}{{cluster.Gateway, errs.Permission}, {cluster.Worker, nil}} {
+		role    cluster.Role
+		stores  error
+		tickets error
+	}{{cluster.Gateway, errs.Permission, nil}, {cluster.Worker, nil, errs.Permission}} {
 		c := dial(t, remote.Options{Addrs: []string{addr}, Nodes: []cluster.Node{{Name: "n", Role: k.role}}})
-		if _, err := c.Stores(t.Context()); !errors.Is(err, k.want) {
-			t.Errorf("a %s: got %v", k.role, err)
+		if _, err := c.Stores(t.Context()); !errors.Is(err, k.stores) {
+			t.Errorf("the stores for a %s: got %v", k.role, err)
+		}
+		if secret, err := c.TicketSecret(t.Context()); !errors.Is(err, k.tickets) || err == nil && string(secret) != "\x00\xff secret" {
+			t.Errorf("the secret of tickets for a %s: got %q, %v", k.role, secret, err)
 		}
 	}
 }
@@ -328,6 +342,7 @@ func TestRequestsThatAreNot(t *testing.T) {
 		{"more", "\x00\x00\x00\x09" + whole + "x", 'F'},
 		{"another version", "\x00\x00\x00\x08" + "R\x02" + whole[2:], 'F'},
 		{"another kind", "\x00\x00\x00\x08" + "X" + whole[1:], 'F'},
+		{"no tender", "\x00\x00\x00\x09" + "T" + whole[1:] + "l", 'F'},
 		{"another ticket", "\x00\x00\x00\x08" + "R\x01\x02v9\x00\xd0\x0f", 'F'},
 		{"HTTP", "GET / HTTP/1.1\r\n\r\n", 0},
 	} {

@@ -13,7 +13,9 @@
 // Where there are workers, the leader says what the bytes of a file are and signs tickets for them (core.Placer), and the
 // client reads each block of them from the worker that owns it (cluster.Ring), the next owner if that one does not answer or
 // falls silent, and from the leader if none does: the same version, from the byte on at which the last one stopped. A worker's
-// page stream is no gRPC (serve_pages.go): its bytes go through a gateway without being looked at.
+// page stream is no gRPC (serve_pages.go): its bytes go through a gateway without being looked at. A worker of the same
+// machine lends its pages, if the two share a directory for sockets (serve_loans.go): a gateway then reads them where they lie, as
+// a process that is both would.
 //
 // # Who may call
 //
@@ -67,6 +69,8 @@ type Tree interface {
 	core.Uploads
 	core.Locator
 	core.Mounts
+	core.Buckets
+	core.Tickets
 }
 
 // LeaderTree is what a leader's server offers: bytes may be read elsewhere.
@@ -111,7 +115,7 @@ const (
 )
 
 /*
-The messages, version 3. A frame is one gRPC message on Names: messages one after the other, each a length:uvarint and its
+The messages, version 4. A frame is one gRPC message on Names: messages one after the other, each a length:uvarint and its
 body. A body is a kind:byte and values as in coder.go.
 
 	client to server                                     server to client
@@ -144,7 +148,7 @@ Forward carries an HTTP request. The request is made once 'G' has come, which th
 	field = name:string value:string
 */
 const (
-	version = 3
+	version = 4
 
 	kindHello, kindCall, kindCancel, kindPing     byte = 'H', 'C', 'X', 'P'
 	kindWelcome, kindAnswer, kindLeader, kindEcho byte = 'W', 'A', 'L', 'E'

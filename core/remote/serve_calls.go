@@ -44,11 +44,21 @@ var calls = [methods]func(s *Server, ctx context.Context, in, out *coder) error{
 		in.mkdirOptions(&o)
 		return answerInfo(in, out, func() (core.Info, error) { return s.o.Tree.Mkdir(ctx, p, o) })
 	},
-	methodRename: func(s *Server, ctx context.Context, in, _ *coder) error {
+	methodRename: func(s *Server, ctx context.Context, in, out *coder) error {
 		var src, dst core.Path
 		var o core.RenameOptions
 		in.renameArgs(&src, &dst, &o)
-		return answerNothing(in, func() error { return s.o.Tree.Rename(ctx, src, dst, o) })
+		job := ""
+		ctx = core.WithNotes(ctx, func(what, value string) {
+			if what == core.RenameInProgress {
+				job = value
+			}
+		})
+		err := answerNothing(in, func() error { return s.o.Tree.Rename(ctx, src, dst, o) })
+		if err == nil && job != "" {
+			text(out, &job)
+		}
+		return err
 	},
 	methodRemove: func(s *Server, ctx context.Context, in, _ *coder) error {
 		var p core.Path
@@ -182,6 +192,18 @@ var calls = [methods]func(s *Server, ctx context.Context, in, out *coder) error{
 			return s.o.Tree.Stores(ctx)
 		})
 	},
+	methodAliases: func(s *Server, ctx context.Context, in, out *coder) error {
+		return answer(in, out, bucketAliases, func() ([]core.BucketAlias, error) { return s.o.Tree.BucketAliases(ctx) })
+	},
+	methodTicketSecret: func(s *Server, ctx context.Context, in, out *coder) error {
+		return answer(in, out, text[string], func() (string, error) {
+			if isWorker(ctx) {
+				return "", errs.New("remote.TicketSecret", "", errs.Permission, "workers redirect no clients")
+			}
+			secret, err := s.o.Tree.TicketSecret(ctx)
+			return string(secret), err
+		})
+	},
 	methodOutcome: func(_ *Server, _ context.Context, in, _ *coder) error {
 		if err := in.finish(); err != nil {
 			return err
@@ -217,6 +239,10 @@ func answerNothing(in *coder, call func() error) error {
 func blocks(c *coder, p *[]core.Block)         { list(c, p, (*coder).block) }
 func mountInfos(c *coder, p *[]core.MountInfo) { list(c, p, (*coder).mountInfo) }
 func storeSpecs(c *coder, p *[]core.StoreSpec) { list(c, p, (*coder).storeSpec) }
+
+func bucketAliases(c *coder, p *[]core.BucketAlias) {
+	list(c, p, func(c *coder, a *core.BucketAlias) { text(c, &a.Name); c.path(&a.Path) })
+}
 
 // A page of a listing is its entries, each after a pageEntry, and how it ends.
 const (

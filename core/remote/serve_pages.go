@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
-	"errors"
 	"io"
 	"net"
 	"sync"
@@ -20,11 +19,15 @@ The page stream: bytes of a worker's cache, on plain TCP connections of their ow
 request after the other, so that the bytes of an answer follow its header as they are and a gateway can hand them to its client
 with splice(2), without looking at them. Version 1.
 
-	request = 'R' version ticket off n, after its length in 4 bytes
+	request = 'R' version ticket off n, after its length in 4 bytes: the bytes of that range
+	        | 'T' version ticket off n op:byte, likewise: what core.Tender does to the pages of that range
+	        | 'P' version ticket off n, likewise: the bytes of that range, followed by 'S', if all of them are in the cache
+	        | 'K' version call, likewise: what core.Holder does, see serve_holds.go
 	answer  = frame…, the last of kind 'E' or 'F'
 	frame   = kind:byte length:4 bytes body
-	kinds     'O' resident, first; 'B' bytes; 'H' none, every Heartbeat while the worker waits for a store; 'E' none: all bytes
-	          have come; 'F' fault
+	kinds     'O' first: resident of 'R' and 'P', a report of 'T'; 'B' bytes; 'H' none, every Heartbeat while the worker waits for a
+	          store; 'E' none: all has come; 'F' fault; 'S' the CRC-32C of the bytes before it, in 4 bytes
+	report  = list of medium:string, the pages:string
 
 Lengths are big-endian. After 'E' and 'F' the connection takes the next request. A connection that either side closes in the midst
 of it ends the request.
@@ -33,6 +36,8 @@ const (
 	pagesVersion = 1
 
 	kindRequest, kindHeartbeat, kindEnd byte = 'R', 'H', 'E'
+	kindTend, kindHeldCall, kindSum     byte = 'T', 'K', 'S'
+	kindIfHere                          byte = 'P'
 
 	pageHeader = 5 // bytes before the body of a frame
 	// maxPageFrame bounds a frame: a page of the cache is one.
@@ -48,7 +53,12 @@ const (
 
 // PagesOptions say how a worker's pages are served.
 type PagesOptions struct {
-	Pages core.Pages
+	Pages  core.Pages
+	Tender core.Tender // nil: nobody looks after the pages
+	// Holder keeps bytes that no store has yet, for those whose calls Verify believes, which returns what they ask for
+	// (seal.Sealer.VerifyCall). nil: nobody does.
+	Holder core.Holder
+	Verify func(call []byte) (text []byte, err error)
 	// TLS must ask for and verify client certificates; nil is no TLS, and then only peers on this machine are answered.
 	TLS *tls.Config
 	// TrustNetwork lets peers without TLS read from other machines: for networks that only gateways, masters and workers are in.
@@ -57,14 +67,8 @@ type PagesOptions struct {
 
 // PageServer serves a worker's pages.
 type PageServer struct {
-	o       PagesOptions
-	ctx     context.Context
-	cancel  context.CancelFunc
-	running sync.WaitGroup
-
-	mu       sync.Mutex
-	listener net.Listener
-	conns    map[net.Conn]struct{}
+	*acceptor
+	o PagesOptions
 }
 
 // NewPageServer returns a server. Values of ctx stay; its end does not end the server. Errors: errs.Invalid if o.TLS lets peers in
@@ -73,73 +77,17 @@ func NewPageServer(ctx context.Context, o PagesOptions) (*PageServer, error) {
 	if o.TLS != nil && (o.TLS.ClientAuth != tls.RequireAndVerifyClientCert || o.TLS.ClientCAs == nil) {
 		return nil, errs.New("remote.NewPageServer", "", errs.Invalid, "the TLS configuration does not require and verify client certificates")
 	}
-	s := &PageServer{o: o, conns: map[net.Conn]struct{}{}}
-	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	return s, nil
+	return &PageServer{newAcceptor(ctx), o}, nil
 }
 
 // Serve answers on l, which it closes, until Stop, and returns nil then.
 func (s *PageServer) Serve(l net.Listener) error {
-	s.mu.Lock()
-	s.listener = l
-	s.mu.Unlock()
-	defer l.Close()
-	for s.ctx.Err() == nil {
-		conn, err := l.Accept()
-		switch {
-		case s.ctx.Err() != nil:
-			if err == nil {
-				conn.Close()
-			}
-		case errors.Is(err, net.ErrClosed):
-			return err
-		case err != nil: // no descriptors: others will be free
-			select {
-			case <-time.After(minDelay):
-			case <-s.ctx.Done():
-			}
-		case !s.o.TrustNetwork && s.o.TLS == nil && !loopback(conn.RemoteAddr()) || !s.add(conn):
-			conn.Close()
-		default:
-			s.running.Go(func() {
-				defer s.drop(conn)
-				s.serve(conn)
-			})
-		}
-	}
-	return nil
+	s.listen(l)
+	return s.accept(func(c net.Conn) bool { return s.o.TrustNetwork || s.o.TLS != nil || loopback(c.RemoteAddr()) }, s.serve)
 }
 
 // Stop closes all connections and waits for what reads for them.
-func (s *PageServer) Stop() {
-	s.cancel()
-	s.mu.Lock()
-	if s.listener != nil {
-		s.listener.Close()
-	}
-	for c := range s.conns {
-		c.Close()
-	}
-	s.mu.Unlock()
-	s.running.Wait()
-}
-
-func (s *PageServer) add(c net.Conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.conns) >= maxPageConns || s.ctx.Err() != nil {
-		return false
-	}
-	s.conns[c] = struct{}{}
-	return true
-}
-
-func (s *PageServer) drop(c net.Conn) {
-	c.Close()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, c)
-}
+func (s *PageServer) Stop() { s.stop() }
 
 // serve answers the requests of one connection.
 func (s *PageServer) serve(c net.Conn) {
@@ -163,11 +111,16 @@ func (s *PageServer) serve(c net.Conn) {
 		if _, err := io.ReadFull(in, ask); err != nil {
 			return
 		}
-		// From now on nothing comes before the answer has gone, unless the client gives up: that ends the reading.
 		if c.SetReadDeadline(time.Time{}) != nil {
 			return
 		}
 		ctx, cancel := context.WithCancel(s.ctx)
+		answer, err := s.take(ctx, in, &pageSink{conn: c}, string(ask))
+		if err != nil {
+			cancel()
+			return
+		}
+		// From now on nothing comes before the answer has gone, unless the client gives up: that ends the reading.
 		watched := make(chan bool, 1)
 		go func() {
 			_, err := in.Peek(1)
@@ -176,7 +129,7 @@ func (s *PageServer) serve(c net.Conn) {
 			}
 			watched <- err == nil
 		}()
-		err := s.answer(ctx, &pageSink{conn: c}, string(ask))
+		err = answer()
 		cancel()
 		if err != nil {
 			c.Close()
@@ -189,7 +142,25 @@ func (s *PageServer) serve(c net.Conn) {
 	}
 }
 
-// answer answers one request. An error means that the client can be told nothing any more.
+// take takes what comes after a request, and returns what answers it. An error of either means that the client can be told nothing any
+// more.
+func (s *PageServer) take(ctx context.Context, in *bufio.Reader, out *pageSink, ask string) (answer func() error, err error) {
+	if ask == "" || ask[0] != kindHeldCall {
+		return func() error { return s.answer(ctx, out, ask) }, nil
+	}
+	call, refused := s.heldCall(ask)
+	if refused == nil && call.op == heldHold {
+		return s.takeHeld(ctx, in, out, call)
+	}
+	return func() error {
+		if refused != nil {
+			return out.fault(refused)
+		}
+		return s.answerHeld(ctx, out, call)
+	}, nil
+}
+
+// answer answers one request for pages.
 func (s *PageServer) answer(ctx context.Context, out *pageSink, ask string) error {
 	c := reader(ask, true)
 	var kind byte
@@ -198,18 +169,28 @@ func (s *PageServer) answer(ctx context.Context, out *pageSink, ask string) erro
 	var off, n int64
 	c.byte(&kind)
 	c.uvarint(&v)
-	if kind != kindRequest || v != pagesVersion {
+	if kind != kindRequest && kind != kindTend && kind != kindIfHere || v != pagesVersion {
 		c.fail("not a request of this version")
 	}
 	c.bytes(&ticket)
 	c.varint(&off)
 	c.varint(&n)
+	var op byte
+	if kind == kindTend {
+		c.byte(&op)
+	}
 	if err := c.finish(); err != nil {
 		return out.fault(err)
+	}
+	if kind == kindTend {
+		return s.tend(ctx, out, ticket, core.PageOp(op), off, n)
 	}
 	rd, err := s.o.Pages.Pages(ctx, ticket, off, n)
 	if err != nil {
 		return out.fault(err)
+	}
+	if kind == kindIfHere {
+		return s.answerIfHere(out, rd)
 	}
 	out.left = n
 	resident := rd.Resident()
@@ -220,7 +201,7 @@ func (s *PageServer) answer(ctx context.Context, out *pageSink, ask string) erro
 		if err := out.send(nil); err != nil {
 			return both(err, rd.Close())
 		}
-		out.timer = time.AfterFunc(Heartbeat, out.beat)
+		out.start()
 	}
 	_, err = rd.WriteTo(out)
 	out.quiet()
@@ -235,6 +216,26 @@ func (s *PageServer) answer(ctx context.Context, out *pageSink, ask string) erro
 		return out.send(nil)
 	}
 	return nil // the end went with the last bytes
+}
+
+// tend does something to pages, and reports on them.
+func (s *PageServer) tend(ctx context.Context, out *pageSink, ticket []byte, op core.PageOp, off, n int64) error {
+	if s.o.Tender == nil {
+		return out.fault(errs.New("remote.Tend", "", errs.Unsupported, "this process does not look after pages"))
+	}
+	out.start()
+	report, err := s.o.Tender.Tend(ctx, ticket, op, off, n)
+	out.quiet()
+	if err == nil && len(report.Pages) > maxPageFrame/2 {
+		err = errs.New("remote.Tend", "", errs.TooLarge, "the report on so many pages is too long; ask for fewer")
+	}
+	if err != nil {
+		return out.fault(err)
+	}
+	var c coder
+	c.pageReport(&report)
+	out.held = append(append(frameHeader(kindOpen, len(c.b)), c.b...), frameHeader(kindEnd, 0)...)
+	return out.send(nil)
 }
 
 func frameHeader(kind byte, n int) []byte {
@@ -294,6 +295,13 @@ func (o *pageSink) fault(err error) error {
 	c.fault(&err)
 	o.held = append(append(o.held, frameHeader(kindFault, len(c.b))...), c.b...)
 	return o.send(nil)
+}
+
+// start begins the heartbeats.
+func (o *pageSink) start() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.timer = time.AfterFunc(Heartbeat, o.beat)
 }
 
 // beat says that the worker is alive. What is being sent says that by itself.

@@ -230,6 +230,9 @@ func (h *header) context(w who) (context.Context, context.CancelFunc) {
 	if h.age.Set {
 		ctx = core.WithMaxAge(ctx, h.age)
 	}
+	if h.reads != "" {
+		ctx = core.WithReadType(ctx, h.reads)
+	}
 	if h.left > 0 {
 		return context.WithTimeout(ctx, time.Duration(min(h.left, int64(maxLeft/time.Microsecond)))*time.Microsecond)
 	}

@@ -46,6 +46,7 @@ func (c *coder) info(i *core.Info) {
 	text(c, &i.Mount)
 	c.duration(&i.Age)
 	text(c, &i.Cache)
+	text(c, &i.Write)
 }
 
 func (c *coder) fileAttr(a *core.FileAttr) {
@@ -172,7 +173,14 @@ func (c *coder) principal(p *core.Principal) {
 }
 
 func (c *coder) mountSpec(m *core.MountSpec) {
-	c.flags(&m.ReadOnly)
+	c.mountBase(m)
+	c.mountCopies(m)
+	text(c, &m.LoadType)
+}
+
+// mountBase and mountCopies are parts of a mountSpec, which a mountInfo has apart: its answers are stored.
+func (c *coder) mountBase(m *core.MountSpec) {
+	c.flags(&m.ReadOnly, &m.NoAccess)
 	c.path(&m.Path)
 	text(c, &m.URI)
 	c.strmap(&m.Options)
@@ -183,6 +191,13 @@ func (c *coder) mountSpec(m *core.MountSpec) {
 	text(c, &m.WriteType)
 	text(c, &m.ReadType)
 	text(c, &m.Origin)
+	c.int(&m.Replicas)
+	optional(c, &m.PersistDelay, (*coder).duration)
+}
+
+func (c *coder) mountCopies(m *core.MountSpec) {
+	optional(c, &m.ReplicationMin, (*coder).int)
+	c.int(&m.ReplicationMax)
 }
 
 func (c *coder) mountChange(m *core.MountChange) {
@@ -194,15 +209,28 @@ func (c *coder) mountChange(m *core.MountChange) {
 	optional(c, &m.WriteType, text[core.WriteType])
 	optional(c, &m.ReadType, text[core.ReadType])
 	c.strmap(&m.Options)
+	optional(c, &m.Replicas, (*coder).int)
+	optional(c, &m.PersistDelay, (*coder).duration)
+	optional(c, &m.ReplicationMin, (*coder).int)
+	optional(c, &m.ReplicationMax, (*coder).int)
+	optional(c, &m.LoadType, text[core.LoadType])
 }
 
 func (c *coder) mountInfo(m *core.MountInfo) {
-	c.mountSpec(&m.MountSpec)
+	c.mountBase(&m.MountSpec)
 	text(c, &m.State)
+	if c.reading && c.err == nil && c.s == "" {
+		return // an answer that was stored before there was what follows
+	}
+	c.mountCopies(&m.MountSpec)
+	if c.reading && c.err == nil && c.s == "" {
+		return // likewise
+	}
+	text(c, &m.LoadType)
 }
 
 func (c *coder) node(n *cluster.Node) {
-	c.flags(&n.Draining)
+	c.flags(&n.Draining, &n.Volatile)
 	text(c, &n.Name)
 	text(c, &n.Role)
 	text(c, &n.Addr)
@@ -210,7 +238,9 @@ func (c *coder) node(n *cluster.Node) {
 	text(c, &n.Version)
 	text(c, &n.Host)
 	text(c, &n.Zone)
+	text(c, &n.Domain)
 	c.varint(&n.Capacity)
+	c.varint(&n.Hold)
 	text(c, &n.Incarnation)
 	c.time(&n.Since)
 }
@@ -229,10 +259,18 @@ func (c *coder) run(r *core.Run) {
 	c.uvarint(&r.Rev)
 	c.varint(&r.Off)
 	c.varint(&r.Len)
+	c.int(&r.Copies.Min)
+	c.int(&r.Copies.Max)
 	c.bytes(&r.Ticket)
 }
 
 func (c *coder) storeSpec(s *core.StoreSpec) {
 	text(c, &s.ID)
-	c.mountSpec(&s.MountSpec)
+	c.mountBase(&s.MountSpec) // a LoadType is of no use to who opens the store
+	c.mountCopies(&s.MountSpec)
+}
+
+func (c *coder) pageReport(r *core.PageReport) {
+	list(c, &r.Media, text[string])
+	c.bytes(&r.Pages)
 }

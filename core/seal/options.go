@@ -16,11 +16,14 @@ import (
 // sealedPrefix marks an encrypted value: base64 of a nonce and the ciphertext follow.
 const sealedPrefix = "sealed:v1:"
 
-// plainOptions are the options of a mount that hold no secret.
-var plainOptions = []string{"endpoint", "region", "path_style", "anonymous"}
+// plainOptions are the options of a mount that hold no secret; secret is the name of one.
+var plainOptions = []string{"endpoint", "region", "path_style", "anonymous", "user", "principal", "namenodes", "xattrs", "create", "secret", "events"}
 
 // Secret reports whether an option of a mount may hold a secret.
 func Secret(option string) bool { return !slices.Contains(plainOptions, option) }
+
+// Sealed reports whether the value of an option looks like one that Options has sealed.
+func Sealed(value string) bool { return strings.HasPrefix(value, sealedPrefix) }
 
 func sealedFor(mount, option string) []byte { return []byte(mount + "\x00" + option) }
 
@@ -31,7 +34,7 @@ func (s *Sealer) Options(mount string, options map[string]string) map[string]str
 	}
 	kept := maps.Clone(options)
 	for name, value := range kept {
-		if !Secret(name) || strings.HasPrefix(value, sealedPrefix) { // not ours to read
+		if !Secret(name) || Sealed(value) { // not ours to read
 			continue
 		}
 		nonce := make([]byte, s.aead.NonceSize())

@@ -1,5 +1,5 @@
 // Package seal is what the processes that share the secret key hide from others (the secrets of mounts) and prove to each
-// other (tickets for the bytes of a file). The key itself is a file of the operator's on masters and workers; it is never
+// other (tickets for the bytes of a file, calls to a worker). The key itself is a file of the operator's on masters and workers; it is never
 // sent or kept anywhere else, and gateways do not have it. The package keeps no state and does no I/O.
 package seal
 
@@ -21,6 +21,7 @@ const KeySize = 32
 type Sealer struct {
 	aead    cipher.AEAD // of options
 	tickets []byte      // signs tickets
+	calls   []byte      // signs calls
 }
 
 // New returns the sealer of a key of KeySize bytes, nil for a nil key. Errors: errs.Invalid.
@@ -43,7 +44,10 @@ func New(key []byte) (*Sealer, error) {
 	if s.aead, err = cipher.NewGCM(block); err != nil {
 		return nil, err
 	}
-	s.tickets, err = derive(key, "sluice tickets")
+	if s.tickets, err = derive(key, "sluice tickets"); err != nil {
+		return nil, err
+	}
+	s.calls, err = derive(key, "sluice calls")
 	return s, err
 }
 

@@ -26,6 +26,12 @@ func TestTicket(t *testing.T) {
 		ID: [16]byte{1, 2, 15: 3}, Rev: 1 << 62, Len: 5 << 40, NoCache: true, Store: "m1", Key: "dir/a\x00b", Version: "\"etag\"", Base: -77,
 		Expires: now.Add(time.Minute),
 	}
+	if got, err := s.Verify(s.Sign(&Ticket{Promote: true, Expires: want.Expires}), now); err != nil || !got.Promote || got.NoCache {
+		t.Errorf("a ticket to promote is %+v, %v", got, err)
+	}
+	if got, err := s.Verify(s.Sign(&Ticket{Tends: true, Expires: want.Expires}), now); err != nil || !got.Tends || got.Promote || got.NoCache {
+		t.Errorf("one for more than reading: got %+v, %v", got, err)
+	}
 	b := s.Sign(want)
 	got, err := s.Verify(b, now)
 	if err != nil {

@@ -30,10 +30,16 @@ type Options struct {
 	Stores func(ctx context.Context) ([]core.StoreSpec, error)
 	// OpenStore opens one of them. Its options have been unsealed.
 	OpenStore func(ctx context.Context, m core.MountSpec) (ufs.Store, error)
+	// Previous asks who owned a page before, or may have one of its copies. nil: there is nobody else.
+	Previous Get
 	// Sealer has the secret key that the masters have.
 	Sealer *seal.Sealer
 	Logger *slog.Logger // nil: none
 }
+
+// Get fills p with the bytes from r.Off on of the content that r.Ticket is for, if another worker has them. false: none has, and p is not
+// to be used.
+type Get = func(ctx context.Context, r core.Run, p []byte) bool
 
 // rootID is the root store's name in tickets.
 const rootID = "root"
@@ -47,8 +53,9 @@ const (
 // openTime bounds asking for and opening a store, which goes on for others when who first needed it has left.
 const openTime = 10 * time.Second
 
-// Worker implements core.Pages. It is safe for concurrent use.
+// Worker implements core.Pages, core.Lender and core.Tender. It is safe for concurrent use.
 type Worker struct {
+	*Tender
 	o       Options
 	opening singleflight.Group
 
@@ -64,11 +71,14 @@ func New(o Options) *Worker {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Worker{o: o, stores: map[string]ufs.Store{rootID: o.Root}, again: map[string]time.Time{}}
+	w := &Worker{o: o, stores: map[string]ufs.Store{rootID: o.Root}, again: map[string]time.Time{}}
+	w.Tender = NewTender(o.Cache, o.Sealer, func(t *seal.Ticket) page.Source { return source{w, t} })
+	return w
 }
 
 // Close closes the stores. What reads from them then fails.
 func (w *Worker) Close() error {
+	w.Tender.Close()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.closed = true
@@ -82,6 +92,31 @@ func (w *Worker) Close() error {
 
 // Pages implements core.Pages.
 func (w *Worker) Pages(ctx context.Context, ticket []byte, off, n int64) (core.PageReader, error) {
+	t, err := w.verify(ticket, off, n)
+	if err != nil {
+		return nil, err
+	}
+	return pages{w.o.Cache.NewReader(ctx, contentOf(t), off, n, source{w, t})}, nil
+}
+
+// Lend implements core.Lender.
+func (w *Worker) Lend(ctx context.Context, ticket []byte, off, n int64, most int) ([]core.Piece, bool, error) {
+	t, err := w.verify(ticket, off, n)
+	if err != nil {
+		return nil, false, err
+	}
+	content := contentOf(t)
+	resident := pages{w.o.Cache.NewReader(ctx, content, off, n, nil)}.Resident()
+	loans, err := w.o.Cache.Lend(ctx, content, off, n, most)
+	all := make([]core.Piece, len(loans))
+	for i, l := range loans {
+		all[i] = core.Piece(l)
+	}
+	return all, resident, err
+}
+
+// verify returns the ticket for the range.
+func (w *Worker) verify(ticket []byte, off, n int64) (*seal.Ticket, error) {
 	t, err := w.o.Sealer.Verify(ticket, time.Now())
 	if err != nil {
 		w.complain(err)
@@ -90,8 +125,7 @@ func (w *Worker) Pages(ctx context.Context, ticket []byte, off, n int64) (core.P
 	if off < 0 || n < 0 || off > t.Len || n > t.Len-off {
 		return nil, errs.New("worker.Pages", "", errs.Range, "the range lies outside the content")
 	}
-	content := page.Content{ID: t.ID, Rev: t.Rev, Len: t.Len, NoCache: t.NoCache}
-	return pages{w.o.Cache.NewReader(ctx, content, off, n, source{w, t})}, nil
+	return t, nil
 }
 
 // complain says, once in a while, that tickets are refused: it is the one sign of a worker that has another secret key than the
@@ -122,6 +156,14 @@ type source struct {
 
 // Open implements page.Source.
 func (s source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	if h := s.handed(ctx, off, n); h != nil {
+		return h, nil
+	}
+	return s.open(ctx, off, n)
+}
+
+// open opens the store.
+func (s source) open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	store, err := s.w.store(ctx, s.t.Store)
 	if err != nil {
 		return nil, err

@@ -135,7 +135,7 @@ func TestTickets(t *testing.T) {
 		{"expired", f.ticket(2, func(x *seal.Ticket) { x.Expires = time.Now().Add(-time.Minute) }), 0, 1, errs.Permission},
 		{"changed", append(whole[:len(whole)-1:len(whole)-1], whole[len(whole)-1]^1), 0, 1, errs.Permission},
 		{"none", nil, 0, 0, errs.Permission},
-		{"another version", f.ticket(3, func(x *seal.Ticket) { x.Version = "other" }), 0, 1, errs.Conflict},
+		{"another version", f.ticket(3, func(x *seal.Ticket) { x.Version, x.Tends = "other", true }), 0, 1, errs.Conflict},
 		{"no such file", f.ticket(4, func(x *seal.Ticket) { x.Key = "g" }), 0, 1, errs.Conflict},
 		{"no such mount", f.ticket(5, func(x *seal.Ticket) { x.Store = "m9" }), 0, 1, errs.Unavailable},
 	} {
@@ -178,5 +178,47 @@ func TestSecretChanges(t *testing.T) {
 	f.mount("m1", second)
 	if got, _, err := f.read(f.ticket(2, nil), 0, f.info.Size); got != text || err != nil || f.opened.Load() != 2 {
 		t.Errorf("once the masters know: got %q, %v after %d opens", got, err, f.opened.Load())
+	}
+}
+
+// TestTend has a worker look, load and drop.
+func TestTend(t *testing.T) {
+	f, _ := start(t)
+	tends := func(x *seal.Ticket) { x.Tends = true }
+	ticket := f.ticket(1, tends)
+	for _, k := range []struct {
+		op   core.PageOp
+		want string
+	}{{core.LookPages, "\x00"}, {core.LoadPages, "\x01"}, {core.LookPages, "\x01"}, {core.DropPages, "\x00"}, {core.LookPages, "\x00"}} {
+		got, err := f.w.Tend(t.Context(), ticket, k.op, 0, f.info.Size)
+		if string(got.Pages) != k.want || err != nil {
+			t.Errorf("%c: got %q, %v", k.op, got.Pages, err)
+		}
+		if _, resident, err := f.read(f.ticket(1, nil), 0, 0); err != nil || !resident {
+			t.Errorf("a read of nothing: %v, %v", resident, err)
+		}
+	}
+	for _, k := range []struct {
+		name   string
+		ticket []byte
+		op     core.PageOp
+		off, n int64
+		want   errs.Kind
+	}{
+		{"no ticket", nil, core.DropPages, 0, 1, errs.Permission},
+		{"expired", f.ticket(1, func(x *seal.Ticket) { x.Expires = time.Now().Add(-time.Minute) }), core.DropPages, 0, 1, errs.Permission},
+		{"beyond the end", ticket, core.LookPages, 0, f.info.Size + 1, errs.Range},
+		{"another version", f.ticket(3, func(x *seal.Ticket) { x.Version, x.Tends = "other", true }), core.LoadPages, 0, 1, errs.Conflict},
+		{"load by one for reading", f.ticket(1, nil), core.LoadPages, 0, 1, errs.Permission},
+		{"pin by one for reading", f.ticket(1, nil), core.PinPages, 0, 1, errs.Permission},
+		{"drop by one for reading", f.ticket(1, nil), core.DropPages, 0, 1, errs.Permission},
+		{"unpin by one for reading", f.ticket(1, nil), core.UnpinPages, 0, 1, errs.Permission},
+		{"look by one for reading", f.ticket(1, nil), core.LookPages, 0, 1, errs.Other},
+		{"not to be kept", f.ticket(1, func(x *seal.Ticket) { x.NoCache, x.Tends = true, true }), core.LoadPages, 0, 1, errs.Precondition},
+		{"no such operation", ticket, 'z', 0, 1, errs.Unsupported},
+	} {
+		if _, err := f.w.Tend(t.Context(), k.ticket, k.op, k.off, k.n); errs.KindOf(err) != k.want {
+			t.Errorf("%s: got %v", k.name, err)
+		}
 	}
 }

@@ -3,7 +3,7 @@
 // are problems as in RFC 9457. It decides nothing itself, opens no listener, and serves neither health nor metrics.
 //
 // Every request but the one for the OpenAPI document needs HTTP Basic with an access key pair of a superuser, and acts as
-// that superuser.
+// that superuser; one that tells of changes in a bucket may have the token of a mount instead.
 package admin
 
 import (
@@ -29,7 +29,7 @@ import (
 	"github.com/sluicefs/sluice/gateway/config"
 )
 
-// Options are what a Server is made of. All but the last six are required.
+// Options are what a Server is made of. All but those after Logger are required.
 type Options struct {
 	Namespace     core.Namespace
 	Locator       core.Locator
@@ -47,9 +47,19 @@ type Options struct {
 	Care     core.Care // of a process that leads; nil otherwise
 	Snapshot Snapshot  // of the journal's etcd; nil in a process without
 
-	// Observe, if not nil, is told of every request when it has ended: the operation id of the OpenAPI document ("" if
-	// there is none), the status, the bytes of the response body and the time taken.
-	Observe func(op string, status int, sent int64, d time.Duration)
+	Jobs   core.Jobs      // of a process that leads; nil otherwise
+	Caches core.CacheCare // likewise
+
+	Persister core.Persister   // likewise
+	Rules     core.PathRules   // likewise
+	Explainer core.Explainer   // likewise
+	Syncer    core.Syncer      // likewise
+	Life      core.MountLife   // likewise
+	Feeds     core.Feeds       // likewise
+	Buckets   core.BucketAdmin // likewise
+
+	// Observe, if not nil, is told of every request when it has ended, by the operation id of the OpenAPI document.
+	Observe func(core.Served)
 }
 
 // Server is an http.Handler for everything below /api/v1. It is safe for concurrent use.
@@ -74,11 +84,17 @@ func New(o Options) *Server {
 	s := &Server{o: o, api: humamux.New(router, apiConfig(o.Version))}
 	s.api.UseMiddleware(noteOperation, s.forward)
 	s.registerMounts()
+	s.registerLife()
+	s.registerRules()
+	s.registerBuckets()
 	s.registerFiles()
 	s.registerNodes()
 	s.registerMasters()
 	s.registerCare()
-	s.trusted = s.superusers(mountPathInPath(router))
+	s.registerJobs()
+	s.registerExplain()
+	s.registerEvents()
+	s.trusted = s.superusersOr(router, mountPathInPath(router))
 	origin := http.NewCrossOriginProtection()
 	origin.SetDenyHandler(refuse(http.StatusForbidden, "a page of another site may not make changes here"))
 	s.handler = origin.Handler(s.authenticate(mountPathInPath(router)))
@@ -127,7 +143,7 @@ func (s *Server) serve(h http.Handler, w http.ResponseWriter, r *http.Request, i
 		}
 		s.o.Logger.InfoContext(ctx, "request", line...)
 		if s.o.Observe != nil {
-			s.o.Observe(rec.op, rec.status, rec.sent, took)
+			s.o.Observe(core.Served{Op: rec.op, Status: rec.status, Sent: rec.sent, Took: took})
 		}
 	}()
 	h.ServeHTTP(rec, r.WithContext(ctx))
@@ -174,6 +190,11 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
+		r, told := withToken(r)
+		if told {
+			next.ServeHTTP(w, r) // who leads knows the tokens
+			return
+		}
 		p, err := s.principal(r)
 		switch {
 		case err != nil:
@@ -197,6 +218,18 @@ func (s *Server) superusers(next http.Handler) http.Handler {
 		}
 		recordOf(r.Context()).user = p.User
 		next.ServeHTTP(w, r)
+	})
+}
+
+// superusersOr is superusers but for requests with a token, which telling does with what the token allows.
+func (s *Server) superusersOr(telling, next http.Handler) http.Handler {
+	admitted := s.superusers(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == eventsPath && r.Header.Get(tokenHeader) != "" {
+			telling.ServeHTTP(w, r)
+			return
+		}
+		admitted.ServeHTTP(w, r)
 	})
 }
 
@@ -228,7 +261,10 @@ func mountPathInPath(next http.Handler) http.Handler {
 		path, below := strings.CutPrefix(r.URL.Path, mounts+"/")
 		query := r.URL.Query()
 		if r.URL.Path == mounts && query.Has("path") && r.Method != http.MethodPost {
-			path, below = query.Get("path"), true
+			if path, below = query.Get("path"), true; path == "" {
+				writeProblem(w, huma.Error422UnprocessableEntity("the parameter path is empty; name the mount's path, / for the root"))
+				return
+			}
 			query.Del("path")
 			r.URL.RawQuery = query.Encode()
 		}

@@ -25,7 +25,11 @@ import (
 )
 
 // fakeMounts is a mount table without stores. Opening a URI that holds "missing" or "denied" fails as a store would.
-type fakeMounts struct{ mounts map[string]core.MountInfo }
+type fakeMounts struct {
+	core.MountLife
+	mounts map[string]core.MountInfo
+	edit   core.MountEdit // the last that was asked for
+}
 
 func (f *fakeMounts) Mounts(ctx context.Context) ([]core.MountInfo, error) {
 	var all []core.MountInfo
@@ -79,6 +83,21 @@ func (f *fakeMounts) Unmount(_ context.Context, p core.Path) error {
 	}
 	delete(f.mounts, p.Dir().String())
 	return nil
+}
+
+func (f *fakeMounts) AddMount(ctx context.Context, m core.MountSpec, _ core.LifeOptions) (core.MountReport, error) {
+	i, err := f.Mount(ctx, m)
+	return core.MountReport{Mount: i}, err
+}
+
+func (f *fakeMounts) EditMount(ctx context.Context, p core.Path, c core.MountEdit, _ core.LifeOptions) (core.MountReport, error) {
+	f.edit = c
+	i, err := f.UpdateMount(ctx, p, c.MountChange)
+	return core.MountReport{Mount: i}, err
+}
+
+func (f *fakeMounts) RemoveMount(ctx context.Context, p core.Path, _ core.LifeOptions) (core.MountReport, error) {
+	return core.MountReport{}, f.Unmount(ctx, p)
 }
 
 func needSuper(ctx context.Context) error {
@@ -227,20 +246,24 @@ const secretValue = "hunter22hunter22"
 
 type env struct {
 	*testing.T
+	api    *Server
 	server *httptest.Server
 	log    *bytes.Buffer
 	files  *fakeFiles
+	mounts *fakeMounts
 }
 
 func start(t *testing.T) *env {
 	root, _ := core.ParsePath("/")
 	e := &env{T: t, log: &bytes.Buffer{}, files: &fakeFiles{files: map[string]string{"/a": "hello", "/b": "", "/broken": "xx"}}}
+	mounts := &fakeMounts{mounts: map[string]core.MountInfo{"/": {MountSpec: core.MountSpec{Path: root, URI: "file:///d", Origin: core.FromConfig}, State: "ready"}}}
+	e.mounts = mounts
 	s := New(Options{
 		Namespace: e.files, Locator: e.files, Authenticator: users{}, Defaults: config.Default(), Version: "v1",
-		Mounts: &fakeMounts{map[string]core.MountInfo{"/": {MountSpec: core.MountSpec{Path: root, URI: "file:///d", Origin: core.FromConfig}, State: "ready"}}},
+		Mounts: mounts, Life: mounts,
 		Logger: slog.New(slog.NewTextHandler(e.log, nil)),
 	})
-	e.server = httptest.NewServer(s)
+	e.api, e.server = s, httptest.NewServer(s)
 	t.Cleanup(e.server.Close)
 	return e
 }
@@ -312,10 +335,11 @@ func TestAuthentication(t *testing.T) {
 
 func TestMounts(t *testing.T) {
 	e := start(t)
-	e.want(200, `{"items":[{"path":"/","uri":"file:///d","read_only":false,"sync_interval":"60s"`, "GET", "/api/v1/mounts", "")
-	body := `{"path":"/lake/x","uri":"s3://b/p","sync_interval":"5m","mode":"0750","options":{"region":"r","secret_key":"` + secretValue + `"}}`
+	e.want(200, `{"items":[{"path":"/","uri":"file:///d","read_only":false,"access":"readWrite","sync_interval":"60s"`, "GET", "/api/v1/mounts", "")
+	body := `{"path":"/lake/x","uri":"s3://b/p","sync_interval":"5m","mode":"0750","replicas":3,"persist_delay":"1m","options":{"region":"r","secret_key":"` + secretValue + `"}}`
 	got := e.want(201, `"origin":"api"`, "POST", "/api/v1/mounts", body)
-	want := Mount{Path: "/lake/x", URI: "s3://b/p", SyncInterval: "300s", Mode: "0750", WriteType: "CACHE_THROUGH", ReadType: "CACHE",
+	want := Mount{Path: "/lake/x", URI: "s3://b/p", SyncInterval: "300s", Access: "readWrite", Mode: "0750", WriteType: "CACHE_THROUGH", ReadType: "CACHE_PROMOTE",
+		Replicas: 3, PersistDelay: "60s", CopiesMax: 1, LoadType: "ONCE",
 		Options: map[string]string{"region": "r", "secret_key": "***"}, Origin: "api", State: "ready"}
 	var m Mount
 	if err := json.Unmarshal([]byte(got), &m); err != nil {
@@ -373,9 +397,11 @@ func TestBadInput(t *testing.T) {
 	} {
 		e.want(c.status, c.text, c.method, "/api/v1/mounts", c.body)
 	}
+	e.want(422, "/ for the root", "PATCH", "/api/v1/mounts?path=", `{"read_only":true}`)
+	e.want(422, "query.setting", "DELETE", "/api/v1/path-rules?path=/x&setting=", "")
 	e.want(422, "body.mode", "PATCH", "/api/v1/mounts?path=/", `{"mode":"x"}`)
 	e.want(422, "body.sync_interval", "PATCH", "/api/v1/mounts?path=/", `{"sync_interval":"x"}`)
-	e.want(422, "body.uri", "PATCH", "/api/v1/mounts?path=/", `{"uri":"file:///y"}`)
+	e.want(422, "body.uri", "PATCH", "/api/v1/mounts?path=/", `{"uri":"y"}`)
 	e.want(415, "", "POST", "/api/v1/mounts", `path=/x`, func(r *http.Request) { r.Header.Set("Content-Type", "application/x-www-form-urlencoded") })
 	e.want(422, "query.colour", "GET", "/api/v1/fs/entry?path=/a&colour=red", "")
 	e.want(422, "query.path", "GET", "/api/v1/fs/entry", "")
@@ -474,9 +500,28 @@ func TestOpenAPIDescribesEveryOperation(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
-	want := []string{"AddMaster", "Backup", "ChangeMasters", "Check", "Copy", "CreateMount", "Defrag", "DeleteMount", "DrainNode", "GetLife", "GetMount", "Handover",
-		"List", "ListMasters", "ListMounts", "ListNodes", "Mkdir", "Move", "Read", "Release", "Remove", "Stat", "Summarize", "UpdateMount", "Write"}
+	want := []string{"AddMaster", "Backup", "CancelJob", "ChangeMasters", "Check", "Copy", "CreateMount", "Defrag", "DeleteBucketAlias", "DeleteMount", "DeletePathRule", "DeleteSecret", "DrainNode", "Explain", "GetDurability", "GetJob", "GetLife", "GetMount", "GetPlaces", "GetPolicies", "GetResidency", "Handover",
+		"Invalidate", "List", "ListBucketAliases", "ListJobs", "ListMasters", "ListMountRevisions", "ListMounts", "ListNodes", "ListPathRules", "ListPins", "ListRenames", "ListSecrets", "Mkdir", "Move", "Read", "Release", "Remove", "RollbackMounts", "SetBucketAlias", "SetPathRule", "SetSecret", "StartJob", "Stat", "Summarize", "Sync", "TellS3", "UpdateMount", "Write"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
+}
+
+// TestPatchMerges checks that a patch of a mount is merged: what is left out stays, null is the default, and null of what has none
+// is refused.
+func TestPatchMerges(t *testing.T) {
+	e := start(t)
+	e.want(http.StatusCreated, `"path":"/m"`, "POST", "/api/v1/mounts", `{"path":"/m","uri":"file:///m"}`)
+	e.want(http.StatusOK, `"path":"/m"`, "PATCH", "/api/v1/mounts/m", `{"owner":null,"mode":null,"sync_interval":null,"persist_delay":null,"write_type":null,
+		"replication_min":null,"load_type":null,"access":null,"group":"staff","options":{"region":null,"path_style":"true"}}`)
+	empty, mode, low, write, access, staff := "", uint32(0), core.DefaultCopies, core.WriteType(config.Default().WriteType), core.AccessWrite, "staff"
+	want := core.MountEdit{DefaultSyncInterval: true, DefaultPersistDelay: true, Access: &access, MountChange: core.MountChange{
+		Owner: &empty, Group: &staff, Mode: &mode, WriteType: &write, ReplicationMin: &low, LoadType: new(core.LoadType), Options: map[string]string{"region": "", "path_style": "true"},
+	}}
+	if diff := cmp.Diff(want, e.mounts.edit); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	e.want(http.StatusUnprocessableEntity, "uri", "PATCH", "/api/v1/mounts/m", `{"uri":null}`)
+	e.want(http.StatusUnprocessableEntity, "uri", "PATCH", "/api/v1/mounts/m", `{"uri":"s3://key:hush@bucket"}`)
+	e.want(http.StatusUnprocessableEntity, "access", "PATCH", "/api/v1/mounts/m", `{"access":"none"}`)
 }

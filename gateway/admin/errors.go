@@ -35,7 +35,7 @@ func status(k errs.Kind) int {
 		return http.StatusInsufficientStorage
 	case errs.Unsupported:
 		return http.StatusNotImplemented
-	case errs.Unavailable, errs.Held, errs.Full:
+	case errs.Unavailable, errs.Held, errs.Full, errs.Overload:
 		return http.StatusServiceUnavailable
 	case errs.Other, errs.Corrupt:
 		return http.StatusInternalServerError
@@ -73,12 +73,17 @@ func invalidFields(fields []*config.FieldError) huma.StatusError {
 
 // mountProblem returns the problem for a refused mount. What the store says is about the request's content: 404 and 403
 // would say that the API has no such resource or that the caller has no right to it.
-func mountProblem(err error) huma.StatusError {
+func mountProblem(err error) huma.StatusError { return refusal("the mount was refused: ", err) }
+
+// secretProblem is mountProblem for a named secret, which is tried with the stores of the mounts that use it.
+func secretProblem(err error) huma.StatusError { return refusal("the secret was refused: ", err) }
+
+func refusal(what string, err error) huma.StatusError {
 	switch kind := errs.KindOf(err); {
 	case kind == errs.NotExist, kind == errs.Permission, kind == errs.Unavailable, kind == errs.Invalid && len(config.Fields(err)) == 0:
-		return huma.Error422UnprocessableEntity("the mount was refused: " + err.Error())
+		return huma.Error422UnprocessableEntity(what + err.Error())
 	case errors.Is(err, context.DeadlineExceeded):
-		return huma.Error422UnprocessableEntity("the mount was refused: the store did not answer in time; check its address")
+		return huma.Error422UnprocessableEntity(what + "the store did not answer in time; check its address")
 	}
 	return problem(err)
 }

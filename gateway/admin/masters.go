@@ -78,10 +78,7 @@ func (s *Server) listMasters(ctx context.Context, _ *struct{}) (*body[List[Maste
 		return nil, failed(ctx, absent("ListMasters"))
 	}
 	found, err := s.o.Masters.Masters(ctx)
-	if err != nil {
-		return nil, failed(ctx, err)
-	}
-	return &body[List[Master]]{Body: List[Master]{Items: append([]Master{}, found...)}}, nil
+	return listOf(ctx, found, err, itself)
 }
 
 func (s *Server) handover(ctx context.Context, in *struct{ Body *HandoverRequest }) (*body[Handover], error) {
@@ -128,10 +125,7 @@ func (s *Server) defrag(ctx context.Context, _ *struct{}) (*body[List[Defragment
 		return nil, failed(ctx, absent("Defrag"))
 	}
 	done, err := s.o.Masters.Defrag(ctx)
-	if err != nil {
-		return nil, failed(ctx, err)
-	}
-	return &body[List[Defragmented]]{Body: List[Defragmented]{Items: append([]Defragmented{}, done...)}}, nil
+	return listOf(ctx, done, err, itself)
 }
 
 // operationLimit is how long a change of the masters may take that waits for no person.

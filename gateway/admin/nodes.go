@@ -28,8 +28,11 @@ type Node struct {
 	Version  string    `json:"version"`
 	Host     string    `json:"host"`
 	Zone     string    `json:"zone"`
+	Domain   string    `json:"domain" doc:"What it fails together with: of a write that workers hold, no two replicas are in one domain."`
 	Capacity int64     `json:"capacity" doc:"Bytes of a worker's cache."`
 	Draining bool      `json:"draining" doc:"It is given nothing new."`
+	Held     *int64    `json:"held,omitempty" doc:"Files that a worker which is drained holds, and that neither a store nor another worker is known to have in its place: when there are none it can be stopped. Not there if the worker does not say."`
+	Waits    string    `json:"waits,omitempty" doc:"Why files that a worker which is drained holds do not go to another."`
 }
 
 // DrainInput names a node.
@@ -55,7 +58,7 @@ func (s *Server) listNodes(ctx context.Context, _ *struct{}) (*body[List[Node]],
 		return nil, failed(ctx, absent("ListNodes"))
 	}
 	found, err := s.o.Nodes.Nodes(ctx)
-	return nodeList(ctx, found, err)
+	return listOf(ctx, found, err, itself)
 }
 
 func (s *Server) drainNode(ctx context.Context, in *DrainInput) (*body[List[Node]], error) {
@@ -67,12 +70,5 @@ func (s *Server) drainNode(ctx context.Context, in *DrainInput) (*body[List[Node
 		how = *in.Body
 	}
 	found, err := s.o.Nodes.Drain(ctx, in.Name, how.Role, how.Undo)
-	return nodeList(ctx, found, err)
-}
-
-func nodeList(ctx context.Context, nodes []Node, err error) (*body[List[Node]], error) {
-	if err != nil {
-		return nil, failed(ctx, err)
-	}
-	return &body[List[Node]]{Body: List[Node]{Items: append([]Node{}, nodes...)}}, nil
+	return listOf(ctx, found, err, itself)
 }

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -148,7 +147,7 @@ which must be one that was never used. A journal in an etcd of somebody else (et
 				return usageError{fmt.Errorf("--name %q is not among the names of --join", name)}
 			}
 			log := telemetry.NewLogger(s.Err, "warn", "auto")
-			if err := gateway.Restore(gateway.RestoreOptions{File: args[0], Data: data, Name: name, Join: join, Token: token, Log: log}); err != nil {
+			if err := gateway.Restore(cmd.Context(), gateway.RestoreOptions{File: args[0], Data: data, Name: name, Join: join, Token: token, Log: log}); err != nil {
 				return fmt.Errorf("restore: %w", err)
 			}
 			_, err := fmt.Fprintf(s.Out, `%s has the journal of %s.
@@ -209,7 +208,7 @@ func printFindings(w io.Writer, all []admin.Finding) error {
 	if len(all) == 0 {
 		return nil
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := newTable(w)
 	for _, f := range all {
 		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Kind, f.Name, f.Why)
 	}
@@ -219,7 +218,7 @@ func printFindings(w io.Writer, all []admin.Finding) error {
 func fsckCommand(s Streams) *cobra.Command {
 	c := &client{}
 	var stores bool
-	var file string
+	var file, prefix string
 	cmd := &cobra.Command{
 		Use:   "fsck",
 		Short: "Check the journal, changing nothing",
@@ -236,10 +235,12 @@ A check reads the journal into memory of its own, as a master that starts would.
 			}
 			var r admin.Check
 			switch {
+			case prefix != "" && file == "":
+				return usageError{errors.New("--etcd-prefix tells what is in a --file")}
 			case file != "" && stores:
 				return usageError{errors.New("--stores needs a running process: leave out --file")}
 			case file != "":
-				found, err := gateway.CheckFile(cmd.Context(), file)
+				found, err := gateway.CheckFile(cmd.Context(), file, prefix)
 				if err != nil {
 					return fmt.Errorf("fsck: %w", err)
 				}
@@ -255,6 +256,7 @@ A check reads the journal into memory of its own, as a master that starts would.
 	c.addFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&stores, "stores", false, "ask the stores about every file of the overlay")
 	cmd.Flags().StringVar(&file, "file", "", "a snapshot file, or the data directory of a process that does not run")
+	cmd.Flags().StringVar(&prefix, "etcd-prefix", "", "with --file, of an etcd that others run: what the keys start with, if etcd.prefix was set")
 	return cmd
 }
 

@@ -88,8 +88,8 @@ func newRoot(version string, s Streams) *cobra.Command {
 	root.SetIn(s.In)
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
-	root.AddCommand(serveCommand(version, s), mountCommand(s), fsCommand(s), nodeCommand(s), masterCommand(s), defragCommand(s),
-		backupCommand(s), restoreCommand(s), releaseCommand(s), fsckCommand(s), versionCommand(version, s))
+	root.AddCommand(serveCommand(version, s), mountCommand(s), secretCommand(s), ruleCommand(s), bucketCommand(s), fsCommand(s), nodeCommand(s), masterCommand(s), defragCommand(s),
+		cacheCommand(s), jobCommand(s), persistCommand(s), durabilityCommand(s), explainCommand(s), renamesCommand(s), syncCommand(s), invalidateCommand(s), backupCommand(s), restoreCommand(s), releaseCommand(s), fsckCommand(s), versionCommand(version, s))
 	return root
 }
 
@@ -120,7 +120,9 @@ certificate again.`,
 			if err != nil {
 				return usageError{err}
 			}
-			log := telemetry.NewLogger(s.Err, c.Log.Level, c.Log.Format)
+			lines := telemetry.NewLines(s.Err)
+			defer lines.Close()
+			log := telemetry.NewLogger(lines, c.Log.Level, c.Log.Format)
 			for _, name := range config.UnknownEnv(os.Environ(), adminURLVariable) {
 				log.Warn("unknown environment variable; it has no effect", "name", name)
 			}

@@ -9,8 +9,10 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluicefs/sluice/gateway"
 	"github.com/sluicefs/sluice/gateway/admin"
@@ -153,12 +155,115 @@ func TestMounts(t *testing.T) {
 	if got := sluice(t, "", "mount", "update", "/nfs", "--read-only=false", "-o", "json"); !strings.Contains(got.out, `"read_only": false`) || !strings.Contains(got.out, `"sync_interval": "5s"`) {
 		t.Errorf("mount update: %s%s", got.out, got.err)
 	}
+	for _, k := range []struct{ arg, value, is string }{{"--load-type", "NEVER", "NEVER"}, {"--default", "load_type", "ONCE"}} {
+		if got := sluice(t, "", "mount", "update", "/nfs", k.arg, k.value, "-o", "json"); !strings.Contains(got.out, `"load_type": "`+k.is+`"`) {
+			t.Errorf("mount update %s %s: %s%s", k.arg, k.value, got.out, got.err)
+		}
+	}
+	sluice(t, "", "mount", "update", "/nfs", "--load-type", "never").want(ExitFailed, "", "load_type")
 	sluice(t, "", "mount", "update", "/nfs").want(ExitUsage, "", "nothing to change")
 	sluice(t, "", "mount", "add", "/nfs", "file://"+store).want(ExitFailed, "", "mount /nfs", "mounted there")
 	sluice(t, "", "mount", "add", "/x", "file:///no/such/dir").want(ExitFailed, "", "refused")
 	sluice(t, "", "mount", "add", "/x", "file:///", "--mode", "999").want(ExitFailed, "", "mode:")
 	sluice(t, "", "mount", "rm", "/nfs", "/x").want(ExitPartial, "", "unmount /x")
 	sluice(t, "", "mount", "rm", "/nfs").want(ExitFailed, "")
+}
+
+func TestPathRules(t *testing.T) {
+	serve(t)
+	sluice(t, "", "path-rule", "set", "/d/e", "write_type=THROUGH", "replicas=3").want(ExitOK, "PATH  SETTING     VALUE\n/d/e  write_type  THROUGH\n/d/e  replicas    3\n")
+	sluice(t, "", "path-rule", "set", "/d/", "read_type=NO_CACHE", "persist_delay=5s").want(ExitOK, "PATH  SETTING        VALUE\n/d    read_type      NO_CACHE\n/d    persist_delay  5s\n")
+	sluice(t, "", "path-rule", "ls").want(ExitOK, "PATH  SETTING        VALUE\n/d    read_type      NO_CACHE\n/d    persist_delay  5s\n/d/e  write_type     THROUGH\n/d/e  replicas       3\n")
+	sluice(t, "", "path-rule", "ls", "/d/e/f").want(ExitOK, "SETTING                 VALUE     ORIGIN\nwrite_type              THROUGH   rule /d/e\nread_type               NO_CACHE  rule /d\nreplicas                3         rule /d/e\npersist_delay           5s        rule /d\nreplication_min         0         default\nreplication_max         1         default\nrename_through_timeout  30s       default\nsync_interval           -1        mount /\nload_type               ONCE      default\n")
+	if got := sluice(t, "", "path-rule", "ls", "/dd", "-o", "json"); got.status != ExitOK || !strings.Contains(got.out, `"value": "CACHE_THROUGH",
+      "origin": "mount",
+      "path": "/"`) {
+		t.Errorf("path-rule ls -o json: %s%s", got.out, got.err)
+	}
+	sluice(t, "", "path-rule", "rm", "/d/e", "replicas").want(ExitOK, "")
+	sluice(t, "", "path-rule", "rm", "/d/e", "replicas").want(ExitFailed, "", "does not set replicas")
+	sluice(t, "", "path-rule", "rm", "/d").want(ExitOK, "")
+	sluice(t, "", "path-rule", "ls").want(ExitOK, "PATH  SETTING     VALUE\n/d/e  write_type  THROUGH\n")
+	sluice(t, "", "path-rule", "rm", "/d").want(ExitFailed, "", "no rule of its own")
+	sluice(t, "", "path-rule", "rm", "/d/e", "colour").want(ExitFailed, "", "no path rule sets that")
+	sluice(t, "", "path-rule", "set", "/d/f", "load_type=NEVER").want(ExitOK, "PATH  SETTING    VALUE\n/d/f  load_type  NEVER\n")
+	sluice(t, "", "path-rule", "set", "/d/f", "load_type=never").want(ExitFailed, "", "load_type")
+	sluice(t, "", "path-rule", "rm", "/d/f", "load_type").want(ExitOK, "")
+	sluice(t, "", "path-rule", "set", "/d", "colour=red").want(ExitUsage, "", "write_type, read_type")
+	sluice(t, "", "path-rule", "set", "/d", "write_type").want(ExitUsage, "", "KEY=VALUE")
+	sluice(t, "", "path-rule", "set", "/hot", "replication_min=0", "replication_max=-1").want(ExitOK, "PATH  SETTING          VALUE\n/hot  replication_min  0\n/hot  replication_max  -1\n")
+	sluice(t, "", "path-rule", "set", "/hot", "replication_min=3", "replication_max=2").want(ExitFailed, "", "at most replication_max")
+	sluice(t, "", "path-rule", "set", "/d", "replication_max=0").want(ExitUsage, "", "nor -1")
+	sluice(t, "", "path-rule", "set", "/d", "replication_min=-1").want(ExitUsage, "", "not a number")
+	sluice(t, "", "path-rule", "set", "/d", "replicas=many").want(ExitUsage, "", "not a number")
+	sluice(t, "", "path-rule", "set", "/d", "write_type=NEVER").want(ExitFailed, "", "write_type")
+	sluice(t, "", "path-rule", "set", "d", "write_type=THROUGH").want(ExitFailed, "", "a path starts with /")
+}
+
+func TestDrain(t *testing.T) {
+	serve(t)
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := sluice(t, "", "node", "drain", host, "--role", "worker", "--wait"); got.status != ExitOK || !strings.Contains(got.out, "draining") {
+		t.Errorf("node drain: %s%s", got.out, got.err)
+	}
+	if got := sluice(t, "", "node", "drain", host, "--undo"); got.status != ExitOK || strings.Contains(got.out, "draining") {
+		t.Errorf("node drain --undo: %s%s", got.out, got.err)
+	}
+	sluice(t, "", "node", "drain", "nobody").want(ExitFailed, "", "drain nobody")
+}
+
+// TestExplainAliases explains what bucket aliases lead to, and lists the renames that are under way, of which there are none.
+func TestExplainAliases(t *testing.T) {
+	serve(t)
+	sluice(t, "hello", "fs", "cp", "-", "/lake/prod/t/f").want(ExitOK, "")
+	sluice(t, "x", "fs", "cp", "-", "/lake/prodigal").want(ExitOK, "")
+	sluice(t, "", "bucket", "alias", "set", "warehouse", "/lake/prod").want(ExitOK, "s3://warehouse is /lake/prod\n")
+	sluice(t, "", "bucket", "alias", "set", "table", "/lake/prod/t").want(ExitOK, "s3://table is /lake/prod/t\n")
+	sluice(t, "", "bucket", "alias", "set", "other", "/lake").want(ExitOK, "s3://other is /lake\n")
+	for path, want := range map[string][]string{
+		"/lake/prod/t/f": {"s3://other/prod/t/f", "s3://table/f", "s3://warehouse/t/f"}, "/lake/prod": {"s3://other/prod/", "s3://warehouse/"},
+		"/lake/prodigal": {"s3://other/prodigal"}, "/": {},
+	} {
+		got := sluice(t, "", "explain", path, "--json")
+		var x admin.Explanation
+		if err := json.Unmarshal([]byte(got.out), &x); err != nil {
+			t.Fatal(err, got.out, got.err)
+		}
+		uris := []string{}
+		for _, a := range x.Aliases {
+			uris = append(uris, a.URI)
+		}
+		if !slices.Equal(uris, want) {
+			t.Errorf("%s is reached by %q, want %q", path, uris, want)
+		}
+	}
+	if got := sluice(t, "", "explain", "/lake/prod/t/f"); !strings.Contains(got.out, "over S3") || !strings.Contains(got.out, "s3://table/f (table is an alias of /lake/prod/t)") {
+		t.Errorf("explain: %s%s", got.out, got.err)
+	}
+	sluice(t, "", "renames").want(ExitOK, "ID  FROM  TO  STATE  LAST ERROR\n")
+}
+
+// TestProgressOfRenames says how far renames are.
+func TestProgressOfRenames(t *testing.T) {
+	since, next := time.Now().Add(-time.Hour), time.Now().Add(time.Minute)
+	when := "since " + since.Local().Format(time.DateTime)
+	for _, k := range []struct {
+		r    admin.Rename
+		want string
+	}{
+		{admin.Rename{Phase: "copying", Since: since, Copied: 3, Left: 1, Failed: 2, Next: &next},
+			when + ", 3 files copied, 1 left; 2 tries failed, the next is at " + next.Local().Format(time.TimeOnly)},
+		{admin.Rename{Phase: "copying", Since: since, Copied: 3, More: true}, when + ", 3 files copied, 0 left and perhaps more, it is under way"},
+		{admin.Rename{Phase: "copying", Since: since, Failed: 1, Next: &since}, when + ", 0 files copied, 0 left; 1 tries failed, it is under way"},
+		{admin.Rename{Phase: "removing", Since: since}, when + ", all is copied and the originals are being removed, it is under way"},
+	} {
+		if got := progressOf(&k.r); got != k.want {
+			t.Errorf("%+v: %q, want %q", k.r, got, k.want)
+		}
+	}
 }
 
 func TestCare(t *testing.T) {

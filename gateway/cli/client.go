@@ -14,7 +14,9 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"text/tabwriter"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/sluicefs/sluice/gateway"
@@ -171,6 +173,35 @@ func (c *client) call(ctx context.Context, method, path string, q query, in, out
 	}
 	return json.NewDecoder(resp.Body).Decode(out)
 }
+
+// showList gets the list at path and shows it as printList does. what says in an error what was to be done.
+func showList[T any](cmd *cobra.Command, c *client, s Streams, path string, q query, what, columns string, row func(w io.Writer, x *T)) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	var list admin.List[T]
+	if err := c.call(cmd.Context(), http.MethodGet, path, q, nil, &list); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return printList(c, s, list, columns, row)
+}
+
+// printList writes a list as JSON or as a table, of which columns is the first line and row writes that of one item; between
+// cells are tabs.
+func printList[T any](c *client, s Streams, list admin.List[T], columns string, row func(w io.Writer, x *T)) error {
+	if c.json() {
+		return printJSON(s.Out, list)
+	}
+	w := newTable(s.Out)
+	fmt.Fprintln(w, columns)
+	for i := range list.Items {
+		row(w, &list.Items[i])
+	}
+	return w.Flush()
+}
+
+// newTable returns a table whose cells are written with tabs between them, and which is written to out when it is flushed.
+func newTable(out io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(out, 0, 0, 2, ' ', 0) }
 
 // printJSON writes v, indented.
 func printJSON(w io.Writer, v any) error {

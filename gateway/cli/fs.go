@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -94,7 +93,7 @@ func (c *client) ls(ctx context.Context, path string, recursive bool) ([]admin.E
 }
 
 func printEntries(out io.Writer, entries []admin.Entry) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	w := newTable(out)
 	for _, e := range entries {
 		name := e.Name
 		if name == "" {
@@ -131,7 +130,7 @@ func fsStat(c *client, s Streams) *cobra.Command {
 }
 
 func printEntry(out io.Writer, e admin.Entry) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	w := newTable(out)
 	row := func(name string, value any) {
 		if value != "" {
 			fmt.Fprintf(w, "%s:\t%v\n", name, value)

@@ -2,8 +2,8 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"net/http"
-	"text/tabwriter"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -39,15 +39,9 @@ func masterList(c *client, s Streams) *cobra.Command {
 }
 
 func (c *client) showMasters(s Streams, list admin.List[admin.Master]) error {
-	if c.json() {
-		return printJSON(s.Out, list)
-	}
-	w := tabwriter.NewWriter(s.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tSTATE\tADDRESS\tPEER\tID")
-	for _, m := range list.Items {
+	return printList(c, s, list, "NAME\tSTATE\tADDRESS\tPEER\tID", func(w io.Writer, m *admin.Master) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", m.Name, m.State, m.Address, m.Peer, m.ID)
-	}
-	return w.Flush()
+	})
 }
 
 func masterAdd(c *client, s Streams) *cobra.Command {
@@ -131,20 +125,10 @@ meanwhile, at some 100 MB/s. A process that is complete of its own answers no ch
 					failed++
 				}
 			}
-			switch {
-			case c.json():
-				if err := printJSON(s.Out, list); err != nil {
-					return err
-				}
-			default:
-				w := tabwriter.NewWriter(s.Out, 0, 0, 2, ' ', 0)
-				fmt.Fprintln(w, "MEMBER\tBEFORE\tAFTER\tTOOK")
-				for _, d := range list.Items {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%d ms\n", d.Member, humanize.IBytes(uint64(d.Before)), humanize.IBytes(uint64(d.After)), d.Ms)
-				}
-				if err := w.Flush(); err != nil {
-					return err
-				}
+			if err := printList(c, s, list, "MEMBER\tBEFORE\tAFTER\tTOOK", func(w io.Writer, d *admin.Defragmented) {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%d ms\n", d.Member, humanize.IBytes(uint64(d.Before)), humanize.IBytes(uint64(d.After)), d.Ms)
+			}); err != nil {
+				return err
 			}
 			if failed > 0 {
 				return partialError{failed, len(list.Items)}

@@ -90,11 +90,13 @@ func TestEveryScalarKeyHasFlagAndVariable(t *testing.T) {
 			continue
 		}
 		values := map[string]string{
-			"sync_interval": "7s", "drain_timeout": "7s", "drain_notice": "7s", "write_type": "THROUGH", "read_type": "NO_CACHE",
+			"sync_interval": "7s", "rename_through_timeout": "7s", "drain_timeout": "7s", "drain_notice": "7s", "write_type": "THROUGH", "read_type": "NO_CACHE", "load_type": "NEVER",
 			"log.level": "debug", "log.format": "json", "webhdfs.auth": "basic", "root.access_key": "abc",
 			"root.secret_key": "12345678", "webhdfs.advertise": "h:7", "data": "/d",
-			"backup.dir": "/b", "backup.interval": "7m", "backup.keep": "7",
-			"join_existing": "true", "etcd.quota": "7MiB",
+			"backup.dir": "/b", "internal.socket_dir": "/s", "backup.interval": "7m", "backup.keep": "7",
+			"join_existing": "true", "etcd.quota": "7MiB", "hold_quota": "77MiB", "replicas": "3", "persist_delay": "7s", "replication_min": "1", "replication_max": "3", "hold_limit": "7MiB",
+			"cache.ttl": "7m", "cache.local_copies": "true", "cache.verify": "always", "cache.scrub_interval": "7m", "cache.scrub_rate": "7MiB",
+			"sync.concurrency": "7", "sync.executor_pool": "7", "sync.prefetch_pool": "7",
 		}
 		value := values[f.key]
 		if value == "" {
@@ -135,7 +137,7 @@ func TestEveryScalarKeyHasFlagAndVariable(t *testing.T) {
 func TestLists(t *testing.T) {
 	fileForm := `
 bucket_aliases: {my.tables: /lake/tables}
-cache: {tiers: [{dir: /m, quota: 64MiB, medium: mem}, {dir: /d, medium: ssd}]}
+cache: {tiers: [{dir: /m, quota: 64MiB, medium: mem, policy: lru, high: 90, low: 80%}, {dir: /d, medium: ssd}]}
 mounts:
   - {path: /lake, uri: 's3://b/p', read_only: true, sync_interval: -1, mode: "0750", options: {endpoint: 'http://h:1', fs.s3.weird.Name: x}}
   - {path: /nfs, uri: 'file:///n'}
@@ -146,7 +148,7 @@ mounts:
 			Options: Options{"endpoint": "http://h:1", "fs.s3.weird.name": "x"}},
 		{Path: "/nfs", URI: "file:///n"},
 	}
-	wantTiers := []Tier{{Dir: "/m", Quota: 64 << 20, Medium: "mem"}, {Dir: "/d", Medium: "ssd"}}
+	wantTiers := []Tier{{Dir: "/m", Quota: 64 << 20, Medium: "mem", Policy: "lru", High: 90, Low: 80}, {Dir: "/d", Medium: "ssd"}}
 	check := func(t *testing.T, c Config) {
 		t.Helper()
 		if diff := cmp.Diff(wantMounts, c.Mounts); diff != "" {
@@ -163,12 +165,12 @@ mounts:
 	t.Run("file", func(t *testing.T) { check(t, mustLoad(t, fileForm)) })
 	t.Run("flags", func(t *testing.T) {
 		check(t, mustLoad(t, "mounts: [{path: /gone, uri: 'file:///g'}]", "--mount", lake, "--mount=/nfs=file:///n",
-			"--cache-tier=dir=/m,quota=64MiB,medium=mem", "--cache-tier=dir=/d,medium=ssd",
+			"--cache-tier=dir=/m,quota=64MiB,medium=mem,policy=lru,high=90%,low=80", "--cache-tier=dir=/d,medium=ssd",
 			"--bucket-aliases=my.tables=/lake/tables"))
 	})
 	t.Run("environment", func(t *testing.T) {
 		t.Setenv("SLUICE_MOUNTS", lake+";/nfs=file:///n")
-		t.Setenv("SLUICE_CACHE_TIERS", "dir=/m,quota=64MiB,medium=mem;dir=/d,medium=ssd")
+		t.Setenv("SLUICE_CACHE_TIERS", "dir=/m,quota=64MiB,medium=mem,policy=lru,high=90%,low=80;dir=/d,medium=ssd")
 		t.Setenv("SLUICE_BUCKET_ALIASES", "my.tables=/lake/tables")
 		check(t, mustLoad(t, "bucket_aliases: {other: /x}"))
 	})
@@ -229,9 +231,23 @@ func TestRefused(t *testing.T) {
 		{"bad port", "s3: {listen: 'a:99999'}", nil, []string{"s3.listen", "99999"}},
 		{"same address", "s3: {listen: 'a:1'}\nadmin: {listen: 'a:1'}", nil, []string{"admin.listen", "s3.listen"}},
 		{"tls without cert", "", []string{"--s3-tls-listen=:9443"}, []string{"tls.cert", "tls.key"}},
+		{"bad load type", "load_type: SOMETIMES", nil, []string{"load_type", "NEVER, ONCE or ALWAYS"}},
+		{"bad load type of a mount", "mounts: [{path: /a, uri: 'file:///x', load_type: once}]", nil, []string{"load_type", "NEVER, ONCE or ALWAYS"}},
 		{"bad interval", "sync_interval: 60", nil, []string{"sync_interval", "60s"}},
 		{"bad duration", "", []string{"--drain-timeout=soon"}, []string{"drain_timeout", "30s"}},
 		{"bad size", "cache: {tiers: [{dir: /x, quota: lots, medium: mem}]}", nil, []string{"quota", "64MiB"}},
+		{"bad policy", "cache: {tiers: [{dir: /x, medium: ssd, policy: random}]}", nil, []string{"cache.tiers[0].policy", "lru"}},
+		{"bad watermark", "cache: {tiers: [{dir: /x, medium: ssd, high: 120%}]}", nil, []string{"high", "95%"}},
+		{"watermarks crossed", "cache: {tiers: [{dir: /x, medium: ssd, high: 80, low: 90}]}", nil, []string{"cache.tiers[0].low"}},
+		{"watermark within pins", "cache: {tiers: [{dir: /x, medium: ssd, low: 59}]}", nil, []string{"cache.tiers[0].low", "60%", "Pinned pages"}},
+		{"bad verification", "cache: {verify: never}", nil, []string{"cache.verify", "always"}},
+		{"short times", "cache: {ttl: 5ms, scrub_interval: 1s, scrub_rate: 10}", nil, []string{"cache.ttl", "cache.scrub_interval", "cache.scrub_rate"}},
+		{"too many replicas", "replicas: 9", nil, []string{"replicas", "1 to 5"}},
+		{"negative delay", "persist_delay: -1s", nil, []string{"persist_delay", "0s"}},
+		{"more copies than may be", "{replication_min: 3, replication_max: 2}", nil, []string{"replication_min", "at most"}},
+		{"no copies", "replication_max: 0", nil, []string{"replication_max"}},
+		{"a mount's copies", "mounts: [{path: /a, uri: 'file:///a', replication_min: -1}]", nil, []string{"replication_min", "0 to 16"}},
+		{"a mount's delay", "mounts: [{path: /a, uri: 'file:///a', persist_delay: -1, replicas: -2}]", nil, []string{"persist_delay", "replicas"}},
 		{"bad medium", "cache: {tiers: [{dir: /x, medium: tape}]}", nil, []string{"cache.tiers[0].medium", "ssd"}},
 		{"bad flag tier", "", []string{"--cache-tier=dri=/x"}, []string{"dri", "quota"}},
 		{"bad mount flag", "", []string{"--mount=/lake"}, []string{"PATH=URI"}},
@@ -240,10 +256,11 @@ func TestRefused(t *testing.T) {
 		{"mount path", "mounts: [{path: a, uri: 'file:///x'}]", nil, []string{"mounts[0].path", "starts with /"}},
 		{"mount dots", "mounts: [{path: /a/../b, uri: 'file:///x'}]", nil, []string{"mounts[0].path"}},
 		{"mount twice", "mounts: [{path: /a, uri: 'file:///x'}, {path: /a/, uri: 'file:///y'}]", nil, []string{"mounts[1].path", "twice"}},
+		{"secret in uri of a container", "mounts: [{path: /a, uri: 'azure://c:hunter22@a'}]", nil, []string{"mounts[0].uri", "options"}},
 		{"secret in uri", "mounts: [{path: /a, uri: 's3://AK:hunter22@b'}]", nil, []string{"mounts[0].uri", "secret_key"}},
 		{"octal mode unquoted", "mounts: [{path: /a, uri: 'file:///x', mode: 0755}]", nil, []string{"mode", "quotes"}},
 		{"bad mode", "mounts: [{path: /a, uri: 'file:///x', mode: '9'}]", nil, []string{"mounts[0].mode", "0755"}},
-		{"bad write type", "write_type: MUST_CACHE", nil, []string{"write_type", "CACHE_THROUGH"}},
+		{"bad write type", "write_type: NEVER", nil, []string{"write_type", "CACHE_THROUGH"}},
 		{"half a root pair", "root: {access_key: abc}", nil, []string{"root.access_key", "root.secret_key"}},
 		{"short secret", "root: {access_key: abc, secret_key: short}", nil, []string{"root.secret_key"}},
 		{"unknown role", "roles: [gateway, cook]", nil, []string{"roles", "cook", "worker"}},
@@ -271,6 +288,8 @@ func TestRefused(t *testing.T) {
 		{"alias", "bucket_aliases: {UP_per: lake}", nil, []string{"bucket_aliases.up_per", "starts with /", "bucket name"}},
 		{"all problems", "log: {level: loud}\nwebhdfs: {auth: none}", nil, []string{"log.level", "webhdfs.auth"}},
 		{"alluxio unknown", "alluxio.master.hostname: x", nil, []string{"alluxio.master.hostname", "counterpart"}},
+		{"alluxio of a group and own", "alluxio.master.metadata.sync.executor.pool.size: 3\nsync: {executor_pool: 2}", nil, []string{"alias", "sync.executor_pool"}},
+		{"sync", "sync: {concurrency: 0, prefetch_pool: 2000}", nil, []string{"sync.concurrency: 0 is not in 1 to 1024", "sync.prefetch_pool"}},
 		{"alluxio and own", "alluxio.user.file.metadata.sync.interval: 1min\nsync_interval: 2m", nil, []string{"alias", "sync_interval"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -294,7 +313,12 @@ func TestRefused(t *testing.T) {
 
 func TestAlluxioAliases(t *testing.T) {
 	c := mustLoad(t, "alluxio.user.file.metadata.sync.interval: 2min\nalluxio.user.file.writetype.default: THROUGH\n"+
-		"mounts: [{path: /a, uri: 'file:///x', options: {alluxio.user.file.metadata.sync.interval: '500', alluxio.user.file.readtype.default: NO_CACHE, region: r}}]")
+		"mounts: [{path: /a, uri: 'file:///x', options: {alluxio.user.file.metadata.sync.interval: '500', alluxio.user.file.readtype.default: NO_CACHE, alluxio.user.file.metadata.load.type: ALWAYS, region: r}}]")
+	pools := mustLoad(t, "alluxio.master.metadata.sync.concurrency.level: 3\nalluxio.master.metadata.sync.executor.pool.size: 5\n"+
+		"alluxio.master.metadata.sync.ufs.prefetch.pool.size: 7\n").Sync
+	if want := (Sync{3, 5, 7}); pools != want {
+		t.Errorf("sync = %v, want %v", pools, want)
+	}
 	if got, want := c.SyncInterval, Interval(2*time.Minute); got != want {
 		t.Errorf("sync_interval = %v, want %v", got, want)
 	}
@@ -304,7 +328,7 @@ func TestAlluxioAliases(t *testing.T) {
 	}
 	half := 500 * time.Millisecond
 	path, _ := core.ParsePath("/a/")
-	want := core.MountSpec{Path: path, URI: "file:///x", SyncInterval: &half, WriteType: core.Through, ReadType: core.NoCache,
+	want := core.MountSpec{Path: path, URI: "file:///x", SyncInterval: &half, WriteType: core.Through, ReadType: core.NoCache, LoadType: core.LoadAlways,
 		Options: map[string]string{"region": "r"}, Origin: core.FromConfig}
 	if diff := cmp.Diff(want, m, cmp.AllowUnexported(core.Path{})); diff != "" {
 		t.Errorf("Spec (-want +got):\n%s", diff)
@@ -405,7 +429,7 @@ func TestShippedFile(t *testing.T) {
 	}
 	checkFields(t, reflect.TypeFor[Config](), all, "")
 	got := mustLoad(t, active)
-	got.BucketAliases, got.Cache, got.Mounts, got.Roles = nil, Cache{}, nil, nil
+	got.BucketAliases, got.Cache.Tiers, got.Mounts, got.Roles = nil, nil, nil, nil
 	got.Join, got.Masters, got.Etcd.Endpoints = nil, nil, nil // empty
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("a value shown as default is not (-default +shown):\n%s", diff)

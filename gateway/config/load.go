@@ -118,11 +118,22 @@ func applyAlluxio(v *viper.Viper, settings map[string]any) []error {
 		value := fmt.Sprint(settings[name])
 		delete(settings, name)
 		key, known := alluxio()[name]
-		_, set := settings[key]
+		group, last, nested := strings.Cut(key, ".")
+		at := settings
+		if nested {
+			at, _ = settings[group].(map[string]any)
+			if at == nil {
+				at = map[string]any{}
+				settings[group] = at
+			}
+		} else {
+			last = key
+		}
+		_, set := at[last]
 		switch {
 		case !known:
 			problems = append(problems, errors.New(unknownAlluxio(name)))
-		case v.InConfig(key):
+		case v.InConfig(strings.ReplaceAll(key, ".", delimiter)):
 			problems = append(problems, fmt.Errorf("%s: the file also sets %s, which it is an alias of; remove one", name, key))
 		case set: // a flag or the environment wins over the file
 		case key == "sync_interval":
@@ -132,7 +143,7 @@ func applyAlluxio(v *viper.Viper, settings map[string]any) []error {
 			}
 			settings[key] = i.String()
 		default:
-			settings[key] = value
+			at[last] = value
 		}
 	}
 	return problems

@@ -22,9 +22,14 @@ type Mount struct {
 	SyncInterval *Interval `key:"sync_interval"` // nil: Config.SyncInterval
 	Owner        string    `key:"owner"`
 	Group        string    `key:"group"`
-	Mode         string    `key:"mode"`       // octal
-	WriteType    string    `key:"write_type"` // "": Config.WriteType
-	ReadType     string    `key:"read_type"`  // "": Config.ReadType
+	Mode         string    `key:"mode"`            // octal
+	WriteType    string    `key:"write_type"`      // "": Config.WriteType
+	ReadType     string    `key:"read_type"`       // "": Config.ReadType
+	Replicas     int       `key:"replicas"`        // 0: Config.Replicas
+	PersistDelay *Interval `key:"persist_delay"`   // nil: Config.PersistDelay
+	CopiesMin    *int      `key:"replication_min"` // nil: Config.CopiesMin
+	CopiesMax    int       `key:"replication_max"` // 0: Config.CopiesMax
+	LoadType     string    `key:"load_type"`       // "": Config.LoadType
 	Options      Options   `key:"options"`
 }
 
@@ -48,8 +53,8 @@ func RedactOptions(options map[string]string) map[string]string {
 	}
 	shown := make(map[string]string, len(options))
 	for name, value := range options {
-		for _, word := range []string{"secret", "password", "passwd", "token", "credential", "private", "sas"} {
-			if value != "" && strings.Contains(strings.ToLower(name), word) {
+		for _, word := range []string{"secret", "password", "passwd", "token", "credential", "private", "sas", "account_key", "connection_string"} {
+			if value != "" && name != core.SecretOption && strings.Contains(strings.ToLower(name), word) {
 				value = redacted
 			}
 		}
@@ -58,12 +63,20 @@ func RedactOptions(options map[string]string) map[string]string {
 	return shown
 }
 
-// alluxio names the settings that Alluxio's property names are aliases of, both of the whole configuration and of a mount.
+// alluxio names the settings that Alluxio's property names are aliases of, those of sync.* of the whole configuration, the others
+// also of a mount.
 func alluxio() map[string]string {
 	return map[string]string{
 		"alluxio.user.file.metadata.sync.interval": "sync_interval",
+		"alluxio.user.file.metadata.load.type":     "load_type",
 		"alluxio.user.file.writetype.default":      "write_type",
 		"alluxio.user.file.readtype.default":       "read_type",
+		"alluxio.user.file.replication.min":        "replication_min",
+		"alluxio.user.file.replication.max":        "replication_max",
+
+		"alluxio.master.metadata.sync.concurrency.level":      "sync.concurrency",
+		"alluxio.master.metadata.sync.executor.pool.size":     "sync.executor_pool",
+		"alluxio.master.metadata.sync.ufs.prefetch.pool.size": "sync.prefetch_pool",
 	}
 }
 
@@ -113,11 +126,39 @@ func (m *Mount) set(name, value string) (err error) {
 		m.WriteType = value
 	case "read_type":
 		m.ReadType = value
+	case "load_type":
+		m.LoadType = value
+	case "replicas":
+		if m.Replicas, err = strconv.Atoi(value); err != nil {
+			return fmt.Errorf("replicas: %q is not a number", value)
+		}
+	case "persist_delay":
+		i, err := ParseInterval(value)
+		if err != nil {
+			return fmt.Errorf("persist_delay: %w", err)
+		}
+		m.PersistDelay = &i
+	case "replication_min", "replication_max":
+		return m.setCopies(name, value)
 	default:
 		if m.Options == nil {
 			m.Options = Options{}
 		}
 		m.Options[name] = value
+	}
+	return nil
+}
+
+// setCopies reads a number of copies.
+func (m *Mount) setCopies(name, value string) error {
+	n, err := strconv.Atoi(value)
+	if err != nil {
+		return fmt.Errorf("%s: %q is not a number of workers", name, value)
+	}
+	if name == "replication_min" {
+		m.CopiesMin = &n
+	} else {
+		m.CopiesMax = n
 	}
 	return nil
 }
@@ -144,6 +185,20 @@ func (m *Mount) applyAliases() error {
 			m.WriteType = cmp.Or(m.WriteType, value)
 		case "read_type":
 			m.ReadType = cmp.Or(m.ReadType, value)
+		case "load_type":
+			m.LoadType = cmp.Or(m.LoadType, value)
+		case "replication_min":
+			if m.CopiesMin == nil {
+				if err := m.setCopies("replication_min", value); err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+			}
+		case "replication_max":
+			if m.CopiesMax == 0 {
+				if err := m.setCopies("replication_max", value); err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+			}
 		default:
 			return errors.New(unknownAlluxio(name))
 		}
@@ -163,11 +218,17 @@ func (m Mount) Spec(c Config) (core.MountSpec, error) {
 	p.err("options", m.applyAliases())
 	path, err := mountPath(m.Path)
 	p.err("path", err)
-	p.err("uri", checkURI(m.URI))
+	p.err("uri", CheckURI(m.URI))
 	mode, err := ParseMode(m.Mode)
 	p.err("mode", err)
 	p.err("write_type", checkWriteType(m.WriteType))
 	p.err("read_type", checkReadType(m.ReadType))
+	p.err("load_type", checkLoadType(m.LoadType))
+	p.err("replicas", checkReplicas(m.Replicas))
+	p.err("replication_min", checkCopies(m.CopiesMin, m.CopiesMax))
+	if m.PersistDelay != nil {
+		p.err("persist_delay", checkPersistDelay(time.Duration(*m.PersistDelay)))
+	}
 	if len(p) > 0 {
 		return core.MountSpec{}, errors.Join(p...)
 	}
@@ -175,7 +236,8 @@ func (m Mount) Spec(c Config) (core.MountSpec, error) {
 		Path: path, URI: m.URI, ReadOnly: m.ReadOnly, SyncInterval: (*time.Duration)(m.SyncInterval),
 		Owner: m.Owner, Group: m.Group, Mode: mode,
 		WriteType: core.WriteType(cmp.Or(m.WriteType, c.WriteType)), ReadType: core.ReadType(cmp.Or(m.ReadType, c.ReadType)),
-		Options: m.Options, Origin: core.FromConfig,
+		Replicas: m.Replicas, PersistDelay: (*time.Duration)(m.PersistDelay),
+		ReplicationMin: m.CopiesMin, ReplicationMax: m.CopiesMax, LoadType: core.LoadType(m.LoadType), Options: m.Options, Origin: core.FromConfig,
 	}, nil
 }
 
@@ -197,7 +259,8 @@ func mountPath(s string) (core.Path, error) {
 	return p.Dir(), nil
 }
 
-func checkURI(uri string) error {
+// CheckURI reports what is wrong with the URI of a store, nil if it is one and holds no credentials.
+func CheckURI(uri string) error {
 	if uri == "" {
 		return errors.New("a mount needs the URI of its store: file:///dir or s3://bucket/prefix")
 	}
@@ -205,10 +268,16 @@ func checkURI(uri string) error {
 	switch {
 	case err != nil || u.Scheme == "":
 		return errors.New("not a URI; write file:///dir or s3://bucket/prefix")
-	case u.User != nil:
-		return errors.New("the URI holds credentials, which would be shown; give them as options access_key and secret_key")
+	case credentials(u):
+		return errors.New("the URI holds credentials, which would be shown; give them as options, such as access_key and secret_key")
 	}
 	return nil
+}
+
+// credentials reports whether the URI holds some. Before an Azure account's name there is the container's.
+func credentials(u *url.URL) bool {
+	_, password := u.User.Password()
+	return u.User != nil && (password || !slices.Contains([]string{"azure", "wasb", "wasbs", "abfs", "abfss"}, u.Scheme))
 }
 
 // ParseMode returns the permission bits of an octal number, 0 for "".
@@ -225,17 +294,45 @@ func ParseMode(s string) (uint32, error) {
 
 // checkWriteType takes "" for one that is left open.
 func checkWriteType(s string) error {
-	switch core.WriteType(s) {
-	case "", core.CacheThrough, core.Through:
+	if s == "" || core.WriteType(s).Known() {
 		return nil
 	}
-	return fmt.Errorf("%q is not a write type; it is CACHE_THROUGH or THROUGH", s)
+	return fmt.Errorf("%q is not a write type; it is CACHE_THROUGH, THROUGH, ASYNC_THROUGH or MUST_CACHE", s)
+}
+
+// checkReplicas takes 0 for what is left open.
+func checkReplicas(n int) error {
+	if n < 0 || n > core.MaxReplicas {
+		return fmt.Errorf("%d workers cannot hold a write; 1 to %d can", n, core.MaxReplicas)
+	}
+	return nil
+}
+
+// checkCopies takes nil and 0 for what is left open.
+func checkCopies(low *int, high int) error {
+	p := core.Policies{ReplicationMin: low, ReplicationMax: high}
+	return p.CheckCopies("config.Copies")
+}
+
+func checkPersistDelay(d time.Duration) error {
+	if d < 0 {
+		return fmt.Errorf("%v is negative; 0s brings writes to their stores at once", d)
+	}
+	return nil
+}
+
+// checkLoadType takes "" for one that is left open.
+func checkLoadType(s string) error {
+	if s == "" || core.LoadType(s).Known() {
+		return nil
+	}
+	return fmt.Errorf("%q is not a load type; it is NEVER, ONCE or ALWAYS", s)
 }
 
 func checkReadType(s string) error {
 	switch core.ReadType(s) {
-	case "", core.CacheRead, core.NoCache:
+	case "", core.CachePromote, core.CacheRead, core.NoCache:
 		return nil
 	}
-	return fmt.Errorf("%q is not a read type; it is CACHE or NO_CACHE", s)
+	return fmt.Errorf("%q is not a read type; it is CACHE_PROMOTE, CACHE or NO_CACHE", s)
 }

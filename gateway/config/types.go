@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding"
 	"fmt"
 	"log/slog"
 	"math"
@@ -153,7 +154,20 @@ func (a *Aliases) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// UnmarshalText reads "dir=DIR,quota=SIZE,medium=MEDIUM".
+// Percent is a share in hundredths, from 1 to 100, written "95%" or "95".
+type Percent int
+
+// UnmarshalText reads "95%" or "95".
+func (p *Percent) UnmarshalText(text []byte) error {
+	n, err := strconv.Atoi(strings.TrimSuffix(string(text), "%"))
+	if err != nil || n < 1 || n > 100 {
+		return fmt.Errorf("%q is not a share; write it as 95%%, from 1%% to 100%%", text)
+	}
+	*p = Percent(n)
+	return nil
+}
+
+// UnmarshalText reads "dir=DIR,quota=SIZE,medium=MEDIUM", and the other fields of a tier likewise.
 func (t *Tier) UnmarshalText(text []byte) error {
 	*t = Tier{}
 	for item := range strings.SplitSeq(string(text), ",") {
@@ -163,12 +177,15 @@ func (t *Tier) UnmarshalText(text []byte) error {
 			t.Dir = value
 		case "medium":
 			t.Medium = value
-		case "quota":
-			if err := t.Quota.UnmarshalText([]byte(value)); err != nil {
+		case "policy":
+			t.Policy = value
+		case "quota", "high", "low":
+			to := map[string]encoding.TextUnmarshaler{"quota": &t.Quota, "high": &t.High, "low": &t.Low}[name]
+			if err := to.UnmarshalText([]byte(value)); err != nil {
 				return err
 			}
 		default:
-			return fmt.Errorf("a cache tier has no option %q; it has dir, quota and medium", name)
+			return fmt.Errorf("a cache tier has no option %q; it has dir, quota, medium, policy, high and low", name)
 		}
 	}
 	return nil

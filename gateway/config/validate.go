@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -27,6 +28,21 @@ func (c Config) Validate() error {
 	p.oneOf("log.format", c.Log.Format, "auto", "text", "json")
 	p.err("write_type", checkWriteType(c.WriteType))
 	p.err("read_type", checkReadType(c.ReadType))
+	p.err("load_type", checkLoadType(c.LoadType))
+	p.err("replicas", checkReplicas(c.Replicas))
+	p.err("persist_delay", checkPersistDelay(c.PersistDelay))
+	if c.RenameThrough < 0 {
+		p.add("rename_through_timeout", "%v is negative; 0s has a rename wait until it is done", c.RenameThrough)
+	}
+	p.err("replication_min", checkCopies(&c.CopiesMin, c.CopiesMax))
+	if c.CopiesMax == 0 {
+		p.add("replication_max", "0 workers cannot cache anything; 1 to %d can, or -1 for all", core.MaxCopies)
+	}
+	for key, n := range map[string]int{"sync.concurrency": c.Sync.Concurrency, "sync.executor_pool": c.Sync.ExecutorPool, "sync.prefetch_pool": c.Sync.PrefetchPool} {
+		if n < 1 || n > maxSync {
+			p.add(key, "%d is not in 1 to %d", n, maxSync)
+		}
+	}
 	c.checkCluster(&p)
 	c.checkRoot(&p)
 	c.checkBackup(&p)
@@ -177,6 +193,11 @@ func (c Config) checkCluster(p *problems) {
 	if c.Internal.Pages != "" {
 		p.err("internal.pages_listen", checkAddr(c.Internal.Pages))
 	}
+	if d := c.Internal.SocketDir; d != "" && !filepath.IsAbs(d) {
+		p.add("internal.socket_dir", "%s is not an absolute path", d)
+	} else if len(d) > maxSocketDir {
+		p.add("internal.socket_dir", "%s is too long: the name of a socket has %d bytes at most, and the directory %d", d, maxSocket, maxSocketDir)
+	}
 	if c.Internal.Peers != "" {
 		p.err("internal.peer_listen", checkAddr(c.Internal.Peers))
 	}
@@ -190,6 +211,13 @@ func (c Config) checkCluster(p *problems) {
 		p.add("internal", "ca, cert and key are set together or not at all")
 	}
 }
+
+// The bounds of a socket's name in bytes, and of what its directory takes of it: it is a slash, 26 letters and ".sock" there.
+// Source: unix(7), sun_path.
+const (
+	maxSocket    = 107
+	maxSocketDir = maxSocket - 32
+)
 
 func checkAddr(addr string) error {
 	_, port, err := net.SplitHostPort(addr)
@@ -226,7 +254,24 @@ func (c Config) checkAliases(p *problems) {
 	}
 }
 
+// minLow is the least low watermark of a tier, in percent: well above the half that pinned pages may fill, which evicting others
+// does not get it below.
+const minLow = 60
+
 func (c Config) checkTiers(p *problems) {
+	p.oneOf("cache.verify", c.Cache.Verify, "first", "always")
+	if ttl := c.Cache.TTL; ttl > 0 && ttl < time.Second {
+		p.add("cache.ttl", "%v is too short; pages are looked at every second at most", ttl)
+	}
+	if i := c.Cache.ScrubInterval; i > 0 && i < time.Minute {
+		p.add("cache.scrub_interval", "%v is too often; verify all pages once in a minute at most, or 0s for never", i)
+	}
+	if c.Cache.ScrubRate < 1<<20 {
+		p.add("cache.scrub_rate", "%v a second is too slow to come around; 1MiB is the least", c.Cache.ScrubRate)
+	}
+	if q := c.HoldQuota; q != 0 && q < MinHoldQuota {
+		p.add("hold_quota", "%v is too little; it takes %v at least", q, Bytes(MinHoldQuota))
+	}
 	for i, t := range c.Cache.Tiers {
 		key := fmt.Sprintf("cache.tiers[%d]", i)
 		if t.Dir == "" {
@@ -236,6 +281,14 @@ func (c Config) checkTiers(p *problems) {
 			p.add(key+".quota", "must not be negative")
 		}
 		p.oneOf(key+".medium", t.Medium, "mem", "ssd", "hdd")
+		p.oneOf(key+".policy", t.Policy, "", "s3fifo", "lru")
+		switch high, low := cmp.Or(t.High, 97), cmp.Or(t.Low, 94); {
+		case high < 1 || high > 100 || low < 1 || low > high:
+			p.add(key+".low", "from %d%% down to %d%% of the quota; low is at most high (97%% if it is not set), and both are from 1%% to 100%%", high, low)
+		case low < minLow:
+			p.add(key+".low", "%d%% of the quota is too low; %d%% is the least. Pinned pages may fill half of the quota and stay: "+
+				"a tier that is to hold no more would drop all its other pages over and over", low, minLow)
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	sdk "go.opentelemetry.io/otel/sdk/metric"
 
+	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
 )
 
@@ -30,9 +31,13 @@ type Metrics struct {
 	meter    metric.Meter
 	handler  http.Handler
 
-	requests metric.Int64Counter
-	duration metric.Float64Histogram
-	sent     metric.Int64Counter
+	// The numbers of requests are the format's own: counting one must cost next to nothing.
+	requests *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	sent     *prometheus.CounterVec
+	reads    *prometheus.CounterVec
+	read     *prometheus.CounterVec
+
 	calls    metric.Int64Counter
 	callTime metric.Float64Histogram
 	moved    metric.Int64Counter
@@ -57,6 +62,7 @@ func NewMetrics(ctx context.Context, version string) (*Metrics, error) {
 	if err := m.instruments(); err != nil {
 		return nil, err
 	}
+	m.requestNumbers(registry)
 	info := Labels{"version": version, "go_version": runtime.Version()}
 	return m, m.Gauge("sluice_build_info", "Constant 1, labelled with what runs.", func(report func(int64, Labels)) { report(1, info) })
 }
@@ -70,19 +76,33 @@ func (m *Metrics) instruments() (err error) {
 	}
 	histogram := func(name, help string) (h metric.Float64Histogram) {
 		if err == nil {
-			h, err = m.meter.Float64Histogram(name, metric.WithDescription(help), metric.WithExplicitBucketBoundaries(
-				// From a warm HEAD (below a millisecond) to an upload that takes minutes.
-				.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300))
+			h, err = m.meter.Float64Histogram(name, metric.WithDescription(help), metric.WithExplicitBucketBoundaries(durations...))
 		}
 		return h
 	}
-	m.requests = counter("sluice_requests_total", "Requests served, by protocol, operation and status.")
-	m.duration = histogram("sluice_request_duration_seconds", "Time from a request's headers to the end of its response.")
-	m.sent = counter("sluice_response_bytes_total", "Bytes of response bodies sent.")
 	m.calls = counter("sluice_ufs_calls_total", "Calls of under-stores, by store, operation and kind of error.")
 	m.callTime = histogram("sluice_ufs_call_duration_seconds", "Duration of calls of under-stores.")
 	m.moved = counter("sluice_ufs_bytes_total", "Bytes read from and written to under-stores.")
 	return err
+}
+
+// durations are the bounds of the histograms, in seconds: from a warm HEAD, below a millisecond, to an upload that takes
+// minutes.
+var durations = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300}
+
+func (m *Metrics) requestNumbers(registry *prometheus.Registry) {
+	m.requests = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sluice_requests_total", Help: "Requests served, by protocol, operation and status."}, []string{"proto", "op", "code"})
+	m.duration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "sluice_request_duration_seconds", Help: "Time from a request's headers to the end of its response.", Buckets: durations}, []string{"proto", "op"})
+	m.sent = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sluice_response_bytes_total", Help: "Bytes of response bodies sent."}, []string{"proto", "op"})
+	labels := []string{"proto", "op", "cache", "mount"}
+	m.reads = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sluice_reads_total", Help: "Files that were read or looked at, by what X-Cache said of them: a HIT has come from caches as a whole."}, labels)
+	m.read = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sluice_read_bytes_total", Help: "Bytes of files sent to clients, by what X-Cache said of the whole response."}, labels)
+	registry.MustRegister(m.requests, m.duration, m.sent, m.reads, m.read)
 }
 
 // Handler serves the metrics in Prometheus' format.
@@ -126,17 +146,78 @@ func (m *Metrics) labels(pairs [6]string) options {
 	}
 }
 
-// Requests returns a function that counts the requests of one protocol, as the front-ends' Observe wants it: the
-// operation's name, the status, the bytes of the response body and the time the request took.
-func (m *Metrics) Requests(proto string) func(op string, status int, sent int64, d time.Duration) {
-	return func(op string, status int, sent int64, d time.Duration) {
-		if op == "" {
-			op = "unknown"
+// Requests returns a function that counts the requests of one protocol, as the front-ends' Observe wants it.
+func (m *Metrics) Requests(proto string) func(core.Served) {
+	r := &requests{m: m, proto: proto}
+	return r.observe
+}
+
+// requests are the numbers of one protocol's requests.
+type requests struct {
+	m     *Metrics
+	proto string
+	known atomic.Pointer[map[requestKind]requestNumbers] // the map is never changed
+}
+
+// requestKind is what tells requests apart. There are few kinds, soon all known.
+type requestKind struct {
+	op     string
+	status int
+	cache  core.CacheStatus
+	mount  string
+}
+
+type requestNumbers struct {
+	requests, sent prometheus.Counter
+	duration       prometheus.Observer
+	reads, read    prometheus.Counter // nil of what is no read
+}
+
+func (r *requests) observe(x core.Served) {
+	kind := requestKind{x.Op, x.Status, x.Cache, x.Mount}
+	var n requestNumbers
+	ok := false
+	if known := r.known.Load(); known != nil {
+		n, ok = (*known)[kind]
+	}
+	if !ok {
+		n = r.learn(kind)
+	}
+	n.requests.Inc()
+	sent := float64(max(0, x.Sent))
+	n.sent.Add(sent)
+	n.duration.Observe(x.Took.Seconds())
+	if n.reads != nil {
+		n.reads.Inc()
+		n.read.Add(sent)
+	}
+}
+
+// learn returns the numbers of a kind of requests, for the next request of its kind too.
+func (r *requests) learn(kind requestKind) requestNumbers {
+	op := strings.Clone(kind.op)
+	kind.op, kind.mount, kind.cache = op, strings.Clone(kind.mount), core.CacheStatus(strings.Clone(string(kind.cache)))
+	if op == "" {
+		op = "unknown"
+	}
+	n := requestNumbers{
+		requests: r.m.requests.WithLabelValues(r.proto, op, statusLabel(kind.status)),
+		sent:     r.m.sent.WithLabelValues(r.proto, op), duration: r.m.duration.WithLabelValues(r.proto, op),
+	}
+	if kind.cache != "" && kind.status < 400 {
+		mount := "/" + strings.Trim(kind.mount, "/")
+		n.reads = r.m.reads.WithLabelValues(r.proto, op, string(kind.cache), mount)
+		n.read = r.m.read.WithLabelValues(r.proto, op, string(kind.cache), mount)
+	}
+	for {
+		old := r.known.Load()
+		grown := map[requestKind]requestNumbers{kind: n}
+		if old != nil {
+			maps.Copy(grown, *old)
 		}
-		byOp := m.labels([6]string{"proto", proto, "op", op})
-		m.requests.Add(m.ctx, 1, m.labels([6]string{"proto", proto, "op", op, "code", statusLabel(status)}).add...)
-		m.duration.Record(m.ctx, d.Seconds(), byOp.record...)
-		m.sent.Add(m.ctx, sent, byOp.add...)
+		if r.known.CompareAndSwap(old, &grown) {
+			return n
+		}
 	}
 }
 

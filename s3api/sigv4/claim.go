@@ -196,12 +196,37 @@ func (c *claim) setHeaderTime(h http.Header) error {
 }
 
 func (c *claim) setStamp(stamp string) bool {
-	t, err := time.Parse(stampForm, stamp)
-	if err != nil || len(stamp) != len(stampForm) { // Parse also takes fractions of a second
-		return false
+	t, ok := parseStamp(stamp)
+	if ok {
+		c.time, c.stamp = t, stamp
 	}
-	c.time, c.stamp = t, stamp
-	return true
+	return ok
+}
+
+// parseStamp reads a time in stampForm. time.Parse would read the form anew for each request, and takes fractions of a second.
+func parseStamp(s string) (time.Time, bool) {
+	if len(s) != len(stampForm) || s[8] != 'T' || s[15] != 'Z' {
+		return time.Time{}, false
+	}
+	year, month, day := digits(s[0:4]), digits(s[4:6]), digits(s[6:8])
+	hour, minute, second := digits(s[9:11]), digits(s[11:13]), digits(s[13:15])
+	if min(year, hour, minute, second) < 0 || month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 || minute > 59 || second > 59 {
+		return time.Time{}, false
+	}
+	t := time.Date(year, time.Month(month), day, hour, minute, second, 0, time.UTC)
+	return t, t.Day() == day // 31 April is 1 May
+}
+
+// digits returns the number that the decimal digits s are, negative if they are none.
+func digits(s string) (n int) {
+	for i := range len(s) {
+		d := s[i] - '0'
+		if d > 9 {
+			return -1
+		}
+		n = 10*n + int(d)
+	}
+	return n
 }
 
 // queryClaim reads the X-Amz-* parameters of a presigned request.
@@ -272,17 +297,19 @@ func checkNames(names string, malformed func(why string, _ ...Field) *Error) err
 	if strings.Count(names, ";") >= maxNames {
 		return malformed("SignedHeaders holds more than " + strconv.Itoa(maxNames) + " names.")
 	}
-	previous := ""
-	for name := range strings.SplitSeq(names, ";") {
-		for i := range len(name) {
-			if !isNameByte(name[i]) {
+	previous, start := "", 0
+	for i := 0; i <= len(names); i++ {
+		if i < len(names) && names[i] != ';' {
+			if !isNameByte(names[i]) {
 				return malformed("a name in SignedHeaders is not a lower-case header name.")
 			}
+			continue
 		}
+		name := names[start:i]
 		if name <= previous {
 			return malformed("SignedHeaders is not sorted or holds a name twice or an empty one.")
 		}
-		previous = name
+		previous, start = name, i+1
 	}
 	return nil
 }
@@ -370,7 +397,7 @@ func contains(list, name string) bool {
 }
 
 func hasPrefixFold(s, prefix string) bool {
-	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
+	return len(s) >= len(prefix) && s[0]|0x20 == prefix[0]|0x20 && strings.EqualFold(s[:len(prefix)], prefix)
 }
 
 // checkSingle refuses a second value of a header of which a handler reads one: a signature cannot tell two values from

@@ -31,12 +31,31 @@ func signature(key *[keySize]byte, toSign []byte) (sig [signatureSize]byte) {
 	return sig
 }
 
+// mac returns the HMAC-SHA256 of message. crypto/hmac would make two digests for each, of which a request needs one; it is
+// left what is longer than keys and strings to sign are.
 func mac(key, message []byte) (sum [keySize]byte) {
-	h := hmac.New(sha256.New, key)
-	h.Write(message)
-	h.Sum(sum[:0])
-	return sum
+	if len(key) > sha256.BlockSize || len(message) > maxMessage {
+		h := hmac.New(sha256.New, key)
+		h.Write(message)
+		h.Sum(sum[:0])
+		return sum
+	}
+	var inner [sha256.BlockSize + maxMessage]byte
+	var outer [sha256.BlockSize + keySize]byte
+	copy(inner[:], key)
+	copy(outer[:], key)
+	for i := range sha256.BlockSize {
+		inner[i] ^= 0x36
+		outer[i] ^= 0x5c
+	}
+	n := copy(inner[sha256.BlockSize:], message)
+	sum = sha256.Sum256(inner[:sha256.BlockSize+n])
+	copy(outer[sha256.BlockSize:], sum[:])
+	return sha256.Sum256(outer[:])
 }
+
+// maxMessage is longer than a string to sign is in any region of AWS's.
+const maxMessage = 256
 
 // keyID names a derived key. The service is the Verifier's.
 type keyID struct{ accessKey, date, region string }

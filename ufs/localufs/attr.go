@@ -77,7 +77,7 @@ func (s *Store) writeAttr(fd int, a ufs.Attr) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	if err := s.owners.chown(fd, a.Owner, a.Group); err != nil {
+	if err := s.owners.chown(fd, &st, a.Owner, a.Group); err != nil {
 		return err
 	}
 	if a.Mode != 0 {
@@ -232,9 +232,9 @@ func name(known *sync.Map, id uint32, lookup func(string) (string, error)) strin
 	return n
 }
 
-// chown gives fd to the named owner and group if the process may and the host knows them; the record keeps the names
-// anyway.
-func (o *owners) chown(fd int, owner, group string) error {
+// chown gives fd, whose facts are st, to the named owner and group if the process may and the host knows them; the record
+// keeps the names anyway.
+func (o *owners) chown(fd int, st *unix.Stat_t, owner, group string) error {
 	if os.Geteuid() != 0 || owner == "" && group == "" {
 		return nil
 	}
@@ -252,7 +252,7 @@ func (o *owners) chown(fd int, owner, group string) error {
 		}
 		return g.Gid, nil
 	})
-	if uid < 0 && gid < 0 {
+	if (uid < 0 || uint32(uid) == st.Uid) && (gid < 0 || uint32(gid) == st.Gid) { //nolint:gosec // what lookups told
 		return nil
 	}
 	return unix.Fchown(fd, uid, gid)

@@ -30,7 +30,10 @@ func (s *Store) Remove(ctx context.Context, name, version string) error {
 	if err := s.removeAt(ctx, op, p, name, version); err != nil {
 		return err
 	}
-	return s.synced(op, name, p.dir, "parent of a removed name")
+	if err := s.syncDir(p, "parent of a removed name"); err != nil {
+		return errs.E(op, name, errs.Unavailable, err)
+	}
+	return nil
 }
 
 func (s *Store) removeAt(ctx context.Context, op string, p place, name, version string) error {

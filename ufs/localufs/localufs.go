@@ -47,9 +47,11 @@ type Store struct {
 	feat    ufs.Features
 	network bool // the file system is one of other hosts too
 	reserve int64
-	fsync   func(fd int, why string) error // unix.Fsync; why names the step for tests that leave one out
+	fsync   func(fd int, why string) error                      // unix.Fsync; why names the step for tests that leave one out
+	watch   func(fd int, path string, mask uint32) (int, error) // unix.InotifyAddWatch
 	skipped atomic.Int64
 	owners  owners
+	turns   turns
 
 	// names serialises the renames that settle one name, so that a condition judged on it holds until the rename is done.
 	// The lock is held across system calls on directories, never across a write or an fsync.
@@ -78,6 +80,7 @@ func Open(root string, o Options) (*Store, error) {
 	}
 	s := &Store{root: f, reserve: o.Reserve, seed: maphash.MakeSeed(), unsettled: map[string]chan struct{}{}}
 	s.fsync = func(fd int, _ string) error { return retry(func() error { return unix.Fsync(fd) }) }
+	s.watch = unix.InotifyAddWatch
 	if err := s.learn(o); err != nil {
 		_ = f.Close()
 		return nil, classify(op, root, err)
@@ -88,12 +91,15 @@ func Open(root string, o Options) (*Store, error) {
 // makeRoot makes the directory root and its parents, durably. That one is there does not say that it is durable: the process
 // that made it may have died before it synced.
 func makeRoot(root string) error {
-	if err := os.Mkdir(root, 0o755); errors.Is(err, os.ErrNotExist) {
+	root = filepath.Clean(root) // else what is above it may be another than what lies before its last slash
+	err := os.Mkdir(root, 0o755)
+	if errors.Is(err, os.ErrNotExist) && filepath.Dir(root) != root {
 		if err := makeRoot(filepath.Dir(root)); err != nil {
 			return err
 		}
-		return makeRoot(root)
-	} else if err != nil && !errors.Is(err, os.ErrExist) {
+		err = os.Mkdir(root, 0o755) // missing still: below a symbolic link that leads nowhere
+	}
+	if err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	f, err := os.Open(filepath.Dir(root))
@@ -106,15 +112,18 @@ func makeRoot(root string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// OpenURI is the ufs.Opener of the scheme "file": file:///absolute/path with the options racy (a duration) and create
-// (true makes a missing root).
-func OpenURI(_ context.Context, uri *url.URL, options map[string]string) (ufs.Store, error) {
+// OpenURI is the ufs.Opener of the scheme "file": file:///absolute/path with the options racy (a duration), create
+// (true makes a missing root where ctx allows it, see ufs.WithMaking) and events (inotify: who mounts it is to watch it).
+func OpenURI(ctx context.Context, uri *url.URL, options map[string]string) (ufs.Store, error) {
 	const op = "localufs.Open"
-	if err := ufs.CheckOptions(op, options, "racy", "create"); err != nil {
+	if err := ufs.CheckOptions(op, options, "racy", "create", "events"); err != nil {
 		return nil, err
 	}
 	if uri.Host != "" || uri.Path == "" || uri.Path[0] != '/' {
 		return nil, errs.New(op, uri.Redacted(), errs.Invalid, "write file:///absolute/path")
+	}
+	if err := ufs.CheckEvents(op, options, "inotify"); err != nil {
+		return nil, err
 	}
 	var o Options
 	var err error
@@ -126,6 +135,14 @@ func OpenURI(_ context.Context, uri *url.URL, options map[string]string) (ufs.St
 	if v, ok := options["create"]; ok {
 		if o.Create, err = strconv.ParseBool(v); err != nil {
 			return nil, errs.New(op, "", errs.Invalid, "the option create must be true or false")
+		}
+	}
+	if o.Create {
+		if o.Create, err = mayMake(ctx, uri.Path); err != nil {
+			return nil, classify(op, uri.Path, err)
+		}
+		if o.Create { // it is missing, and is made where Check was told
+			return Open(filepath.Clean(uri.Path), o)
 		}
 	}
 	return Open(uri.Path, o)
@@ -148,8 +165,8 @@ func (s *Store) learn(o Options) error {
 	_, err = unix.Fgetxattr(fd, xattr, nil)
 	attrs := err == nil || err == unix.ENODATA
 	s.feat = ufs.Features{
-		Kind: "local", Root: s.feat.Root, Dirs: true, AtomicRename: true, Attrs: attrs, MaxName: 255, MaxKey: unix.PathMax - 1, Mkdir: true,
-		Trash: true, Copy: true, Append: true, SetAttr: attrs, Compose: true, Discard: true, Probe: true, Mark: true, Racy: o.Racy,
+		Kind: "local", Root: s.feat.Root, Is: s.identity(fs), Dirs: true, AtomicRename: true, Attrs: attrs, MaxName: 255, MaxKey: unix.PathMax - 1, Mkdir: true,
+		Trash: true, Copy: true, Append: true, SetAttr: attrs, Compose: true, Discard: true, Probe: true, Mark: true, Watch: true, VersionTail: true, Racy: o.Racy,
 	}
 	s.suit(int64(fs.Type), o) //nolint:unconvert // the width differs by architecture
 	return nil
@@ -163,6 +180,7 @@ func (s *Store) suit(fsType int64, o Options) {
 		s.feat.Conditional = true
 	}
 	s.network = slices.Contains(networks, uint32(fsType)) //nolint:gosec // a magic number has 32 bits, whatever holds it
+	s.feat.Network = s.network
 	switch {
 	case o.Racy != 0:
 	case s.network:

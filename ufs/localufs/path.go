@@ -14,8 +14,9 @@ import (
 
 // place is a name as the system calls take it: an open directory and one segment.
 type place struct {
-	dir  int // descriptor of the parent, open for reading
-	base string
+	dir    int // descriptor of the parent, open for reading
+	base   string
+	opened uint64 // turns.number, drawn after dir was opened and before anything is changed in it
 }
 
 func (p place) close() { closeFD(p.dir) }
@@ -58,14 +59,14 @@ func (s *Store) open(path string, flags int) (fd int, err error) {
 func (s *Store) parent(name string) (place, error) {
 	dir, base := split(name)
 	fd, err := s.open(dir, unix.O_RDONLY|unix.O_DIRECTORY)
-	return place{dir: fd, base: base}, err
+	return place{dir: fd, base: base, opened: s.turns.number()}, err
 }
 
 // makeParent returns the place of name, whose missing ancestors it makes, durably.
 func (s *Store) makeParent(ctx context.Context, name string) (place, error) {
 	dir, base := split(name)
 	fd, err := s.makeDir(ctx, dir)
-	return place{dir: fd, base: base}, err
+	return place{dir: fd, base: base, opened: s.turns.number()}, err
 }
 
 // makeDir returns the directory dir ("" or "a/b/"), open; what is missing of it is made, durably, if ctx's guard lets it.

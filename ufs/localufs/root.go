@@ -1,8 +1,12 @@
 package localufs
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -44,6 +48,74 @@ func (s *Store) learnRoot() error {
 	}
 	s.is = inodeOf(&st)
 	return nil
+}
+
+// identity returns what ufs.Features.Is has of the root, which is in a file system of the kind fs: the number of its inode where
+// that stays the same as long as there is the file system, and, where the file system is this host's alone, the time it was made,
+// for numbers are given again. No number of a device is in it: they change over reboots. Elsewhere only the kind is told, which
+// tells a file system from the directory that it is to be mounted on.
+func (s *Store) identity(fs unix.Statfs_t) string {
+	kind := uint32(fs.Type) //nolint:gosec // a magic number has 32 bits, whatever holds it
+	if !slices.Contains(lasting, kind) {
+		return fmt.Sprintf("kind=%x", kind)
+	}
+	is := fmt.Sprintf("kind=inodes inode=%d", s.is.ino)
+	var st unix.Statx_t
+	if slices.Contains(networks, kind) { // of which not every host is told the time
+		return is
+	}
+	err := unix.Statx(int(s.root.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &st)
+	if err == nil && st.Mask&unix.STATX_BTIME != 0 {
+		is += fmt.Sprintf(" made=%d.%09d", st.Btime.Sec, st.Btime.Nsec)
+	}
+	return is
+}
+
+// lasting are the types of file systems whose directories keep the number of their inode when they are mounted again, on another
+// host too. Not among them are FUSE, SMB, 9P and overlays, most of which draw numbers as they go. Those of ZFS, bcachefs and the
+// last three have no name in package unix.
+var lasting = []uint32{
+	unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC,
+	unix.NFS_SUPER_MAGIC, unix.CEPH_SUPER_MAGIC, unix.OCFS2_SUPER_MAGIC,
+	0x2fc12fc1, // ZFS
+	0xca451a4e, // bcachefs
+	0x0bd00bd0, // Lustre
+	0x47504653, // GPFS
+	0x01161970, // GFS2
+}
+
+// mayMake reports whether the directory dir is to be made if it is missing. In a dry run it is not: the error is
+// ufs.ErrWouldMake if it could be.
+func mayMake(ctx context.Context, dir string) (bool, error) {
+	if _, err := os.Stat(dir); !errors.Is(err, unix.ENOENT) {
+		return false, nil // whatever is wrong with it, opening it tells
+	}
+	root, err := Root(dir)
+	if err != nil {
+		return false, err
+	}
+	may, dry, err := ufs.MayMake(ctx, root)
+	if err != nil || !dry {
+		return may, err
+	}
+	if _, err := os.Lstat(dir); err == nil {
+		return false, nil // a symbolic link that leads nowhere
+	}
+	for dir = filepath.Dir(filepath.Clean(dir)); ; dir = filepath.Dir(dir) {
+		in, err := os.Stat(dir)
+		switch {
+		case errors.Is(err, unix.ENOENT) && dir != "/":
+			continue
+		case err == nil && !in.IsDir():
+			err = unix.ENOTDIR
+		case err == nil:
+			err = unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+		}
+		if err != nil {
+			return false, err
+		}
+		return false, ufs.ErrWouldMake
+	}
 }
 
 // present reports errs.Unavailable if the directory that was opened is no longer what its path names: removed, moved away,

@@ -33,6 +33,8 @@ type writer struct {
 	token string
 	f     *os.File
 	n     int64 // bytes written
+	mtime int64 // ns since 1970, once it is sealed
+	whole bool  // sealed
 	ended bool
 }
 
@@ -42,12 +44,14 @@ func (s *Store) Create(ctx context.Context, name string, size int64, o ufs.Creat
 	if err := s.begin(ctx, op, name, ufs.CheckFile); err != nil {
 		return nil, err
 	}
-	if _, err := s.stat(op, name+"/"); err == nil {
-		return nil, errs.E(op, name, errs.IsDir, nil)
-	}
-	if p, err := s.parent(name); err == nil {
+	switch p, err := s.parent(name); {
+	case err == nil:
+		taken := s.isDir(op, p, name)
 		p.close()
-	} else if !errors.Is(err, unix.ENOENT) {
+		if taken {
+			return nil, errs.E(op, name, errs.IsDir, nil)
+		}
+	case !errors.Is(err, unix.ENOENT):
 		return nil, outside(op, name, err)
 	}
 	return begun(s.stage(ctx, op, name, "", size, o))
@@ -132,21 +136,38 @@ func (w *writer) SetAttr(a ufs.Attr) error {
 	return nil
 }
 
+// Prepare implements ufs.Preparer.
+func (w *writer) Prepare(ctx context.Context) error {
+	err := w.prepare(ctx, "localufs.Prepare")
+	if err != nil { // what a failed sync left out, a later one does not tell
+		_ = w.Abort()
+	}
+	return err
+}
+
+func (w *writer) prepare(ctx context.Context, op string) error {
+	if err := w.usable(op, ctx); err != nil || w.whole {
+		return err
+	}
+	if w.size >= 0 && w.n != w.size {
+		return errs.New(op, w.name, errs.Invalid, fmt.Sprintf("%d bytes were announced, %d written", w.size, w.n))
+	}
+	if err := w.seal(); err != nil {
+		return classify(op, w.name, err)
+	}
+	w.whole = true
+	return nil
+}
+
 func (w *writer) Commit(ctx context.Context) (ufs.Info, error) {
 	const op = "localufs.Commit"
-	err := w.usable(op, ctx)
-	if err == nil && w.size >= 0 && w.n != w.size {
-		err = errs.New(op, w.name, errs.Invalid, fmt.Sprintf("%d bytes were announced, %d written", w.size, w.n))
-	}
-	if err == nil {
-		err = classify(op, w.name, w.seal())
-	}
+	err := w.prepare(ctx, op)
 	if err == nil {
 		err = w.publish(ctx, op)
 	}
 	var in ufs.Info
 	if err == nil {
-		in, err = w.s.describe(op, w.name, int(w.f.Fd()), true)
+		in, err = w.describe(op)
 	}
 	if err != nil {
 		_ = w.Abort()
@@ -154,6 +175,19 @@ func (w *writer) Commit(ctx context.Context) (ufs.Info, error) {
 	}
 	w.end()
 	return in, nil
+}
+
+// describe returns the facts of the file that has just got its name. What seal has put beside its bytes is not read back.
+func (w *writer) describe(op string) (ufs.Info, error) {
+	fd := int(w.f.Fd())
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return ufs.Info{}, classify(op, w.name, err)
+	}
+	if b := bind(&st); !w.s.feat.Attrs || b.Size != w.n || b.MTime != w.mtime { // others have written to it since
+		return w.s.describe(op, w.name, fd, true)
+	}
+	return w.s.info(w.name, &st, w.o.Attr, true), nil
 }
 
 // Abort drops the staged file. After Commit there is none.
@@ -186,7 +220,8 @@ func (w *writer) usable(op string, ctx context.Context) error {
 // not the kernel tick's, and does not move once the record is bound to it.
 func (w *writer) seal() error {
 	fd := int(w.f.Fd())
-	now := unix.NsecToTimespec(time.Now().UnixNano())
+	w.mtime = time.Now().UnixNano()
+	now := unix.NsecToTimespec(w.mtime)
 	if err := unix.UtimesNanoAt(w.tmp, w.token, []unix.Timespec{now, now}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
@@ -212,7 +247,7 @@ func (w *writer) publish(ctx context.Context, op string) error {
 		}
 		err = w.place(ctx, op, p)
 		if err == nil {
-			err = w.s.fsync(p.dir, "parent of a file")
+			err = w.s.syncDir(p, "parent of a file")
 			p.close()
 			if err != nil { // visible, but for how long?
 				return errs.E(op, w.name, errs.Unavailable, err)
@@ -318,6 +353,19 @@ func (w *writer) awaited(p place) (*unix.Stat_t, error) {
 // lacks reports that the file system has not the flag of renameat2 that was asked for.
 func lacks(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+// isDir reports whether name, at p, is a directory or a link that leads to one within the store.
+func (s *Store) isDir(op string, p place, name string) bool {
+	var st unix.Stat_t
+	if unix.Fstatat(p.dir, p.base, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return false
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return isKind(&st, true)
+	}
+	_, err := s.stat(op, name+"/")
+	return err == nil
 }
 
 func isDirAt(p place) bool {

@@ -63,7 +63,7 @@ func (s *Store) RemoveFiles(ctx context.Context, files []ufs.Versioned) error {
 		}
 		out, err := s.client.DeleteObjects(ctx, &s3.DeleteObjectsInput{
 			Bucket: &s.o.Bucket, Delete: &types.Delete{Objects: ids, Quiet: aws.Bool(true)},
-		})
+		}, s.ifAnswered)
 		if err != nil {
 			return fail(ctx, op, batch[0].Name, err)
 		}
@@ -134,7 +134,7 @@ func (s *Store) Mkdir(ctx context.Context, name string, attr ufs.Attr) (ufs.Info
 	}
 	put := s.putInput(name, f, ufs.CreateOptions{}, false)
 	put.Body, put.ContentLength = bytes.NewReader(nil), aws.Int64(0)
-	if _, err := s.client.PutObject(ctx, put); err != nil {
+	if _, err := s.client.PutObject(ctx, put, s.ifAnswered); err != nil {
 		return ufs.Info{}, fail(ctx, op, name, err)
 	}
 	return s.head(ctx, op, name)
@@ -146,7 +146,7 @@ func (s *Store) Copy(ctx context.Context, from, version, to string, attr *ufs.At
 	if err := errors.Join(s.begin(ctx, op, from, ufs.CheckFile), ufs.CheckFile(s.Features(), op, to)); err != nil {
 		return ufs.Info{}, err
 	}
-	return s.copy(ctx, op, from, version, to, attr)
+	return s.copy(ctx, op, s, from, version, to, attr)
 }
 
 // SetAttr implements ufs.AttrSetter: S3 changes attributes by a copy onto itself. The ETag that was shown stays, also
@@ -156,11 +156,12 @@ func (s *Store) SetAttr(ctx context.Context, name, version string, attr ufs.Attr
 	if err := s.begin(ctx, op, name, ufs.CheckName); err != nil {
 		return ufs.Info{}, err
 	}
-	return s.copy(ctx, op, name, version, name, &attr)
+	return s.copy(ctx, op, s, name, version, name, &attr)
 }
 
-func (s *Store) copy(ctx context.Context, op, from, version, to string, attr *ufs.Attr) (ufs.Info, error) {
-	src, err := s.head(ctx, op, from)
+// copy makes to a copy of the object from of the store of, which may be another bucket of the account.
+func (s *Store) copy(ctx context.Context, op string, of *Store, from, version, to string, attr *ufs.Attr) (ufs.Info, error) {
+	src, err := of.head(ctx, op, from)
 	if err != nil {
 		return ufs.Info{}, err
 	}
@@ -168,7 +169,7 @@ func (s *Store) copy(ctx context.Context, op, from, version, to string, attr *uf
 	if version != "" && own != etagOf(version) {
 		return ufs.Info{}, errs.New(op, from, errs.Precondition, "the object is another version")
 	}
-	if from == to {
+	if from == to && of == s {
 		if attr == nil {
 			return src, nil // S3 refuses a copy that changes nothing
 		}
@@ -181,10 +182,10 @@ func (s *Store) copy(ctx context.Context, op, from, version, to string, attr *uf
 		own = "" // of a multipart upload: the copy, unless it is one again, gets another
 	}
 	if src.Size > maxPut {
-		return s.copyLarge(ctx, op, src, to, attr)
+		return s.copyLarge(ctx, op, of, src, to, attr)
 	}
 	in := &s3.CopyObjectInput{
-		Bucket: &s.o.Bucket, Key: s.key(to), CopySource: s.source(from), CopySourceIfMatch: condition(src.Version),
+		Bucket: &s.o.Bucket, Key: s.key(to), CopySource: of.source(from), CopySourceIfMatch: condition(src.Version),
 	}
 	if attr != nil {
 		f, err := encode(op, to, *attr, own)
@@ -195,7 +196,7 @@ func (s *Store) copy(ctx context.Context, op, from, version, to string, attr *uf
 		in.ContentType, in.CacheControl, in.ContentDisposition = f.contentType, f.cacheControl, f.disposition
 		in.ContentEncoding, in.ContentLanguage, in.Expires = f.encoding, f.language, f.expires
 	}
-	out, err := s.client.CopyObject(ctx, in)
+	out, err := s.client.CopyObject(ctx, in, s.ifAnswered)
 	if err != nil {
 		return ufs.Info{}, fail(ctx, op, from, err)
 	}
@@ -206,7 +207,7 @@ func (s *Store) copy(ctx context.Context, op, from, version, to string, attr *uf
 }
 
 // copyLarge copies what is too long for one request, in parts.
-func (s *Store) copyLarge(ctx context.Context, op string, src ufs.Info, to string, attr *ufs.Attr) (ufs.Info, error) {
+func (s *Store) copyLarge(ctx context.Context, op string, of *Store, src ufs.Info, to string, attr *ufs.Attr) (ufs.Info, error) {
 	a := src.Attr
 	if attr != nil {
 		a = *attr
@@ -218,7 +219,7 @@ func (s *Store) copyLarge(ctx context.Context, op string, src ufs.Info, to strin
 	var parts []ufs.Part
 	for off := int64(0); off < src.Size && err == nil; {
 		p := ufs.Part{Number: len(parts) + 1, Size: min(max(1<<30, partSize(len(parts), src.Size)), src.Size-off)}
-		p.ETag, err = s.CopyPart(ctx, to, up.id, p.Number, src.Name, src.Version, off, p.Size)
+		p.ETag, err = s.copyPart(ctx, op, to, up.id, p.Number, of.source(src.Name), src.Version, off, p.Size)
 		parts, off = append(parts, p), off+p.Size
 	}
 	if err == nil {

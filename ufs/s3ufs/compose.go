@@ -129,9 +129,16 @@ func (s *Store) CopyPart(
 	if err := errors.Join(s.begin(ctx, op, name, ufs.CheckFile), ufs.CheckFile(s.Features(), op, from)); err != nil {
 		return "", err
 	}
+	return s.copyPart(ctx, op, name, id, number, s.source(from), version, off, n)
+}
+
+// copyPart copies n bytes from off of source, which may be in another bucket.
+func (s *Store) copyPart(
+	ctx context.Context, op, name, id string, number int, source *string, version string, off, n int64,
+) (etag string, err error) {
 	out, err := s.client.UploadPartCopy(ctx, &s3.UploadPartCopyInput{
 		Bucket: &s.o.Bucket, Key: s.key(name), UploadId: &id, PartNumber: aws.Int32(int32(number)), //nolint:gosec // ≤ 10,000
-		CopySource: s.source(from), CopySourceIfMatch: condition(version),
+		CopySource: source, CopySourceIfMatch: condition(version),
 		CopySourceRange: aws.String(fmt.Sprintf("bytes=%d-%d", off, off+n-1)),
 	})
 	if err != nil {

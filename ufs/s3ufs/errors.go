@@ -44,8 +44,18 @@ func fail(ctx context.Context, op, name string, err error) error {
 	}
 	// A message is the service's: it is kept short and on one line.
 	msg := strings.Join(strings.Fields(fmt.Sprintf("%.300s", api.ErrorMessage())), " ")
-	return errs.E(op, name, kind, unsentToo(fmt.Errorf("%s (HTTP %d): %s", api.ErrorCode(), status, msg), err))
+	cause := fmt.Errorf("%s (HTTP %d): %s", api.ErrorCode(), status, msg)
+	if api.ErrorCode() == "NoSuchBucket" {
+		cause = &noBucketError{cause}
+	}
+	return errs.E(op, name, kind, unsentToo(cause, err))
 }
+
+// noBucketError is in the chain of what fails because the bucket is not there.
+type noBucketError struct{ err error }
+
+func (e *noBucketError) Error() string { return e.err.Error() }
+func (e *noBucketError) Unwrap() error { return e.err }
 
 // unsentToo marks the cause as unsent if err is.
 func unsentToo(cause, err error) error {
@@ -70,6 +80,10 @@ var byCode = map[string]errs.Kind{
 	"NoSuchUpload":                       errs.NotExist,
 	"NotFound":                           errs.NotExist,
 	"NoSuchBucket":                       errs.Unavailable, // the store is gone, not the file
+	"BucketNotEmpty":                     errs.NotEmpty,
+	"BucketAlreadyExists":                errs.Permission, // it is another account's
+	"TooManyBuckets":                     errs.NoSpace,
+	"InvalidBucketName":                  errs.Invalid,
 	"BadRequest":                         errs.Unavailable, // of a HEAD, which cannot say why: an expired token, a wrong region
 	"InvalidPart":                        errs.Invalid,
 	"InvalidPartOrder":                   errs.Invalid,
@@ -134,7 +148,7 @@ func (s *Store) absent(ctx context.Context, err error) error {
 		return err
 	}
 	if berr := s.headBucket(ctx); errors.Is(berr, errs.NotExist) {
-		return errs.New("s3ufs.Stat", s.o.Bucket, errs.Unavailable, "the bucket does not exist")
+		return errs.E("s3ufs.Stat", s.o.Bucket, errs.Unavailable, &noBucketError{errors.New("the bucket does not exist")})
 	} else if berr != nil && !errors.Is(berr, errs.Permission) { // forbidden is there
 		return berr
 	}

@@ -193,6 +193,36 @@ func TestRetries(t *testing.T) {
 	}
 }
 
+// TestCutOff checks that a write whose request was cut off, or that something before the service has answered, is not sent again: the first
+// one may still be carried out, after what follows.
+func TestCutOff(t *testing.T) {
+	f := newFake(t)
+	s := f.open(t, "")
+	if err := s.Probe(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	var n atomic.Int32
+	for what, answer := range map[string]func(http.ResponseWriter){
+		"reset": func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, "no ETag": func(w http.ResponseWriter) { w.WriteHeader(200) },
+		"bad gateway": func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) },
+	} {
+		n.Store(0)
+		f.intercept = func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != "PUT" {
+				return false
+			}
+			n.Add(1)
+			answer(w)
+			return true
+		}
+		_, err := ufs.WriteFile(t.Context(), s, "a", []byte("x"), ufs.CreateOptions{})
+		wantKind(t, what, err, errs.Unavailable)
+		if n.Load() != 1 || errors.Is(err, ufs.ErrUnsent) {
+			t.Errorf("%s: sent %d times, %v; want once, with an open outcome", what, n.Load(), err)
+		}
+	}
+}
+
 // TestLostAnswer checks that a write whose answer is lost is unclear, and not taken for refused by a second try.
 func TestLostAnswer(t *testing.T) {
 	f := newFake(t)
@@ -249,12 +279,14 @@ func TestBadReads(t *testing.T) {
 		body   string
 		want   errs.Kind
 	}{
-		"a short body":         {http.Header{"Content-Length": {"4"}, "Content-Range": {"bytes 2-5/10"}}, 206, "23", errs.Unavailable},
-		"the whole object":     {nil, 200, "0123456789", errs.Unavailable},
-		"another range":        {http.Header{"Content-Range": {"bytes 0-3/10"}}, 206, "0123", errs.Unavailable},
-		"more than the range":  {http.Header{"Content-Range": {"bytes 2-9/10"}}, 206, "23456789", errs.Unavailable},
-		"another version":      {http.Header{"Content-Range": {"bytes 2-5/10"}, "Etag": {`"other"`}}, 206, "abcd", errs.Precondition},
-		"an object of nothing": {nil, 200, "", errs.Range},
+		"a short body":                {http.Header{"Content-Length": {"4"}, "Content-Range": {"bytes 2-5/10"}}, 206, "23", errs.Unavailable},
+		"the whole object":            {nil, 200, "0123456789", errs.Unavailable},
+		"another range":               {http.Header{"Content-Range": {"bytes 0-3/10"}}, 206, "0123", errs.Unavailable},
+		"more than the range":         {http.Header{"Content-Range": {"bytes 2-9/10"}}, 206, "23456789", errs.Unavailable},
+		"a range that ends elsewhere": {http.Header{"Content-Range": {"bytes 2-9/10"}}, 206, "2345", errs.Unavailable},
+		"a range of no place":         {nil, 206, "2345", errs.Unavailable},
+		"another version":             {http.Header{"Content-Range": {"bytes 2-5/10"}, "Etag": {`"other"`}}, 206, "abcd", errs.Precondition},
+		"an object of nothing":        {nil, 200, "", errs.Range},
 	} {
 		f.intercept = func(w http.ResponseWriter, r *http.Request) bool {
 			if r.Method != "GET" {
@@ -289,6 +321,10 @@ func TestHostileList(t *testing.T) {
 		"no way on":       {`<IsTruncated>true</IsTruncated><Contents><Key>d/a</Key></Contents>`, []string{"d/a"}, errs.Unavailable},
 		"foreign names":   {`<Contents><Key>e/x</Key></Contents><Contents><Key>d/b</Key></Contents><Contents><Key></Key></Contents>`, []string{"d/b"}, errs.Other},
 		"names twice":     {`<Contents><Key>d/b</Key></Contents><Contents><Key>d/b</Key></Contents>`, []string{"d/b"}, errs.Other},
+		"no order":        {`<IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken><Contents><Key>d/b</Key></Contents>`, []string{"d/b"}, errs.Unavailable},
+		"tokens for ever": {`<IsTruncated>true</IsTruncated><NextContinuationToken>%s</NextContinuationToken>`, nil, errs.Unavailable},
+		"no listing":      {`<Message>It works!</Message>`, nil, errs.Unavailable},
+		"fewer than said": {`<IsTruncated>false</IsTruncated><KeyCount>3</KeyCount><Contents><Key>d/a</Key></Contents>`, nil, errs.Unavailable},
 		"no XML":          {`<Contents><Key>d/a`, nil, errs.Unavailable},
 		"a broken escape": {`<EncodingType>url</EncodingType><Contents><Key>d/%zz</Key></Contents><Contents><Key>d/c</Key></Contents>`, []string{"d/c"}, errs.Other},
 	} {
@@ -297,7 +333,14 @@ func TestHostileList(t *testing.T) {
 			if what == "no XML" {
 				end = ""
 			}
-			_, _ = io.WriteString(w, "<ListBucketResult>"+c.body+end)
+			body := c.body
+			if what == "tokens for ever" {
+				body = fmt.Sprintf(body, r.URL.Query().Get("continuation-token")+"x")
+			}
+			if what == "no order" && r.URL.Query().Get("continuation-token") != "" {
+				body = "<Contents><Key>d/a</Key></Contents>"
+			}
+			_, _ = io.WriteString(w, "<ListBucketResult>"+body+end)
 		}))
 		var got []string
 		var err error
@@ -561,7 +604,7 @@ func TestOpenURI(t *testing.T) {
 	}{
 		"no bucket": {none, keys()}, "no keys": {bucket, nil}, "half a key": {bucket, map[string]string{"secret_key": canary}},
 		"unknown option": {bucket, keys("acces_key", canary)}, "no URL": {bucket, keys("endpoint", "host:9000")},
-		"password": {bucket, keys("endpoint", "http://u:"+canary+"@h")}, "no boolean": {bucket, keys("path_style", canary)},
+		"password": {bucket, keys("endpoint", "http://u:"+canary+"@h")}, "query": {bucket, keys("endpoint", "http://h/?x="+canary)}, "no boolean": {bucket, keys("path_style", canary)},
 	} {
 		_, err := OpenURI(t.Context(), c.uri, c.options)
 		wantKind(t, what, err, errs.Invalid)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/ufs"
+	"github.com/sluicefs/sluice/ufs/web"
 )
 
 // A version is `etag|seconds`: the object's own ETag, which stands for the bytes, and its Last-Modified in seconds since
@@ -63,12 +64,12 @@ func (s *Store) Stat(ctx context.Context, name string) (ufs.Info, error) {
 
 // statDir describes a directory: its marker, or the prefix of some key.
 func (s *Store) statDir(ctx context.Context, op, dir string) (ufs.Info, error) {
-	out, err := s.client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{
+	out, err := s.listPage(ctx, op, dir, &s3.ListObjectsV2Input{
 		Bucket: &s.o.Bucket, Prefix: s.key(dir), MaxKeys: aws.Int32(1),
 	})
 	switch {
 	case err != nil:
-		return ufs.Info{}, fail(ctx, op, dir, err)
+		return ufs.Info{}, err
 	case len(out.Contents) == 0:
 		return ufs.Info{}, errs.E(op, dir, errs.NotExist, nil)
 	case aws.ToString(out.Contents[0].Key) != s.prefix+dir:
@@ -79,7 +80,7 @@ func (s *Store) statDir(ctx context.Context, op, dir string) (ufs.Info, error) {
 
 // head describes the object of name.
 func (s *Store) head(ctx context.Context, op, name string) (ufs.Info, error) {
-	out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.o.Bucket, Key: s.key(name)})
+	out, err := s.headObject(ctx, op, name)
 	if err != nil {
 		return ufs.Info{}, s.absent(ctx, fail(ctx, op, name, err))
 	}
@@ -103,6 +104,30 @@ func (s *Store) head(ctx context.Context, op, name string) (ufs.Info, error) {
 	return in, nil
 }
 
+// listPage asks for one page of a listing. What is left out of one is taken for removed, so it must be one, and whole: the SDK takes a
+// 200 without a body, or with some other document, for a listing of nothing.
+func (s *Store) listPage(ctx context.Context, op, dir string, in *s3.ListObjectsV2Input) (*s3.ListObjectsV2Output, error) {
+	out, err := s.client.ListObjectsV2(ctx, in, readListing)
+	if err != nil {
+		if err = fail(ctx, op, dir, err); errors.Is(err, errs.NotExist) { // a flat listing of nothing is no 404
+			err = errs.E(op, dir, errs.Unavailable, err)
+		}
+		return nil, err
+	}
+	n := len(out.Contents) + len(out.CommonPrefixes)
+	if n == 0 && out.IsTruncated == nil {
+		return nil, errs.New(op, dir, errs.Unavailable, "the answer is no listing")
+	}
+	if said := aws.ToInt32(out.KeyCount); int(said) > n { // less is said by services that do not count prefixes
+		return nil, errs.New(op, dir, errs.Unavailable, fmt.Sprintf("the listing has %d names and says that it has %d", n, said))
+	}
+	return out, nil
+}
+
+// maxIdle is how many pages in a row may have nothing new. A page may be empty and not the last, but a service that goes on so, with
+// another token each time, would be asked for ever.
+const maxIdle = 100
+
 // List implements ufs.Store, a page of up to 1000 entries at a time.
 func (s *Store) List(ctx context.Context, dir, after string, flat bool) iter.Seq2[ufs.Info, error] {
 	const op = "s3ufs.List"
@@ -120,16 +145,25 @@ func (s *Store) List(ctx context.Context, dir, after string, flat bool) iter.Seq
 		if !flat {
 			in.Delimiter = aws.String("/")
 		}
+		furthest, idle := after, 0 // pages since the last that had a name beyond all before
 		for last := after; ; {
-			out, err := s.client.ListObjectsV2(ctx, in)
+			out, err := s.listPage(ctx, op, dir, in)
 			if err != nil {
-				yield(ufs.Info{}, fail(ctx, op, dir, err))
+				yield(ufs.Info{}, err)
 				return
 			}
+			idle++
 			for _, e := range s.page(out, dir) {
-				// A store rolls a prefix up again if after lies below it; and a hostile one may go in circles.
-				if e.Name <= last || ufs.Staged(e.Name) {
+				if e.Name > furthest {
+					furthest, idle = e.Name, 0
+				}
+				// A store rolls a prefix up again if after lies below it, and at the beginning of the next page.
+				if e.Name <= after || e.Name == last || ufs.Staged(e.Name) {
 					continue
+				}
+				if e.Name < last { // what is left out of a listing is taken for removed
+					yield(ufs.Info{}, errs.New(op, dir, errs.Unavailable, "the listing is not in the order of names"))
+					return
 				}
 				if last = e.Name; !yield(e, nil) {
 					return
@@ -139,7 +173,7 @@ func (s *Store) List(ctx context.Context, dir, after string, flat bool) iter.Seq
 				return
 			}
 			token := aws.ToString(out.NextContinuationToken)
-			if token == "" || token == aws.ToString(in.ContinuationToken) {
+			if token == "" || token == aws.ToString(in.ContinuationToken) || idle >= maxIdle {
 				yield(ufs.Info{}, errs.New(op, dir, errs.Unavailable, "the listing does not advance"))
 				return
 			}
@@ -192,13 +226,13 @@ func (s *Store) Open(ctx context.Context, name string, off, n int64, version str
 	if off < 0 || n == 0 {
 		return s.openNothing(ctx, op, name, off, version)
 	}
-	in := &s3.GetObjectInput{Bucket: &s.o.Bucket, Key: s.key(name), IfMatch: condition(version)}
+	rng := ""
 	if n > 0 {
-		in.Range = aws.String(fmt.Sprintf("bytes=%d-%d", off, off+n-1))
+		rng = fmt.Sprintf("bytes=%d-%d", off, off+n-1)
 	} else if off > 0 {
-		in.Range = aws.String(fmt.Sprintf("bytes=%d-", off))
+		rng = fmt.Sprintf("bytes=%d-", off)
 	}
-	out, err := s.client.GetObject(ctx, in)
+	out, err := s.getObject(ctx, name, rng, aws.ToString(condition(version)))
 	if err != nil {
 		err = fail(ctx, op, name, err)
 		if errors.Is(err, errs.Range) {
@@ -210,7 +244,7 @@ func (s *Store) Open(ctx context.Context, name string, off, n int64, version str
 		_ = out.Body.Close()
 		return nil, err
 	}
-	return &reader{ctx: ctx, name: name, body: out.Body, left: aws.ToInt64(out.ContentLength)}, nil
+	return web.Body(out.Body, aws.ToInt64(out.ContentLength), func(err error) error { return fail(ctx, "s3ufs.Read", name, err) }), nil
 }
 
 // checkAnswer makes sure that what comes is what was asked for: a service that ignores a header must not go unnoticed.
@@ -221,13 +255,16 @@ func checkAnswer(op, name string, out *s3.GetObjectOutput, off, n int64, version
 	if out.ContentLength == nil {
 		return errs.New(op, name, errs.Unavailable, "the answer has no length")
 	}
-	ranged := strings.HasPrefix(aws.ToString(out.ContentRange), fmt.Sprintf("bytes %d-", off))
+	if r := aws.ToString(out.ContentRange); r != "" && !strings.HasPrefix(r, fmt.Sprintf("bytes %d-%d/", off, off+*out.ContentLength-1)) {
+		return errs.New(op, name, errs.Unavailable, fmt.Sprintf("the service answered with another range of the object: %.64q", r))
+	}
+	ranged := out.ContentRange != nil
 	whole := off == 0 && (n < 0 || *out.ContentLength <= n)
 	if !ranged && *out.ContentLength < off {
 		return errs.New(op, name, errs.Range, "the offset lies beyond the end of the object")
 	}
 	if !ranged && !whole || n > 0 && *out.ContentLength > n {
-		return errs.New(op, name, errs.Unavailable, "the service answered with another range of the object")
+		return errs.New(op, name, errs.Unavailable, "the service answered with another range of the object than was asked for")
 	}
 	return nil
 }
@@ -244,29 +281,5 @@ func (s *Store) openNothing(ctx context.Context, op, name string, off int64, wan
 	if _, err := ufs.Span(op, name, off, 0, in.Size); err != nil {
 		return nil, err
 	}
-	return &reader{ctx: ctx, name: name, body: io.NopCloser(strings.NewReader(""))}, nil
+	return io.NopCloser(strings.NewReader("")), nil
 }
-
-// reader reads the body of a GetObject, which must have the length that was announced.
-type reader struct {
-	ctx  context.Context // of Open, whose end breaks the body off
-	name string
-	body io.ReadCloser
-	left int64 // bytes still to come
-}
-
-func (r *reader) Read(p []byte) (int, error) {
-	n, err := r.body.Read(p)
-	r.left -= int64(n)
-	switch {
-	case err == nil:
-		return n, nil
-	case errors.Is(err, io.EOF) && r.left == 0:
-		return n, io.EOF
-	case errors.Is(err, io.EOF):
-		err = fmt.Errorf("the body ended with %d bytes missing", r.left)
-	}
-	return n, fail(r.ctx, "s3ufs.Read", r.name, err)
-}
-
-func (r *reader) Close() error { return r.body.Close() }

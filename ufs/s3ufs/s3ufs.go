@@ -11,7 +11,6 @@ package s3ufs
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -28,6 +27,7 @@ import (
 
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/ufs"
+	"github.com/sluicefs/sluice/ufs/web"
 )
 
 // Options name a bucket and how to reach it.
@@ -49,6 +49,16 @@ type Options struct {
 	settle  time.Duration // 0: ufs.Settle
 	now     func() time.Time
 	uploads *uploads // nil: those of this process; else the Store acts as another process does
+	traits  *traits  // nil: none are known
+}
+
+// traits are what has been found out about a service, whichever of its buckets it was learned from.
+type traits struct {
+	// Whether conditions on PutObject, and on DeleteObject, are honoured. Probe finds out, or the first write that has one;
+	// until then only AWS itself is trusted to.
+	condPut, condDelete, learned atomic.Bool
+	// Whether the service takes an odd name for another, and whether that is known: see names.go.
+	folds, named atomic.Bool
 }
 
 // Limits of the protocol.
@@ -61,18 +71,18 @@ const (
 	maxDelete = 1000 // keys of one DeleteObjects
 )
 
+// maxTries is how often a request is sent that may be sent again.
+const maxTries = 3
+
 // Store is a ufs.Store in a bucket. It is flat, copies on its own side, composes, and makes marker objects.
 type Store struct {
 	o      Options
 	client *s3.Client
+	short  short
 	prefix string // "" or ending in "/"
 	root   string // identity of the store's root, for Features
 	*uploads
-	// Whether conditions on PutObject, and on DeleteObject, are honoured. Probe finds out, or the first write that has one;
-	// until then only AWS itself is trusted to.
-	condPut, condDelete, learned atomic.Bool
-	// Whether the service takes an odd name for another, and whether that is known: see names.go.
-	folds, named atomic.Bool
+	*traits
 
 	mu     sync.Mutex
 	bucket time.Time // when the bucket was last known to exist
@@ -81,14 +91,21 @@ type Store struct {
 // Open returns the store in the bucket o.Bucket. It does not talk to it: see Probe. Errors: errs.Invalid.
 func Open(o Options) (*Store, error) {
 	const op = "s3ufs.Open"
+	if o.Bucket == "" {
+		return nil, errs.New(op, "", errs.Invalid, "a bucket is needed; write s3://bucket, s3://bucket/prefix or, for all of the account, s3://*")
+	}
 	if err := check(o); err != nil {
 		return nil, errs.E(op, o.Bucket, errs.Invalid, err)
 	}
+	return newStore(o), nil
+}
+
+func newStore(o Options) *Store {
 	if o.Region == "" {
 		o.Region = "us-east-1"
 	}
 	if o.Client == nil {
-		o.Client = newClient()
+		o.Client = web.NewClient()
 	}
 	if o.backoff == 0 {
 		// Callers retry too: of a service that is down they must hear before their own clients give up.
@@ -100,7 +117,10 @@ func Open(o Options) (*Store, error) {
 	if o.now == nil {
 		o.now = time.Now
 	}
-	s := &Store{o: o, prefix: o.Prefix}
+	s := &Store{o: o, prefix: o.Prefix, traits: o.traits}
+	if s.traits == nil {
+		s.traits = &traits{}
+	}
 	if s.prefix != "" && !strings.HasSuffix(s.prefix, "/") {
 		s.prefix += "/"
 	}
@@ -113,7 +133,7 @@ func Open(o Options) (*Store, error) {
 		// The older services do not know the checksums that the SDK adds by default.
 		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
 		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
-		Retryer:                    retry.NewStandard(func(r *retry.StandardOptions) { r.MaxAttempts, r.MaxBackoff = 3, o.backoff }),
+		Retryer:                    retry.NewStandard(func(r *retry.StandardOptions) { r.MaxAttempts, r.MaxBackoff = maxTries, o.backoff }),
 	}
 	so.APIOptions = append(so.APIOptions, s.noteUnsent)
 	if !o.Anonymous {
@@ -131,14 +151,12 @@ func Open(o Options) (*Store, error) {
 	if !o.Anonymous {
 		so.Credentials = credentials.NewStaticCredentialsProvider(o.AccessKey, o.SecretKey, o.SessionToken)
 	}
-	s.client = s3.New(so)
-	return s, nil
+	s.client, s.short.o = s3.New(so), o
+	return s
 }
 
 func check(o Options) error {
 	switch {
-	case o.Bucket == "":
-		return fmt.Errorf("a bucket is needed; write s3://bucket or s3://bucket/prefix")
 	case len(o.Prefix) >= maxKey/2:
 		return fmt.Errorf("the prefix has %d bytes, which leaves too few of a key's %d", len(o.Prefix), maxKey)
 	case !o.Anonymous && (o.AccessKey == "" || o.SecretKey == ""):
@@ -147,39 +165,23 @@ func check(o Options) error {
 	}
 	if o.Endpoint != "" {
 		u, err := url.Parse(o.Endpoint)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
-			return fmt.Errorf("the endpoint must be a URL like https://host:port")
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
+			return fmt.Errorf("the endpoint must be a URL like https://host:port, without user, query and fragment")
 		}
 	}
 	return nil
 }
 
-// newClient returns a client with a pool of its own, so that a slow store does not use up another's connections. Its
-// deadlines are for a peer that is gone; those of a request are its ctx's.
-func newClient() *http.Client {
-	return &http.Client{
-		Transport: &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
-			TLSHandshakeTimeout:   10 * time.Second,
-			ResponseHeaderTimeout: 2 * time.Minute,
-			ExpectContinueTimeout: time.Second,
-			MaxIdleConnsPerHost:   128,
-			IdleConnTimeout:       90 * time.Second,
-			DisableCompression:    true, // an object stored compressed is handed out as it is
-			WriteBufferSize:       64 << 10,
-			ReadBufferSize:        64 << 10,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-}
-
 // OpenURI is the ufs.Opener of the scheme "s3": s3://bucket/prefix with the options endpoint, region, access_key,
-// secret_key, session_token, path_style and anonymous. Without keys those of the environment are used.
+// secret_key, session_token, path_style and anonymous, or s3://* for all buckets of the account, with manage_buckets besides.
+// Without keys those of the environment are used. The options events (webhook) and events_token are for who mounts it.
 func OpenURI(_ context.Context, uri *url.URL, options map[string]string) (ufs.Store, error) {
 	const op = "s3ufs.Open"
 	err := ufs.CheckOptions(op, options,
-		"endpoint", "region", "access_key", "secret_key", "session_token", "path_style", "anonymous")
+		"endpoint", "region", "access_key", "secret_key", "session_token", "path_style", "anonymous", "manage_buckets", ufs.EventsOption, ufs.EventsTokenOption)
+	if err == nil {
+		err = ufs.CheckEvents(op, options, "webhook")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +190,8 @@ func OpenURI(_ context.Context, uri *url.URL, options map[string]string) (ufs.St
 		Region: options["region"], AccessKey: options["access_key"], SecretKey: options["secret_key"],
 		SessionToken: options["session_token"],
 	}
-	for key, flag := range map[string]*bool{"path_style": &o.PathStyle, "anonymous": &o.Anonymous} {
+	account, manage := uri.Host == allBuckets, true
+	for key, flag := range map[string]*bool{"path_style": &o.PathStyle, "anonymous": &o.Anonymous, "manage_buckets": &manage} {
 		if v, ok := options[key]; ok {
 			if *flag, err = strconv.ParseBool(v); err != nil {
 				return nil, errs.New(op, "", errs.Invalid, "the option "+key+" must be true or false")
@@ -198,6 +201,16 @@ func OpenURI(_ context.Context, uri *url.URL, options map[string]string) (ufs.St
 	if o.AccessKey == "" && o.SecretKey == "" && !o.Anonymous {
 		o.AccessKey, o.SecretKey = os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY")
 		o.SessionToken = os.Getenv("AWS_SESSION_TOKEN")
+	}
+	if _, set := options["manage_buckets"]; set && !account {
+		return nil, errs.New(op, o.Bucket, errs.Invalid, "the option manage_buckets is for all buckets of an account, s3://*")
+	}
+	if account {
+		if o.Prefix != "" {
+			return nil, errs.New(op, "", errs.Invalid, "s3://* is all buckets of the account, and has no path")
+		}
+		o.Bucket = ""
+		return OpenAccount(o, manage)
 	}
 	return Open(o)
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/ufs"
+	"github.com/sluicefs/sluice/ufs/web"
 )
 
 // A multipart upload of a writer, or of a long copy, has a note: an object below .sluice/uploads/ that holds the key and, once
@@ -131,7 +132,7 @@ func (u *noted) put(ctx context.Context) error {
 
 // end forgets the upload, which is completed. A note that stays is removed by CleanStaging.
 func (u *noted) end(ctx context.Context) {
-	ctx, cancel := detached(ctx)
+	ctx, cancel := web.Detached(ctx)
 	defer cancel()
 	defer u.s.setOpen(u.token, false)
 	_ = u.s.deleteStaged(ctx, notes+u.token)
@@ -139,7 +140,7 @@ func (u *noted) end(ctx context.Context) {
 
 // cancel cancels the upload, because of why. What fails is left to CleanStaging, and reported.
 func (u *noted) cancel(ctx context.Context, why error) error {
-	ctx, cancel := detached(ctx)
+	ctx, cancel := web.Detached(ctx)
 	defer cancel()
 	defer u.s.setOpen(u.token, false)
 	if u.id == "" && errors.Is(why, errs.Unavailable) && !errors.Is(why, ufs.ErrUnsent) {
@@ -151,11 +152,6 @@ func (u *noted) cancel(ctx context.Context, why error) error {
 		}
 	}
 	return u.s.deleteStaged(ctx, notes+u.token)
-}
-
-// detached returns a ctx for clean-up, which must happen although the caller's has ended.
-func detached(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 }
 
 // CleanStaging implements ufs.Store: it cancels the noted uploads that nobody names and that this process has not open. One
@@ -270,7 +266,7 @@ func (s *Store) probeWrite(ctx context.Context, op string) error {
 	} else if err = s.judgeNames(ctx, op, name); err == nil {
 		s.probeConditions(ctx, name)
 	}
-	dctx, cancel := detached(ctx)
+	dctx, cancel := web.Detached(ctx)
 	defer cancel()
 	if derr := s.deleteStaged(dctx, name); derr != nil {
 		err = errors.Join(err, fmt.Errorf("delete from bucket %q: %w", s.o.Bucket, derr))

@@ -3,12 +3,14 @@ package s3ufs
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
@@ -47,7 +49,7 @@ func (s *Store) noteUnsent(stack *middleware.Stack) error {
 		ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler,
 	) (middleware.InitializeOutput, middleware.Metadata, error) {
 		switch middleware.GetOperationName(ctx) {
-		case "PutObject", "CopyObject", "CompleteMultipartUpload", "CreateMultipartUpload", "DeleteObject", "DeleteObjects":
+		case "PutObject", "CopyObject", "CompleteMultipartUpload", "CreateMultipartUpload", "DeleteObject", "DeleteObjects", "CreateBucket", "DeleteBucket":
 		default:
 			return next.HandleInitialize(ctx, in)
 		}
@@ -78,6 +80,32 @@ func (s *Store) refused(err error) bool {
 	default:
 		return status/100 == 3 || status/100 == 4
 	}
+}
+
+// ifAnswered lets a change be tried again only after tries that the service itself has answered. A try that was cut off may still be
+// carried out, any time later: a second one would be acknowledged, and the first then undo what came after it.
+func (s *Store) ifAnswered(o *s3.Options) { o.Retryer = answeredOnly{o.Retryer} }
+
+type answeredOnly struct{ aws.Retryer }
+
+func (r answeredOnly) IsErrorRetryable(err error) bool {
+	return answered(err) && r.Retryer.IsErrorRetryable(err)
+}
+
+// answered reports whether err is an answer of the service, and not of what is before it, or nothing was sent.
+func answered(err error) bool {
+	if errors.Is(err, ufs.ErrUnsent) {
+		return true
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return true
+	}
+	r, ok := errors.AsType[*smithyhttp.ResponseError](err)
+	if !ok || r.HTTPStatusCode() == http.StatusBadGateway || r.HTTPStatusCode() == http.StatusGatewayTimeout {
+		return false
+	}
+	_, ok = errors.AsType[smithy.APIError](err)
+	return ok
 }
 
 // ifRefused lets a request be tried again only after tries that were not carried out, for what must not be done twice.

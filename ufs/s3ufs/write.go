@@ -223,15 +223,15 @@ func (w *writer) finish(ctx context.Context, op string) (etag string, err error)
 	}
 	in := w.s.putInput(w.name, f, w.o, w.judge)
 	in.Body, in.ContentLength = bytes.NewReader(w.buf.Bytes()), aws.Int64(w.n)
-	var opts []func(*s3.Options)
+	tries := w.s.ifAnswered
 	if w.o.IfNew || w.o.IfVersion != "" {
-		opts = append(opts, once) // a second request would fail for the first one's success
+		tries = once // a second request would fail for the first one's success
 	}
-	out, err := w.s.client.PutObject(ctx, in, opts...)
+	out, err := w.s.client.PutObject(ctx, in, tries)
 	if err != nil {
 		return "", judged(fail(ctx, op, w.name, err), w.o)
 	}
-	return unquote(out.ETag), nil
+	return tagged(op, w.name, unquote(out.ETag))
 }
 
 // Abort drops what is staged. It waits for the request to end.
@@ -374,7 +374,16 @@ func (p *put) finish(ctx context.Context, op, name string, o ufs.CreateOptions) 
 	if p.err != nil {
 		return "", p.why(ctx, op, name, o)
 	}
-	return p.etag, nil
+	return tagged(op, name, p.etag)
+}
+
+// tagged returns the ETag of an answer to a write. An answer without one comes from something else than a service of S3, such as what
+// is before it, and says nothing of the object.
+func tagged(op, name, etag string) (string, error) {
+	if etag == "" {
+		return "", errs.New(op, name, errs.Unavailable, "the answer to the write has no ETag; whether it was carried out is not known")
+	}
+	return etag, nil
 }
 
 func (p *put) why(ctx context.Context, op, name string, o ufs.CreateOptions) error {

@@ -299,7 +299,8 @@ var composeTests = []entry{
 		}
 		f.wantData("n/a", pattern(6 << 20)[1:5<<20+1]+"tail")
 		got := f.stat("n/a")
-		if got.Version != in.Version || f.s.Features().MD5ETag && !strings.HasSuffix(in.ETag, "-2") || got.Attr.User["k"] != "v" {
+		if got.Version != in.Version || f.s.Features().MD5ETag && !strings.HasSuffix(in.ETag, "-2") ||
+			f.s.Features().Attrs && got.Attr.User["k"] != "v" {
 			f.Errorf("complete says %+v, stat %+v", in, got)
 		}
 	}},

@@ -68,9 +68,9 @@ type fixture struct {
 
 func (f fixture) ctx() context.Context { return f.Context() }
 
-// large is a number of bytes that no driver keeps in memory: S3's collects up to 8 MiB.
+// large is a number of bytes that no driver keeps in memory: those of object stores collect up to 8 MiB.
 func (f fixture) large() int {
-	if f.s.Features().Kind == "s3" {
+	if k := f.s.Features().Kind; k == "s3" || k == "azure" || k == "gcs" {
 		return 9<<20 + 7
 	}
 	return 2<<20 + 7

@@ -78,6 +78,39 @@ var createTests = []entry{
 		wantCtx(f, "commit", err)
 		f.wantGone("a")
 	}},
+	{"Prepare shows nothing, and Commit does the rest", nil, func(f fixture) {
+		f.put("a", "old")
+		w := f.create("a", "prepared", -1, ufs.CreateOptions{})
+		if err := ufs.Prepare(f.ctx(), w); err != nil {
+			f.Fatal(err)
+		}
+		f.wantData("a", "old")
+		f.commit(w)
+		f.wantData("a", "prepared")
+		w = f.create("b", "dropped", -1, ufs.CreateOptions{})
+		if err := ufs.Prepare(f.ctx(), w); err != nil {
+			f.Fatal(err)
+		}
+		if err := w.Abort(); err != nil {
+			f.Error(err)
+		}
+		f.wantGone("b")
+	}},
+	{"a Prepare that fails leaves nothing to commit", nil, func(f fixture) {
+		w, err := f.s.Create(f.ctx(), "a", 10, ufs.CreateOptions{})
+		if err != nil {
+			f.Fatal(err)
+		}
+		if _, err := io.WriteString(w, "short"); err != nil {
+			f.Fatal(err)
+		}
+		perr := ufs.Prepare(f.ctx(), w)
+		if _, err = w.Commit(f.ctx()); err == nil {
+			f.Errorf("committed after Prepare said %v", perr)
+		}
+		_ = w.Abort()
+		f.wantGone("a")
+	}},
 	{"sizes around the buffers, announced or not", nil, func(f fixture) {
 		for _, size := range []int{0, 1, 1<<16 - 1, 1 << 16, 1<<20 - 1, 1 << 20, 1<<20 + 1, f.large()} {
 			data := pattern(size)
@@ -171,6 +204,21 @@ var createTests = []entry{
 		f.wantGone("none")
 		if got := f.stat("a"); got.Version != two.Version {
 			f.Errorf("a refused replace left version %q, want %q", got.Version, two.Version)
+		}
+	}},
+	{"IfVersion: what came while the bytes were written stays", nil, func(f fixture) {
+		for _, data := range []string{"mine!", strings.Repeat("mine!", f.large()/5)} { // one is sent with its condition, the other ahead of it
+			base := f.put("a", "base!")
+			w := f.create("a", data, int64(len(data)), ufs.CreateOptions{IfVersion: base.Version})
+			theirs := f.put("a", "other")
+			_, err := w.Commit(f.ctx())
+			f.wantErr("replace of what another has replaced", err, errs.Precondition, errs.Conflict)
+			f.wantData("a", "other")
+			if got := f.stat("a"); got.Version != theirs.Version {
+				f.Errorf("a refused replace left version %q, want %q", got.Version, theirs.Version)
+			}
+			f.wantErr("removal of what another has replaced", f.s.Remove(f.ctx(), "a", base.Version), errs.Precondition, errs.Conflict)
+			f.wantData("a", "other")
 		}
 	}},
 	{"IfVersion: exactly one of many wins", func(x ufs.Features) bool { return x.Conditional }, func(f fixture) {

@@ -22,8 +22,10 @@ const (
 	List         Op = "List"
 	Open         Op = "Open"
 	Read         Op = "Read"
+	Check        Op = "Check"
 	Create       Op = "Create"
 	Write        Op = "Write"
+	Prepare      Op = "Prepare"
 	Commit       Op = "Commit"
 	Abort        Op = "Abort"
 	Remove       Op = "Remove"
@@ -49,14 +51,14 @@ const (
 
 // Ops returns every call, for tests that must cover all of them.
 func Ops() []Op {
-	return []Op{Stat, List, Open, Read, Create, Write, Commit, Abort, Remove, RemoveFiles, CleanStaging, Rename, Mkdir,
+	return []Op{Stat, List, Open, Read, Check, Create, Write, Prepare, Commit, Abort, Remove, RemoveFiles, CleanStaging, Rename, Mkdir,
 		Trash, Copy, Append, SetAttr, Begin, PutPart, CopyPart, Complete, Cancel, Lost, Discard, Probe, Mark, SetMark}
 }
 
 // Changes reports whether the call can change the store.
 func (op Op) Changes() bool {
 	switch op {
-	case Stat, List, Open, Read, Lost, Probe, Mark:
+	case Stat, List, Open, Read, Check, Lost, Probe, Mark:
 		return false
 	}
 	return true
@@ -68,19 +70,47 @@ type call struct {
 	name string
 	n    int // Read, Write: bytes moved, once it is done; List: rows
 	size int // Read: bytes that fit, which around may lower
+
+	writes bool // Probe: it would write
 }
+
+// around does the call c by calling do, at most once, with ctx or one derived from it.
+type around func(ctx context.Context, c *call, do func(context.Context) error) error
 
 // base is a store all of whose calls go through around. A decorator is a base with an around, and perhaps a method of its
 // own. It implements every optional interface; the inner store's Features say what is behind them.
 type base struct {
-	inner ufs.Store
-	// around does the call c by calling do, at most once, with ctx or one derived from it.
-	around func(ctx context.Context, c *call, do func(context.Context) error) error
+	inner  ufs.Store
+	around around
 	narrow func(ufs.Features) ufs.Features // nil: the inner store's
+	// under returns the context that the store sees instead of one, also of streams; nil: the same.
+	under func(context.Context) context.Context
+	// apart has done by somebody else, and reports true, what would only wait for a store that does not answer; nil: nothing is.
+	apart func(do func()) bool
+}
+
+// over returns s behind a. What is behind others already gets a before them: each call goes through all of them, and a stream has one
+// life, which is much less to do than where each is a store of its own. It is for decorators that call do once, and not again after a
+// failure: the life of a stream that failed is over.
+func over(s ufs.Store, a around) *base {
+	b, ok := s.(*base)
+	if !ok {
+		return &base{inner: s, around: a}
+	}
+	return &base{inner: b.inner, narrow: b.narrow, under: b.under, around: func(ctx context.Context, c *call, do func(context.Context) error) error {
+		return a(ctx, c, func(ctx context.Context) error { return b.around(ctx, c, do) })
+	}}
 }
 
 func (b *base) do(ctx context.Context, op Op, name string, do func(context.Context) error) error {
-	return b.around(ctx, &call{op: op, name: name}, do)
+	return b.pass(ctx, &call{op: op, name: name}, do)
+}
+
+func (b *base) pass(ctx context.Context, c *call, do func(context.Context) error) error {
+	if b.under != nil {
+		ctx = b.under(ctx)
+	}
+	return b.around(ctx, c, do)
 }
 
 // get is do for a call with a result.
@@ -109,15 +139,16 @@ func (b *base) Stat(ctx context.Context, name string) (ufs.Info, error) {
 }
 
 // List fetches rows in runs that grow, so that a decorator is not between every two rows, and none is held while the
-// caller looks at them.
+// caller looks at them. No run reaches beyond a thousand names, or a multiple: that is a page of most stores, and who wants no more would
+// have the store asked for the next one.
 func (b *base) List(ctx context.Context, dir, after string, flat bool) iter.Seq2[ufs.Info, error] {
-	const longest = 256
+	const longest, page = 256, 1000
 	return func(yield func(ufs.Info, error) bool) {
 		s := b.stream(ctx, dir)
 		defer s.cancel(nil)
 		next, stop := iter.Pull2(b.inner.List(s.ctx, dir, after, flat))
 		defer stop()
-		for size, more := 1, true; more; size = min(2*size, longest) {
+		for size, total, more := 1, 0, true; more; size = min(2*size, longest, page-total%page) {
 			var run []ufs.Info
 			err := s.call(&call{op: List, name: dir}, func(c *call) error {
 				for c.n < size {
@@ -129,6 +160,7 @@ func (b *base) List(ctx context.Context, dir, after string, flat bool) iter.Seq2
 				}
 				return nil
 			})
+			total += len(run)
 			for _, in := range run {
 				if !yield(in, nil) {
 					return
@@ -158,7 +190,7 @@ func (b *base) Open(ctx context.Context, name string, off, n int64, version stri
 	}
 	out := reader{stream: s, inner: r}
 	if c, ok := r.(ufs.Checker); ok {
-		return checkedReader{reader: out, Checker: c}, nil
+		return checkedReader{reader: out, check: c}, nil
 	}
 	return out, nil
 }
@@ -218,7 +250,7 @@ func (b *base) SetAttr(ctx context.Context, name, version string, attr ufs.Attr)
 }
 
 func (b *base) Probe(ctx context.Context, write bool) error {
-	return b.do(ctx, Probe, "", func(ctx context.Context) error { return ufs.Probe(ctx, b.inner, write) })
+	return b.pass(ctx, &call{op: Probe, writes: write}, func(ctx context.Context) error { return ufs.Probe(ctx, b.inner, write) })
 }
 
 func (b *base) Mark(ctx context.Context) (string, error) {
@@ -227,6 +259,11 @@ func (b *base) Mark(ctx context.Context) (string, error) {
 
 func (b *base) SetMark(ctx context.Context, mark string) error {
 	return b.do(ctx, SetMark, ufs.MarkName, func(ctx context.Context) error { return ufs.SetMark(ctx, b.inner, mark) })
+}
+
+// Watch implements ufs.Watcher. It is no call that is answered: it has no slot of a limit, no time to be done in, and is not counted.
+func (b *base) Watch(ctx context.Context, tell func(ufs.Change)) error {
+	return ufs.Watch(ctx, b.inner, tell)
 }
 
 func (b *base) Begin(ctx context.Context, name string, attr ufs.Attr) (string, error) {

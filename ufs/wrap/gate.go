@@ -9,26 +9,12 @@ import (
 // Gate returns s with every change asking check before the store sees any of it, unlike Guard, which asks in the last moment
 // before the change shows: what check refuses has staged nothing either. Reads pass; a Probe that would write does not.
 func Gate(s ufs.Store, check func() error) ufs.Store {
-	return gate{&base{inner: s, around: func(ctx context.Context, c *call, do func(context.Context) error) error {
-		if c.op.Changes() {
+	return over(s, func(ctx context.Context, c *call, do func(context.Context) error) error {
+		if c.op.Changes() || c.writes {
 			if err := check(); err != nil {
 				return err
 			}
 		}
 		return do(ctx)
-	}}, check}
-}
-
-type gate struct {
-	*base
-	check func() error
-}
-
-func (g gate) Probe(ctx context.Context, write bool) error {
-	if write {
-		if err := g.check(); err != nil {
-			return err
-		}
-	}
-	return g.base.Probe(ctx, write)
+	})
 }

@@ -8,10 +8,10 @@ import (
 
 // Guard returns s with every change asking check in the last moment before it becomes visible: see ufs.Guard.
 func Guard(s ufs.Store, check func() error) ufs.Store {
-	return &base{inner: s, around: func(ctx context.Context, c *call, do func(context.Context) error) error {
+	return over(s, func(ctx context.Context, c *call, do func(context.Context) error) error {
 		if c.op.Changes() {
 			ctx = ufs.WithGuard(ctx, check)
 		}
 		return do(ctx)
-	}}
+	})
 }

@@ -22,7 +22,7 @@ type Observer func(Event)
 
 // Observe returns s with its calls told to o.
 func Observe(s ufs.Store, o Observer) ufs.Store {
-	return &base{inner: s, around: func(ctx context.Context, c *call, do func(context.Context) error) error {
+	return over(s, func(ctx context.Context, c *call, do func(context.Context) error) error {
 		start := time.Now()
 		err := do(ctx)
 		e := Event{Op: c.op, Duration: time.Since(start), Err: err}
@@ -33,5 +33,5 @@ func Observe(s ufs.Store, o Observer) ufs.Store {
 		}
 		o(e)
 		return err
-	}}
+	})
 }

@@ -36,11 +36,14 @@ type retrying struct {
 func (r *retrying) try(ctx context.Context, do func() error) error {
 	for n := 1; ; n++ {
 		err := do()
-		if n >= r.attempts || !errors.Is(err, errs.Unavailable) || !r.pause(ctx, n) {
+		if n >= r.attempts || !repeatable(err) || !r.pause(ctx, n) {
 			return err
 		}
 	}
 }
+
+// repeatable reports whether another try may succeed soon.
+func repeatable(err error) bool { return errors.Is(err, errs.Unavailable) && !IsOutage(err) }
 
 // pause waits after the n-th try. It reports false if ctx has ended.
 func (r *retrying) pause(ctx context.Context, n int) bool {
@@ -71,7 +74,7 @@ func (r *retrying) List(ctx context.Context, dir, after string, flat bool) iter.
 			if failed == nil {
 				return
 			}
-			if n >= r.attempts || !errors.Is(failed, errs.Unavailable) || !r.pause(ctx, n) {
+			if n >= r.attempts || !repeatable(failed) || !r.pause(ctx, n) {
 				yield(ufs.Info{}, failed)
 				return
 			}
@@ -112,7 +115,7 @@ func (r *resumed) Read(p []byte) (int, error) {
 			return n, err
 		}
 		r.tries++
-		if r.tries >= r.r.attempts || !errors.Is(err, errs.Unavailable) || !r.r.pause(r.ctx, r.tries) {
+		if r.tries >= r.r.attempts || !repeatable(err) || !r.r.pause(r.ctx, r.tries) {
 			return 0, err
 		}
 		again, oerr := r.r.base.Open(r.ctx, r.name, r.off, r.n, r.version)

@@ -18,13 +18,16 @@ type stream struct {
 
 func (b *base) stream(ctx context.Context, name string) *stream {
 	s := &stream{b: b, name: name}
+	if b.under != nil {
+		ctx = b.under(ctx)
+	}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	return s
 }
 
 func (s *stream) call(c *call, do func(*call) error) error {
 	return s.b.around(s.ctx, c, func(ctx context.Context) error {
-		if ctx != s.ctx {
+		if ctx.Done() != s.ctx.Done() { // else it ends when the stream does
 			stop := context.AfterFunc(ctx, func() { s.cancel(context.Cause(ctx)) })
 			defer stop()
 		}
@@ -61,19 +64,25 @@ func (r reader) Close() error {
 // checkedReader is a reader whose inner one is a ufs.Checker.
 type checkedReader struct {
 	reader
-	ufs.Checker
+	check ufs.Checker
+}
+
+// Check implements ufs.Checker. It may ask a store over a network, and counts as a call like any other.
+func (r checkedReader) Check() error {
+	return r.call(&call{op: Check, name: r.name}, func(*call) error { return r.check.Check() })
 }
 
 type writer struct {
 	*stream
 	ufs.Writer
+	dropped *bool // somebody else aborts it
 }
 
 // writer begins a writer by open.
 func (b *base) writer(
 	ctx context.Context, op Op, name string, open func(context.Context) (ufs.Writer, error),
 ) (ufs.Writer, error) {
-	w := writer{stream: b.stream(ctx, name)}
+	w := writer{stream: b.stream(ctx, name), dropped: new(bool)}
 	err := w.call(&call{op: op, name: name}, func(*call) (err error) {
 		w.Writer, err = open(w.ctx)
 		return err
@@ -97,17 +106,34 @@ func (w writer) Write(p []byte) (int, error) {
 	return c.n, err
 }
 
+func (w writer) Prepare(ctx context.Context) error {
+	return w.b.do(ctx, Prepare, w.name, func(ctx context.Context) error { return ufs.Prepare(ctx, w.Writer) })
+}
+
 func (w writer) Commit(ctx context.Context) (ufs.Info, error) {
 	in, err := get(ctx, w.b, Commit, w.name, w.Writer.Commit)
 	if err != nil {
-		_ = w.Writer.Abort() // nothing to do if the store has seen the Commit
+		if !w.dropsApart() {
+			_ = w.Writer.Abort() // nothing to do if the store has seen the Commit
+		}
 	}
 	w.cancel(nil)
 	return in, err
 }
 
+// dropsApart reports whether the writer is aborted by somebody else, so that nobody else may.
+func (w writer) dropsApart() bool {
+	if !*w.dropped && w.b.apart != nil {
+		*w.dropped = w.b.apart(func() { _ = w.Writer.Abort() })
+	}
+	return *w.dropped
+}
+
 func (w writer) Abort() error {
 	defer w.cancel(nil)
+	if w.dropsApart() {
+		return nil
+	}
 	// What is dropped must be, also if the write was cancelled: the decorator sees a live ctx.
 	return w.b.do(context.WithoutCancel(w.ctx), Abort, w.name, func(context.Context) error { return w.Writer.Abort() })
 }

@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"iter"
 	"reflect"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -22,12 +23,74 @@ import (
 // decorators are all of them that change nothing as long as nothing goes wrong.
 var decorators = map[string]func(ufs.Store) ufs.Store{
 	"timeout": func(s ufs.Store) ufs.Store { return wrap.Timeout(s, time.Minute, time.Minute) },
-	"limit":   func(s ufs.Store) ufs.Store { return wrap.Limit(s, 1, 100) },
+	"isolate": func(s ufs.Store) ufs.Store {
+		return wrap.Isolate(s, wrap.IsolateOptions{Calls: 1, Queue: 100, Adapt: true})
+	},
+	"enter":   func(s ufs.Store) ufs.Store { return wrap.Enter(s, func(wrap.Op) func() { return func() {} }) },
 	"observe": func(s ufs.Store) ufs.Store { return wrap.Observe(s, func(wrap.Event) {}) },
 	"fault":   func(s ufs.Store) ufs.Store { return wrap.Fault(s) },
 	"guard":   func(s ufs.Store) ufs.Store { return wrap.Guard(s, func() error { return nil }) },
 	"gate":    func(s ufs.Store) ufs.Store { return wrap.Gate(s, func() error { return nil }) },
 	"retry":   func(s ufs.Store) ufs.Store { return wrap.Retry(s, 3, time.Millisecond) },
+	"stack": func(s ufs.Store) ufs.Store {
+		return stack(wrap.Isolate(wrap.Timeout(s, time.Minute, time.Minute), wrap.IsolateOptions{Calls: 1, Queue: 100}), nil)
+	},
+}
+
+// stack is what is around the store of a mount.
+func stack(s ufs.Store, seen wrap.Observer) ufs.Store {
+	yes := func() error { return nil }
+	if seen == nil {
+		seen = func(wrap.Event) {}
+	}
+	return wrap.Observe(wrap.Gate(wrap.Guard(s, yes), yes), seen)
+}
+
+// TestStack holds what a stack of decorators makes of calls to what each of them is for.
+func TestStack(t *testing.T) {
+	var all []wrap.Event
+	faulty := wrap.Fault(memufs.New(memufs.Options{}))
+	s := stack(wrap.Timeout(faulty, time.Minute, time.Minute), func(e wrap.Event) { all = append(all, e) })
+	if _, err := ufs.WriteFile(t.Context(), s, "a", []byte("text"), ufs.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	broken := errs.New("test", "", errs.Unavailable, "broken")
+	faulty.Add(wrap.Rule{Op: wrap.Stat, Nth: 1, Err: broken})
+	faulty.Add(wrap.Rule{Op: wrap.Commit, Nth: 1, Err: broken})
+	if _, err := s.Stat(t.Context(), "a"); !errors.Is(err, broken) {
+		t.Errorf("Stat: got %v", err)
+	}
+	w, err := s.Create(t.Context(), "b", 0, ufs.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Commit(t.Context()); !errors.Is(err, broken) {
+		t.Errorf("Commit: got %v", err)
+	}
+	var got []wrap.Op
+	written, failed := 0, 0
+	for _, e := range all {
+		got = append(got, e.Op)
+		written += e.Bytes
+		if e.Err != nil {
+			failed++
+		}
+	}
+	if want := []wrap.Op{wrap.Create, wrap.Write, wrap.Commit, wrap.Stat, wrap.Create, wrap.Commit}; !reflect.DeepEqual(got, want) || written != 4 || failed != 2 {
+		t.Errorf("seen %v, %d bytes, %d failures, want %v, 4 bytes, 2 failures", got, written, failed, want)
+	}
+	allocs := func(s ufs.Store) float64 {
+		return testing.AllocsPerRun(100, func() {
+			if _, err := ufs.WriteFile(t.Context(), s, "c", nil, ufs.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	bare := memufs.New(memufs.Options{})
+	one := wrap.Observe(bare, func(wrap.Event) {})
+	if alone, whole, stacked := allocs(bare), allocs(one), allocs(stack(bare, nil)); stacked-alone > 2.5*(whole-alone) {
+		t.Errorf("a write asks for %.0f pieces of memory, behind one decorator %.0f, behind three %.0f", alone, whole, stacked)
+	}
 }
 
 func TestSuite(t *testing.T) {
@@ -64,7 +127,7 @@ func TestWrapsEverything(t *testing.T) {
 	for _, i := range want {
 		methods += i.NumMethod()
 	}
-	if calls := len(wrap.Ops()) - len([]wrap.Op{wrap.Read, wrap.Write, wrap.Commit, wrap.Abort}) + 2; calls != methods {
+	if calls := len(wrap.Ops()) - len([]wrap.Op{wrap.Read, wrap.Check, wrap.Write, wrap.Prepare, wrap.Commit, wrap.Abort}) + 2; calls != methods {
 		t.Errorf("the interfaces have %d methods, the calls and Features and Close are %d", methods, calls)
 	}
 }
@@ -229,34 +292,6 @@ func TestStreamsOutliveCalls(t *testing.T) {
 	})
 }
 
-func TestLimit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := wrap.Fault(memufs.New(memufs.Options{}))
-		gate := make(chan struct{})
-		f.Add(wrap.Rule{Op: wrap.Stat, Wait: gate})
-		s := wrap.Limit(f, 2, 3)
-		var wg sync.WaitGroup
-		for range 5 {
-			wg.Go(func() { _, _ = s.Stat(t.Context(), "") })
-		}
-		synctest.Wait()
-		if n := f.Calls(wrap.Stat); n != 2 {
-			t.Errorf("%d calls run, want 2", n)
-		}
-		if _, err := s.Stat(t.Context(), ""); !errors.Is(err, errs.Unavailable) {
-			t.Errorf("the sixth call: got %v, want errs.Unavailable", err)
-		}
-		close(gate)
-		wg.Wait()
-		if n := f.Calls(wrap.Stat); n != 5 {
-			t.Errorf("%d calls reached the store, want 5", n)
-		}
-		if _, err := s.Stat(t.Context(), ""); err != nil {
-			t.Errorf("after the rush: %v", err)
-		}
-	})
-}
-
 func TestObserve(t *testing.T) {
 	var read, written, rows atomic.Int64
 	var failed atomic.Int64
@@ -369,4 +404,43 @@ func put(t *testing.T, s ufs.Store, name, data string) ufs.Info {
 		t.Fatal(err)
 	}
 	return in
+}
+
+// TestListsNoFurtherThanIsTaken takes a page of a listing, for which no decorator has the store asked for the next.
+func TestListsNoFurtherThanIsTaken(t *testing.T) {
+	for name, wrapped := range decorators {
+		inner := &endless{Store: memufs.New(memufs.Options{})}
+		for _, want := range []int{1000, 3000} {
+			taken := 0
+			inner.told = 0
+			for _, err := range wrapped(wrapped(inner)).List(t.Context(), "", "", true) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if taken++; taken == want {
+					break
+				}
+			}
+			if inner.told != want {
+				t.Errorf("%s: %d names were asked of the store for %d", name, inner.told, want)
+			}
+		}
+	}
+}
+
+// endless is a store with names without end.
+type endless struct {
+	ufs.Store
+	told int
+}
+
+func (e *endless) List(context.Context, string, string, bool) iter.Seq2[ufs.Info, error] {
+	return func(yield func(ufs.Info, error) bool) {
+		for i := 1; ; i++ {
+			e.told = i
+			if !yield(ufs.Info{Name: fmt.Sprintf("%09d", i)}, nil) {
+				return
+			}
+		}
+	}
 }

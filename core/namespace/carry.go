@@ -1,0 +1,548 @@
+package namespace
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/ufs"
+)
+
+// A rename of a directory on a store that has no rename is acknowledged when everything is copied, or when the mount's
+// rename_through_timeout is over. Then one record makes the new name lead to the place in the store that the old name had (relocate),
+// and an opCarry intent stays open: the copying goes on, another record makes the new name lead to the copies, and what was copied is
+// removed. Readers see the new name alone from the first of these records on, and the same bytes before and after the second.
+//
+// While it is carried through, nothing below either name is changed: whoever tries is told to try again. A leader that takes over
+// goes on, and copies nothing that is there already; so it does with a rename that was not acknowledged before its leader was lost.
+//
+// A file that cannot be copied does not keep the others from it, and is tried again and again: what was acknowledged is not given up, and
+// is read at the old place meanwhile. One that its store has no more is nothing to be copied: the rename goes on without it.
+
+// copying is a copy of a tree that is under way.
+type copying struct {
+	cancel context.CancelFunc
+	count  *headway
+	done   chan struct{} // closed at its end, when the rest may be read
+	copies copied
+	err    error
+}
+
+// headway counts what one look at the old name has come to.
+type headway struct {
+	listed, there atomic.Int64 // names that the store has; those that have their copy
+	whole         atomic.Bool  // listed are all
+}
+
+func (t *headway) begin() {
+	t.whole.Store(false)
+	t.listed.Store(0)
+	t.there.Store(0)
+}
+
+// startCopy begins to copy what m's store has below key to toKey. It ends with the namespace's Run, not with ctx. at is nil the first time;
+// then what is there already is not copied, and what the store refuses does not keep the rest from being copied.
+func (n *Namespace) startCopy(ctx context.Context, m *mounted, key, toKey string, at *carriage) *copying {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	c := &copying{cancel: cancel, count: new(headway), done: make(chan struct{})}
+	if at != nil {
+		c.count = at.count
+	}
+	stop := context.AfterFunc(n.running, cancel)
+	n.resolving.Lock()
+	defer n.resolving.Unlock()
+	if err := n.running.Err(); err != nil {
+		c.err = err
+		close(c.done)
+		cancel()
+		return c
+	}
+	n.carriers.Go(func() {
+		defer close(c.done)
+		defer cancel()
+		defer stop()
+		how := howCopied{count: c.count}
+		if at != nil {
+			how.rest, how.have = true, at.had.twins(key, toKey)
+		}
+		if at != nil && len(how.have) == 0 { // of another process
+			if how.have, c.err = n.copiedAlready(ctx, m, key, toKey); c.err != nil {
+				return
+			}
+		}
+		c.copies, c.err = n.copyTree(ctx, m, key, toKey, how)
+	})
+	return c
+}
+
+// stop ends the copying and waits until it has ended.
+func (c *copying) stop() {
+	if c != nil {
+		c.cancel()
+		<-c.done
+	}
+}
+
+// twin is a file and its copy, by their versions.
+type twin struct{ of, made string }
+
+// copiedAlready returns, by name below toKey, what has the bytes of the same name below key.
+func (n *Namespace) copiedAlready(ctx context.Context, m *mounted, key, toKey string) (map[string]twin, error) {
+	if key == "" || key[len(key)-1] != '/' {
+		return nil, nil
+	}
+	of := map[string]ufs.Info{}
+	for info, err := range m.store.List(ctx, key, "", true) {
+		if err != nil {
+			return nil, err
+		}
+		if !info.Dir && isMD5(info.ETag) { // others say nothing of the bytes
+			of[info.Name[len(key):]] = info
+		}
+	}
+	have := map[string]twin{}
+	for info, err := range m.store.List(ctx, toKey, "", true) {
+		if isGone(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if f, ok := of[info.Name[len(toKey):]]; ok && f.ETag == info.ETag && f.Size == info.Size {
+			have[info.Name] = twin{f.Version, info.Version}
+		}
+	}
+	return have, nil
+}
+
+// within waits for the copying to end, for d at most if that is positive, and reports whether it has.
+func (c *copying) within(d time.Duration) bool {
+	if d <= 0 {
+		<-c.done
+		return true
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-c.done:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+// relocatable reports whether the new name of what is at src can lead to where it is in the store now.
+func relocatable(src, dst *place) bool {
+	return src.path.IsDir() && src.inTree && dst.inTree && !src.hidden && (src.entry == nil || src.entry.Class == meta.Directory && src.entry.Base.Kind == meta.Inherit)
+}
+
+// relocate makes dst lead to what src led to, before that is copied. in is the intent of the rename, whose locks are held; c is its
+// copying, nil if there is none yet. After an error nothing is copied any more: another rename of the name may follow.
+func (n *Namespace) relocate(ctx context.Context, in *openIntent, src, dst *place, c *copying) error {
+	e := meta.Entry{Class: meta.Directory}
+	if src.entry != nil {
+		e = *src.entry
+	} else {
+		id, err := n.draw(ctx, &n.dirs)
+		if err != nil {
+			c.stop()
+			n.keepOpen(in)
+			return err
+		}
+		e.Dir = meta.DirID(id)
+	}
+	e.Base = meta.Base{Kind: meta.Absolute, Store: in.store, Prefix: in.key}
+	carry := *in
+	carry.op, carry.call, carry.since = opCarry, core.Call{}, time.Now()
+	ops := append([]meta.Op{carry.set()}, n.answered(in.call, in.edge)...) // that it is in progress
+	if dst.entry != nil && dst.entry.Class == meta.Directory {
+		ops = append(ops, meta.Op{Kind: meta.DropDir, Dir: dst.entry.Dir})
+	}
+	ops = append(ops, meta.Op{Kind: meta.Set, Dir: dst.parent, Edge: dst.edge, Entry: e},
+		meta.Op{Kind: meta.Set, Dir: src.parent, Edge: src.edge, Entry: meta.Entry{Class: meta.Whiteout}})
+	if _, err := n.commit(ctx, ops...); err != nil {
+		c.stop()
+		n.keepOpen(in)
+		return err
+	}
+	n.resolving.Lock()
+	n.open[carry.edge] = carry
+	if c != nil { // else nobody was answered late: who led before was lost
+		n.late++
+	}
+	n.resolving.Unlock()
+	n.carryOn(carry, &carriage{copying: c})
+	return nil
+}
+
+// carriage is how far the carrying of a rename has come.
+type carriage struct {
+	copying *copying    // under way; nil if there is none
+	had     copied      // all that this process has copied
+	copies  copied      // what there is to be removed
+	drop    *openIntent // the originals are; nil before the copies are the names
+
+	count *headway
+	done  chan struct{} // closed when it ends
+
+	// Guarded by Namespace.resolving.
+	failed carryTrouble
+}
+
+// carryTrouble is why a rename is not carried through.
+type carryTrouble struct {
+	tries       int64 // that failed, one after the other
+	err         error // of the last of them
+	next        time.Time
+	there, left int64 // names with a copy, and without; as far as that was found
+	whole       bool  // it is all of them
+}
+
+// carryOn carries a rename through in the background, unless that is being done. at is where it begins.
+func (n *Namespace) carryOn(in openIntent, at *carriage) {
+	n.resolving.Lock()
+	defer n.resolving.Unlock()
+	if n.carrying[in.edge] != nil || n.running.Err() != nil {
+		return
+	}
+	if at.count = new(headway); at.copying != nil {
+		at.count = at.copying.count
+	}
+	at.done = make(chan struct{})
+	n.carrying[in.edge] = at
+	n.carriers.Go(func() {
+		defer func() {
+			n.resolving.Lock()
+			defer n.resolving.Unlock()
+			delete(n.carrying, in.edge)
+			close(at.done)
+		}()
+		dropping := at.drop != nil
+		for wait := watchInterval; ; wait = min(2*wait, maxCarryWait) {
+			err := n.carry(n.running, &in, at)
+			if err == nil || n.running.Err() != nil {
+				return
+			}
+			if at.drop == nil && !n.carriesStill(&in) { // its first record is in the journal, and what is left is resolved like any intent
+				return
+			}
+			if at.drop != nil && !dropping {
+				dropping, wait = true, watchInterval
+			}
+			n.o.Logger.Warn("a rename could not be carried through to its store; it is tried again", "from", in.path, "to", in.to, "kind", errs.KindOf(err).Error(), "err", err)
+			n.resolving.Lock()
+			f := &at.failed
+			f.tries, f.err, f.next = f.tries+1, err, time.Now().Add(wait)
+			f.there, f.whole = at.count.there.Load(), at.count.whole.Load()
+			f.left = max(0, at.count.listed.Load()-f.there)
+			n.resolving.Unlock()
+			again := time.NewTimer(wait)
+			select {
+			case <-again.C:
+			case <-n.running.Done():
+				again.Stop()
+				return
+			}
+		}
+	})
+}
+
+// maxCarryWait is the most that a rename which cannot be carried through waits for the next try.
+const maxCarryWait = time.Minute
+
+// carriesStill reports whether the intent is one of a rename that is carried through, and not of its originals.
+func (n *Namespace) carriesStill(in *openIntent) bool {
+	n.resolving.Lock()
+	defer n.resolving.Unlock()
+	return n.open[in.edge].op == opCarry
+}
+
+// carry copies what is left to be copied, makes the copies the names, and removes the originals, from at on.
+func (n *Namespace) carry(ctx context.Context, in *openIntent, at *carriage) error {
+	m := n.mountOf(in.store)
+	switch {
+	case m == nil: // unmounted since: nothing of it is in the tree any more
+		_, err := n.commit(ctx, in.close())
+		if err == nil {
+			n.noLonger(in)
+		}
+		return err
+	case m.err != nil:
+		return m.unavailable()
+	}
+	from, err := core.ParsePath(in.path)
+	if err != nil {
+		return err
+	}
+	if at.drop != nil {
+		return n.leave(ctx, m, at.drop, from, at.copies)
+	}
+	to, err := core.ParsePath(in.to)
+	if err != nil {
+		return err
+	}
+	c := at.copying
+	at.copying = nil
+	if c == nil {
+		c = n.startCopy(ctx, m, in.key, in.toKey, at)
+	}
+	<-c.done
+	at.had.add(c.copies)
+	if c.err != nil {
+		return c.err
+	}
+	copies, err := n.catchUp(ctx, m, in, at)
+	if err != nil {
+		at.had.add(copies)
+		return err
+	}
+	drop, err := n.arrive(ctx, m, in, from, to, copies)
+	if err != nil {
+		return err
+	}
+	at.drop, at.copies = drop, copies
+	return n.leave(ctx, m, drop, from, copies)
+}
+
+// add takes over what another look has copied.
+func (c *copied) add(more copied) {
+	if c.of == nil {
+		*c = copied{of: map[string]string{}, made: map[string]string{}, gone: map[string]bool{}, since: more.since}
+	}
+	maps.Copy(c.of, more.of)
+	maps.Copy(c.made, more.made)
+	maps.Copy(c.gone, more.gone)
+}
+
+// twins returns what is copied from below key to below toKey, by the names of the copies.
+func (c *copied) twins(key, toKey string) map[string]twin {
+	have := make(map[string]twin, len(c.of))
+	for from, version := range c.of {
+		to := toKey + from[len(key):]
+		have[to] = twin{version, c.made[to]}
+	}
+	return have
+}
+
+// catchUp copies what others have written below the old name since it was copied, and takes away the copies of what they have removed. It
+// looks once: what comes later stays under the old name.
+func (n *Namespace) catchUp(ctx context.Context, m *mounted, in *openIntent, at *carriage) (copied, error) {
+	was := &at.had
+	now, err := n.copyTree(ctx, m, in.key, in.toKey, howCopied{have: was.twins(in.key, in.toKey), rest: true, count: at.count})
+	if err != nil {
+		return now, err
+	}
+	for key := range was.gone {
+		if _, ok := now.of[key]; !ok {
+			now.gone[key] = true
+		}
+	}
+	for key := range was.of {
+		to := in.toKey + key[len(in.key):]
+		version := was.made[to]
+		if _, ok := now.of[key]; ok || version == "" {
+			continue
+		}
+		if gone, err := m.lacks(ctx, key); err != nil {
+			return now, err
+		} else if !gone {
+			return now, errs.New("namespace.Rename", key, errs.Unavailable, "the store has it, and did not list it")
+		}
+		now.gone[key] = true
+		if err := m.store.Remove(ctx, to, version); err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
+			return now, err
+		}
+	}
+	return now, nil
+}
+
+// lacks reports whether the store has nothing at the key.
+func (m *mounted) lacks(ctx context.Context, key string) (bool, error) {
+	if _, err := m.store.Stat(ctx, key); !isGone(err) {
+		return false, err
+	}
+	return true, nil
+}
+
+// maxCarries is how many renames in a mount may be carried through after their answer before others wait for theirs. Some that are late
+// at the same moment may be more.
+const maxCarries = 4
+
+// full reports whether so many renames in the mount of that id are carried through that another waits.
+func (n *Namespace) full(id string) bool {
+	n.resolving.Lock()
+	defer n.resolving.Unlock()
+	open := 0
+	for _, in := range n.open {
+		if in.op == opCarry && in.store == id {
+			open++
+		}
+	}
+	return open >= maxCarries
+}
+
+// arrive makes the copies what the new name leads to, and returns the intent that is left: the originals are to be removed.
+func (n *Namespace) arrive(ctx context.Context, m *mounted, in *openIntent, from, to core.Path, copies copied) (*openIntent, error) {
+	unlock, err := n.locks.lock(ctx, from, to)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	dst := n.walk(to)
+	if dst.entry == nil || dst.entry.Base != (meta.Base{Kind: meta.Absolute, Store: in.store, Prefix: in.key}) {
+		return nil, errs.New("namespace.Rename", in.to, errs.Corrupt, "what a rename made of the name is not there any more")
+	}
+	dst.key = in.toKey
+	if err := n.dropReplaced(ctx, m, &dst, copies); err != nil {
+		return nil, err
+	}
+	drop := in.drop(copies)
+	e := *dst.entry
+	e.Base = meta.Base{}
+	ops := []meta.Op{drop.set(), {Kind: meta.Set, Dir: dst.parent, Edge: dst.edge, Entry: e}}
+	n.tree.View(func(v meta.View) { ops = movedEntries(v, e.Dir, in.key, in.toKey, copies, ops) })
+	n.moves.add(move{store: m.ID, from: in.key, to: in.toKey})
+	d := m.derived
+	for _, key := range []string{in.key, in.toKey} {
+		d.Begin(key)
+		d.Forget(key)
+		defer func() { d.End(key, n.Seq(), nil, false) }()
+	}
+	if err := n.flip(context.WithoutCancel(ctx), in, &drop, ops); err != nil {
+		return nil, err
+	}
+	n.keepOpen(&drop)
+	n.lostOf(in, copies)
+	return &drop, nil
+}
+
+// lostOf says what a rename went on without.
+func (n *Namespace) lostOf(in *openIntent, copies copied) {
+	if len(copies.gone) == 0 {
+		return
+	}
+	some := slices.Sorted(maps.Keys(copies.gone))
+	n.o.Logger.Warn("others removed files from the store before a rename was carried through; it is done without them", "from", in.path, "to", in.to,
+		"files", len(some), "first", some[:min(len(some), 10)])
+	n.resolving.Lock()
+	defer n.resolving.Unlock()
+	n.gone += int64(len(some))
+}
+
+// leave removes what was copied from under the old name, and lets go of that.
+func (n *Namespace) leave(ctx context.Context, m *mounted, drop *openIntent, from core.Path, copies copied) error {
+	unlock, err := n.locks.lock(ctx, from)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	d := m.derived
+	d.Begin(drop.key)
+	defer func() { d.End(drop.key, n.Seq(), nil, false) }()
+	if err := n.dropOriginals(ctx, m, copies, time.Time{}); err != nil {
+		return err
+	}
+	d.Forget(drop.key)
+	if _, err := n.commit(ctx, append(n.unhideOps(from), drop.close())...); err != nil {
+		return err
+	}
+	n.noLonger(drop)
+	return nil
+}
+
+// noLonger takes an intent that the journal has no more from those that are open.
+func (n *Namespace) noLonger(in *openIntent) {
+	n.resolving.Lock()
+	defer n.resolving.Unlock()
+	delete(n.open, in.edge)
+	close(n.resolved)
+	n.resolved = make(chan struct{})
+}
+
+// carried says of a place what rename of it is not carried through yet, nil if none.
+func (n *Namespace) carried(pl *place) *core.CarriedRename {
+	n.resolving.Lock()
+	defer n.resolving.Unlock()
+	for _, in := range n.open {
+		if (in.op == opCarry || in.op == opDropTree) && in.store == pl.mount.ID && related(in.key, pl.key) {
+			r := n.describeCarried(&in)
+			return &r
+		}
+	}
+	return nil
+}
+
+// describeCarried describes a rename that is carried through. resolving must be held.
+func (n *Namespace) describeCarried(in *openIntent) core.CarriedRename {
+	r := core.CarriedRename{ID: in.edge, From: in.path, To: in.to, Since: in.since, Removing: in.op == opDropTree}
+	at := n.carrying[in.edge]
+	if at == nil {
+		return r
+	}
+	if f := &at.failed; f.err != nil {
+		r.Tries, r.Err, r.Next = f.tries, f.err, f.next
+		r.Copied, r.Left, r.Counted = f.there, f.left, f.whole
+		return r
+	}
+	r.Copied, r.Counted = at.count.there.Load(), at.count.whole.Load()
+	r.Left = max(0, at.count.listed.Load()-r.Copied)
+	return r
+}
+
+// CarriedRenames implements core.Explainer.
+func (n *Namespace) CarriedRenames(ctx context.Context) ([]core.CarriedRename, error) {
+	if !core.PrincipalOf(ctx).Super {
+		return nil, errs.New("namespace.CarriedRenames", "", errs.Permission, "only a superuser is told of all renames")
+	}
+	n.resolving.Lock()
+	defer n.resolving.Unlock()
+	var all []core.CarriedRename
+	for _, in := range n.open {
+		if in.op == opCarry || in.op == opDropTree {
+			all = append(all, n.describeCarried(&in))
+		}
+	}
+	slices.SortFunc(all, func(a, b core.CarriedRename) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID)) })
+	return all, nil
+}
+
+// Carries counts the renames that are carried through to their stores after they were acknowledged.
+type Carries struct {
+	Open    int64 // under way, by now
+	Failing int64 // of them, and of those whose originals are to be removed, by now: the last try failed
+	Late    int64 // all that went on after their time, since this process leads
+	Gone    int64 // files that their stores had no more when it was their turn, since this process leads
+}
+
+// Carries returns what is to be counted of renames.
+func (n *Namespace) Carries() Carries {
+	n.resolving.Lock()
+	defer n.resolving.Unlock()
+	c := Carries{Late: n.late, Gone: n.gone}
+	for _, in := range n.open {
+		if in.op == opCarry {
+			c.Open++
+		}
+		if at := n.carrying[in.edge]; at != nil && at.failed.err != nil {
+			c.Failing++
+		}
+	}
+	return c
+}
+
+// renameThrough returns how long a rename of what has the path in m waits for its store; 0: until it is done.
+func (n *Namespace) renameThrough(m *mounted, p core.Path) time.Duration {
+	if n.rules.Load() != nil {
+		if d := n.policies(m, p).RenameThrough; d != nil {
+			return *d
+		}
+	}
+	return n.o.RenameThrough
+}
