@@ -70,6 +70,10 @@ func TestCLI(t *testing.T) {
 	}
 	c.run(t, "fs cp between stores", c.copyAcross)
 	c.run(t, "mount update", c.mountUpdate)
+	c.run(t, "path-rule", c.pathRules)
+	c.run(t, "bucket alias", c.bucketAliases)
+	c.run(t, "explain", c.explain)
+	c.run(t, "sync", c.sync)
 	c.run(t, "mount rm", c.mountRemove)
 	c.run(t, "mount refused", c.mountRefused)
 	c.run(t, "mount of a wrong secret", c.mountWrongSecret)
@@ -150,7 +154,7 @@ func (c *cli) mounts(t *testing.T) map[string]cliMount {
 func (c *cli) mountList(t *testing.T) {
 	equal(t, "mounts", fmt.Sprint(sorted(c.mounts(t))), "[/ /disk /lake]")
 	out := c.sluice.run(t, "mount", "ls").ok(t)
-	for _, row := range []string{"PATH URI ACCESS SYNC ORIGIN STATE", "/disk file://" + c.local + " read-write 0s api ready", "/lake s3://lake read-write 0s api ready"} {
+	for _, row := range []string{"PATH URI ACCESS SYNC EVENTS ORIGIN STATE", "/disk file://" + c.local + " read-write 0s - api ready", "/lake s3://lake read-write 0s - api ready"} {
 		if !slices.ContainsFunc(strings.Split(out, "\n"), func(line string) bool { return strings.Join(strings.Fields(line), " ") == row }) {
 			t.Errorf("no row %q in\n%s", row, out)
 		}
@@ -349,6 +353,131 @@ func (c *cli) mountUpdate(t *testing.T) {
 	c.sluice.run(t, "mount", "update", "/disk").fails(t, 2, "nothing to change")
 	c.sluice.run(t, "mount", "update", "/disk", "--sync-interval", "soon").fails(t, 1, "sync_interval", `"soon" is not an interval`)
 	c.sluice.run(t, "mount", "update", "/none", "--read-only").fails(t, 1, "nothing is mounted there")
+}
+
+// pathRules has one directory of a mount be written as no other, until a request says otherwise.
+func (c *cli) pathRules(t *testing.T) {
+	c.sluice.run(t, "path-rule", "set", "/disk/ruled", "write_type=THROUGH", "replicas=3").ok(t)
+	type policy struct{ Setting, Value, Origin, Path string }
+	equal(t, "what applies", fmt.Sprint(parsed[cliList[policy]](t, c.sluice.run(t, "path-rule", "ls", "/disk/ruled/d/x", "-o", "json")).Items[:3]),
+		"[{write_type THROUGH rule /disk/ruled} {read_type CACHE_PROMOTE mount /disk} {replicas 3 rule /disk/ruled}]")
+	r := newRig(c.server)
+	for _, put := range []struct{ name, header, want string }{
+		{"/disk/ruled/d/x", "", "THROUGH"}, {"/disk/ruled2", "", ""}, {"/disk/ruled/d/x", "CACHE_THROUGH", "CACHE_THROUGH"},
+	} {
+		ask := r.request("PUT", put.name, []byte("x"))
+		if put.header != "" {
+			ask.header.Set("X-Sluice-Write-Type", put.header)
+		}
+		status, header, answer := r.do(t, ask)
+		equal(t, put.name, fmt.Sprint(status, header.Get("X-Sluice-Write-Type"), string(answer)), fmt.Sprint(200, put.want))
+	}
+	c.sluice.run(t, "path-rule", "rm", "/disk/ruled", "write_type").ok(t)
+	type rule struct{ Path, WriteType string }
+	equal(t, "rules", fmt.Sprint(parsed[cliList[rule]](t, c.sluice.run(t, "path-rule", "ls", "-o", "json")).Items), "[{/disk/ruled }]")
+	c.sluice.run(t, "path-rule", "rm", "/disk/ruled").ok(t)
+	c.sluice.run(t, "path-rule", "rm", "/disk/ruled").fails(t, 1, "no rule of its own")
+	c.sluice.run(t, "fs", "rm", "-r", "/disk/ruled", "/disk/ruled2").ok(t)
+}
+
+// bucketAliases has a bucket stand for a directory of a mount, and takes that back.
+func (c *cli) bucketAliases(t *testing.T) {
+	c.sluice.run(t, "fs", "mkdir", "/disk/deep").ok(t)
+	c.sluice.run(t, "bucket", "alias", "set", "short-cut", "/disk/deep").prints(t, "s3://short-cut is /disk/deep\n")
+	r := newRig(c.server)
+	put := func(want int) {
+		t.Helper()
+		if status, _, b := r.do(t, r.request("PUT", "/short-cut/x", []byte("x"))); status != want {
+			t.Errorf("PUT: status %d %s, want %d", status, b, want)
+		}
+	}
+	put(200)
+	if status, _, b := r.do(t, r.request("GET", "/disk/deep/x", nil)); status != 200 || string(b) != "x" {
+		t.Errorf("GET: status %d %s", status, b)
+	}
+	type bucket struct{ Name, Path, Origin string }
+	equal(t, "aliases", fmt.Sprint(parsed[cliList[bucket]](t, c.sluice.run(t, "bucket", "alias", "ls", "-o", "json")).Items), "[{short-cut /disk/deep api}]")
+	c.sluice.run(t, "bucket", "alias", "set", "disk", "/lake").fails(t, 1, "already exists", "would hide from S3")
+	c.sluice.run(t, "bucket", "alias", "set", "No_Name", "/lake").fails(t, 1, "no name of a bucket")
+	c.sluice.run(t, "bucket", "alias", "set", "short-cut", "/disk/none").fails(t, 1, "no such directory")
+	c.sluice.run(t, "bucket", "alias", "rm", "short-cut").ok(t)
+	put(404)
+	c.sluice.run(t, "bucket", "alias", "rm", "short-cut").fails(t, 1, "no such bucket alias")
+	c.sluice.run(t, "fs", "rm", "-r", "/disk/deep").ok(t)
+}
+
+// explain is asked what is known of names, and asks no store for it.
+func (c *cli) explain(t *testing.T) {
+	type explanation struct {
+		Path, State, By, About, Access, Rights, User string
+		Kind                                         string `json:"store_kind"`
+		Entry                                        *cliEntry
+		Residency                                    *struct {
+			Pages  int
+			Cached int `json:"cached_pages"`
+		}
+		Durability *struct{ State string }
+	}
+	explain := func(args ...string) explanation {
+		t.Helper()
+		return parsed[explanation](t, c.sluice.run(t, append([]string{"explain", "--json"}, args...)...))
+	}
+	x := explain("/disk/nobody/asked", "--fresh")
+	if x.State != "ABSENT" || x.By == "" || x.Access == "" {
+		t.Errorf("what is not there: %+v", x)
+	}
+	equal(t, "file", c.sluice.run(t, "fs", "cat", "/disk/b").ok(t) != "", true)
+	x = explain("/disk/b")
+	if x.Entry == nil || x.Residency == nil || x.Durability == nil {
+		t.Fatalf("got %+v", x)
+	}
+	equal(t, "present", fmt.Sprint(x.Path, x.State, x.Kind, x.Entry.Size, x.Residency.Pages, x.Residency.Cached, x.Durability.State, x.Rights, x.User),
+		fmt.Sprint("/disk/b", "PRESENT", "local", 10, 1, 1, "STORED", "rwx", "root"))
+	equal(t, "store of the bucket", explain("/lake/b", "--fresh").Kind, "s3")
+	equal(t, "of another", explain("/disk/b", "--user", "ann").Rights+" "+explain("/disk/b", "--user", "ann").User, "r-- ann")
+	c.sluice.run(t, "explain", "/disk/b").prints(t, "/disk/b\n", "present, as the store said", "mount", "STORED", "1 of 1 pages", "conditions", "write_type CACHE_THROUGH (mount /disk)")
+	c.sluice.run(t, "explain", "disk").fails(t, 1, "sluice: explain disk: ")
+}
+
+// sync takes over what others change in a store that is never asked again by itself.
+func (c *cli) sync(t *testing.T) {
+	dir := filepath.Join(c.dir, "synced")
+	put := func(name, data string) { write(t, filepath.Join(dir, name), strings.NewReader(data)) }
+	put("d/a", "1")
+	put("d/b", "1")
+	c.sluice.run(t, "mount", "add", "/synced", "file://"+dir, "--sync-interval", "-1").ok(t)
+	names := func() string { return fmt.Sprintf("%q", c.names(t, "/synced", "-r")) }
+	equal(t, "before", names(), `["d/a" "d/b"]`)
+	put("d/c", "22")
+	if err := os.Remove(filepath.Join(dir, "d/b")); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "behind", names(), `["d/a" "d/b"]`)
+	c.sluice.run(t, "sync", "/synced", "-r", "--dry-run").prints(t, "+ /synced/d/c\n", "- /synced/d/b\n", "1 added, 0 changed, 1 removed, would be taken over")
+	equal(t, "after a dry run", names(), `["d/a" "d/b"]`)
+	type job struct {
+		State string
+		Diff  struct{ Added, Changed, Removed int }
+	}
+	j := parsed[job](t, c.sluice.run(t, "sync", "/synced", "--recursive", "-o", "json"))
+	equal(t, "sync", fmt.Sprint(j), "{done {1 0 1}}")
+	equal(t, "after", names(), `["d/a" "d/c"]`)
+	put("d/e", "1")
+	equal(t, "behind again", names(), `["d/a" "d/c"]`)
+	c.sluice.run(t, "invalidate", "/synced/d").ok(t)
+	equal(t, "after invalidate", names(), `["d/a" "d/c" "d/e"]`)
+	c.sluice.run(t, "explain", "/synced/d/c").prints(t, "synced", "as /synced/")
+	c.sluice.run(t, "path-rule", "set", "/synced/d", "sync_interval=0s").prints(t, "/synced/d", "sync_interval", "0s")
+	put("d/f", "1")
+	equal(t, "by a rule", names(), `["d/a" "d/c" "d/e" "d/f"]`)
+	c.sluice.run(t, "explain", "/synced/d/f").prints(t, "sync_interval 0s (rule /synced/d)", "sync_interval")
+	c.sluice.run(t, "path-rule", "set", "/synced/d", "sync_interval=soon").fails(t, 1, "sync_interval")
+	c.sluice.run(t, "path-rule", "rm", "/synced/d").ok(t)
+	c.sluice.run(t, "sync", "/synced/none").fails(t, 1, "does not exist")
+	c.sluice.run(t, "sync", "/synced", "-r", "--resume").prints(t, "0 added, 0 changed, 0 removed") // nothing was cut off
+	c.sluice.run(t, "sync", "/synced", "--resume", "--dry-run").fails(t, 1, "a dry run takes nothing over")
+	c.sluice.run(t, "invalidate").fails(t, 2, "requires at least 1 arg")
+	c.sluice.run(t, "mount", "rm", "/synced").ok(t)
 }
 
 // mountRemove finds the stores as they were, byte for byte, and mounts them again.

@@ -15,6 +15,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -239,15 +240,27 @@ func (s *Server) Sluice(t testing.TB, args ...string) (stdout, stderr string, co
 	return out.String(), errb.String(), cmd.ProcessState.ExitCode()
 }
 
-// FreePort returns a loopback address nobody listens on.
+// given has the ports that FreePort has returned.
+var given sync.Map
+
+// FreePort returns a loopback address nobody listens on, and another one each time. Its port is none that the system gives to
+// connections by itself, one of which could have it by the time a server wants it.
 func FreePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var last error
+	for range 1000 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(18000))
+		if _, again := given.LoadOrStore(addr, true); again {
+			continue
+		}
+		l, err := net.Listen("tcp", addr)
+		if last = err; err == nil {
+			l.Close()
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatalf("no port is free: %v", last)
+	return ""
 }
 
 // syncBuffer is a bytes.Buffer for two goroutines.

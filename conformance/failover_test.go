@@ -126,8 +126,13 @@ func (c *cluster) loseLeader(t *testing.T, dir, fault string, round int) (f fail
 	case "end":
 		leader.restartOrderly(t, dir, func() {})
 	}
+	stopped := time.Now()
 	stop.Store(true)
 	writers.Wait()
+	f.gap = max(f.gap, stopped.Sub(last)) // the last time has no acknowledgement at its end
+	if !last.After(at) {
+		t.Errorf("%s of %s: no change was acknowledged after it; %d before", fault, leader.name, len(acked))
+	}
 	c.serves(t)
 	f.acked, f.stages = len(acked), c.stages(t, dir, at)
 	r := newRig(&Server{S3: c.S3[round%len(c.S3)]})

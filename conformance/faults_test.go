@@ -175,6 +175,12 @@ func (r *rig) put(ctx context.Context, path string, c content) (etag string, err
 	return strings.Trim(aws.ToString(out.ETag), `"`), nil
 }
 
+// putUntil is mustPut for what is as large as to have a slow disk change the leader: it is put again if it was refused, for a while.
+func (r *rig) putUntil(t testing.TB, path string, c content) {
+	t.Helper()
+	eventually(t, 90*time.Second, func() error { _, err := r.put(t.Context(), path, c); return err })
+}
+
 func (r *rig) mustPut(t testing.TB, path string, c content) {
 	t.Helper()
 	etag, err := r.put(t.Context(), path, c)

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,7 +27,37 @@ type cluster struct {
 	processes          []*member
 	proxies            []*proxy // in front of some of the endpoints
 	// isolate keeps a master and the others apart for a time; nil if nothing here can.
-	isolate func(t testing.TB, rnd *rand.Rand)
+	isolate func(t testing.TB, rnd *rand.Rand) blow
+	leads   func(t testing.TB) *member // which process leads; nil if nobody here knows
+}
+
+// blow is what a fault has struck.
+type blow struct {
+	at time.Time // when it took effect
+	// by reports whether what a client sent went by what was struck: all of it, if that was the leader.
+	by func(client int) bool
+}
+
+// everybody is by of a blow that strikes what all changes go by.
+func everybody(int) bool { return true }
+
+// any reports whether something of what clients sent can have gone by it.
+func (b blow) any() bool {
+	for client := range linearClients {
+		if b.by(client) {
+			return true
+		}
+	}
+	return false
+}
+
+// blowTo is what strikes a process now.
+func (c *cluster) blowTo(p *member, leads bool) blow {
+	b := blow{at: time.Now(), by: everybody}
+	if gateway := slices.Index([]string{"g1", "g2"}, p.name); !leads {
+		b.by = func(client int) bool { return gateway >= 0 && client%len(c.S3) == gateway }
+	}
+	return b
 }
 
 // member is one process of a cluster.
@@ -90,7 +121,8 @@ func single(t testing.TB, o Options) *cluster {
 		s = Start(t, again)
 		return s.Pid()
 	}
-	return &cluster{S3: []string{s.S3}, WebHDFS: []string{s.WebHDFS}, Admin: []string{s.Admin}, processes: []*member{p}}
+	return &cluster{S3: []string{s.S3}, WebHDFS: []string{s.WebHDFS}, Admin: []string{s.Admin}, processes: []*member{p},
+		leads: func(testing.TB) *member { return p }}
 }
 
 // kill ends the process as kill -9 does, and waits until it is gone.
@@ -141,6 +173,8 @@ func uptime(argv []string) (time.Duration, error) {
 	return time.ParseDuration(first + "s")
 }
 
+var errOldKernel = errors.New("unshare --time has no effect on this kernel")
+
 // clocksMove says why the clocks of a process cannot be moved here, if so: it takes privileges, and a kernel that moves
 // the process itself and not only its children into a new time namespace (Linux 6.1).
 func clocksMove() error {
@@ -154,7 +188,7 @@ func clocksMove() error {
 		return fmt.Errorf("unshare --time: %w", err)
 	}
 	if moved < now+ahead {
-		return fmt.Errorf("unshare --time has no effect on this kernel")
+		return errOldKernel
 	}
 	return nil
 }
@@ -162,7 +196,7 @@ func clocksMove() error {
 // proxied is the cluster with a proxy in front of every endpoint, and beside it.
 func (c *cluster) proxied(t testing.TB) *cluster {
 	t.Helper()
-	next := &cluster{Admin: c.Admin, processes: c.processes}
+	next := &cluster{Admin: c.Admin, processes: c.processes, leads: c.leads}
 	beside := func(urls []string) (all []string) {
 		for _, text := range urls {
 			u, err := url.Parse(text)
@@ -302,31 +336,33 @@ func (p *proxy) copy(to, from net.Conn, answers bool) {
 	}
 }
 
-// fault is something that happens to a cluster while its clients go on. strike returns when it is over.
+// fault is something that happens to a cluster while its clients go on. strike returns when it is over, with what it struck.
 type fault struct {
 	name    string
 	proxied bool // clients reach some endpoints through proxies
-	strike  func(t testing.TB, c *cluster, rnd *rand.Rand)
-	needs   func(c *cluster) error // why it cannot be had; nil if nothing is needed
+	strike  func(t testing.TB, c *cluster, rnd *rand.Rand) blow
+	needs   func(c *cluster) error // why it cannot be had on this cluster; nil if nothing is needed
+	lacks   func() error           // what the machine lacks for it; nil if nothing is needed
 }
 
 // linearFaults are the faults of histories.
 var linearFaults = []fault{
 	{name: "none"},
-	{name: "kill", needs: startsAgain, strike: func(t testing.TB, c *cluster, rnd *rand.Rand) {
-		p := c.one(rnd)
-		p.kill(t)
-		p.pid = p.restart(t, 0)
+	{name: "kill", needs: startsAgain, strike: func(t testing.TB, c *cluster, rnd *rand.Rand) blow {
+		return c.killOne(t, rnd, 0)
 	}},
-	{name: "pause", needs: hasProcesses, strike: func(t testing.TB, c *cluster, rnd *rand.Rand) {
-		c.one(rnd).stop(t, 200*time.Millisecond+time.Duration(rnd.Int64N(int64(2800*time.Millisecond))))
+	{name: "pause", needs: hasProcesses, strike: func(t testing.TB, c *cluster, rnd *rand.Rand) blow {
+		p, leads := c.one(t, rnd)
+		b := c.blowTo(p, leads)
+		p.stop(t, 200*time.Millisecond+time.Duration(rnd.Int64N(int64(2800*time.Millisecond))))
+		return b
 	}},
 	{name: "partition", needs: func(c *cluster) error {
 		if c.isolate == nil {
 			return errors.New("no masters that could be kept apart")
 		}
 		return nil
-	}, strike: func(t testing.TB, c *cluster, rnd *rand.Rand) { c.isolate(t, rnd) }},
+	}, strike: func(t testing.TB, c *cluster, rnd *rand.Rand) blow { return c.isolate(t, rnd) }},
 	{name: "slow", proxied: true, strike: storm(func(rnd *rand.Rand) weather {
 		return weather{delay: time.Duration(5+rnd.IntN(150)) * time.Millisecond}
 	})},
@@ -335,20 +371,12 @@ var linearFaults = []fault{
 	})},
 	// Requests arrive when nobody waits for their answers any more.
 	{name: "late", proxied: true, strike: storm(func(*rand.Rand) weather { return weather{delay: linearPatience + 200*time.Millisecond} })},
-	{name: "clock", needs: func(c *cluster) error {
-		if err := startsAgain(c); err != nil {
-			return err
-		}
-		return clocksMove()
-	}, strike: func(t testing.TB, c *cluster, rnd *rand.Rand) {
+	{name: "clock", needs: startsAgain, lacks: clocksMove, strike: func(t testing.TB, c *cluster, rnd *rand.Rand) blow {
 		now, err := uptime(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ahead := []time.Duration{10 * time.Minute, 24 * time.Hour, -now / 2}[rnd.IntN(3)]
-		p := c.one(rnd)
-		p.kill(t)
-		p.pid = p.restart(t, ahead)
+		return c.killOne(t, rnd, []time.Duration{10 * time.Minute, 24 * time.Hour, -now / 2}[rnd.IntN(3)])
 	}},
 }
 
@@ -360,9 +388,17 @@ func (f fault) possible(c *cluster) error {
 	return f.needs(c)
 }
 
+// lacking says what the machine lacks for the fault, if so.
+func (f fault) lacking() error {
+	if f.lacks == nil {
+		return nil
+	}
+	return f.lacks()
+}
+
 func hasProcesses(c *cluster) error {
-	if len(c.processes) == 0 {
-		return errors.New("the processes of the cluster are not known")
+	if len(c.processes) == 0 || c.leads == nil {
+		return errors.New("the processes of the cluster are not known, or which of them leads")
 	}
 	return nil
 }
@@ -376,13 +412,29 @@ func startsAgain(c *cluster) error {
 	return hasProcesses(c)
 }
 
-// one draws a process.
-func (c *cluster) one(rnd *rand.Rand) *member { return c.processes[rnd.IntN(len(c.processes))] }
+// one draws a process: the leader two times of three, else any.
+func (c *cluster) one(t testing.TB, rnd *rand.Rand) (p *member, leads bool) {
+	leader := c.leads(t)
+	if p = leader; rnd.IntN(3) == 0 {
+		p = c.processes[rnd.IntN(len(c.processes))]
+	}
+	return p, p == leader
+}
 
-// storm lets bad weather come over all proxies for about a second.
-func storm(draw func(*rand.Rand) weather) func(testing.TB, *cluster, *rand.Rand) {
-	return func(_ testing.TB, c *cluster, rnd *rand.Rand) {
+// killOne kills a process and starts it again, with its clocks moved.
+func (c *cluster) killOne(t testing.TB, rnd *rand.Rand, ahead time.Duration) blow {
+	p, leads := c.one(t, rnd)
+	b := c.blowTo(p, leads)
+	p.kill(t)
+	p.pid = p.restart(t, ahead)
+	return b
+}
+
+// storm lets bad weather come over all proxies for about a second. Every other endpoint has one.
+func storm(draw func(*rand.Rand) weather) func(testing.TB, *cluster, *rand.Rand) blow {
+	return func(_ testing.TB, c *cluster, rnd *rand.Rand) blow {
 		w := draw(rnd)
+		b := blow{at: time.Now(), by: func(client int) bool { return client%2 == 1 }}
 		for _, p := range c.proxies {
 			p.Set(w)
 		}
@@ -390,6 +442,7 @@ func storm(draw func(*rand.Rand) weather) func(testing.TB, *cluster, *rand.Rand)
 		for _, p := range c.proxies {
 			p.Set(weather{})
 		}
+		return b
 	}
 }
 

@@ -464,9 +464,10 @@ func writeHistory(file string, history []operation, info porcupine.Linearization
 	return porcupine.VisualizePath(linearModel(), info, file+".html")
 }
 
-// struck reports whether a change was in flight in a history when its fault came: sent before, and answered after or never.
-func struck(history []operation, at int64) bool {
+// struck reports whether a change that went by what a fault struck was in flight in a history then: sent before, and answered after or
+// never.
+func struck(history []operation, at int64, by func(client int) bool) bool {
 	return slices.ContainsFunc(history, func(o operation) bool {
-		return !o.Input.Do.reads() && o.Call <= at && o.Return >= at
+		return !o.Input.Do.reads() && o.Call <= at && o.Return >= at && by(o.Client)
 	})
 }

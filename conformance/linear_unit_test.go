@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -206,7 +207,10 @@ func TestLinearStruck(t *testing.T) {
 		{"a change was answered before it, another sent after it", (&hand{}).at(1, 5, puts(ax, 1), ok).at(12, 20, puts(ax, 2), ok), false},
 		{"only a read was in flight", (&hand{}).at(1, 20, gets(ax), output{Answer: missing}), false},
 	} {
-		if got := struck(c.h.ops, 10); got != c.want {
+		if struck(c.h.ops, 10, func(int) bool { return false }) {
+			t.Errorf("%s: struck by what no change of it went by", c.name)
+		}
+		if got := struck(c.h.ops, 10, everybody); got != c.want {
 			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
 		}
 	}
@@ -234,8 +238,9 @@ func TestReadCluster(t *testing.T) {
 	if pid := c.processes[2].restart(t, 0); pid != 5000 || fmt.Sprint(again) != "[master-1]" {
 		t.Errorf("got process %d, started %v", pid, again)
 	}
+	c.leads = func(testing.TB) *member { return c.processes[0] }
 	for _, f := range linearFaults {
-		if err := f.possible(c); err != nil && f.name != "clock" && f.name != "partition" {
+		if err := f.possible(c); err != nil && f.name != "partition" {
 			t.Errorf("%s is not possible: %v", f.name, err)
 		}
 	}
@@ -243,6 +248,7 @@ func TestReadCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.leads = func(testing.TB) *member { return c.processes[0] }
 	for _, f := range linearFaults {
 		if err := f.possible(c); (err != nil) != (f.name == "kill" || f.name == "clock" || f.name == "partition") {
 			t.Errorf("%s on a cluster whose processes nobody starts again: %v", f.name, err)
@@ -332,3 +338,26 @@ type status int
 
 func (s status) Error() string       { return fmt.Sprintf("status %d", int(s)) }
 func (s status) HTTPStatusCode() int { return int(s) }
+
+// TestLinearBlow says whose changes a fault of each process strikes: everybody's, if it leads, those of its clients, if it is a gateway.
+func TestLinearBlow(t *testing.T) {
+	c := &cluster{S3: []string{"one", "two"}}
+	for _, x := range []struct {
+		name  string
+		leads bool
+		want  []int
+	}{
+		{"m2", true, []int{0, 1, 2, 3}}, {"m2", false, nil}, {"w1", false, nil}, {"g1", false, []int{0, 2}}, {"g2", false, []int{1, 3}},
+	} {
+		b := c.blowTo(&member{name: x.name}, x.leads)
+		var got []int
+		for client := range linearClients {
+			if b.by(client) {
+				got = append(got, client)
+			}
+		}
+		if !slices.Equal(got, x.want) || b.any() != (len(x.want) > 0) {
+			t.Errorf("%s, leads %v: got %v, any %v; want %v", x.name, x.leads, got, b.any(), x.want)
+		}
+	}
+}

@@ -26,7 +26,7 @@ import (
 // most file systems keep more, so a process that survives this survives them.
 
 // lossyCalls are the system calls a lossy has to see.
-const lossyCalls = "open,openat,openat2,creat,close,dup,dup2,dup3,fcntl,lseek,write,pwrite64,writev,pwritev,pwritev2,sendfile,splice," +
+const lossyCalls = "open,openat,openat2,creat,close,dup,dup2,dup3,fcntl,lseek,write,pwrite64,writev,pwritev,pwritev2,sendmsg,sendfile,splice," +
 	"copy_file_range,ftruncate,truncate,fallocate,fsync,fdatasync,sync,syncfs,sync_file_range,msync,mmap," +
 	"mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,rmdir,mknod,mknodat," +
 	"chmod,fchmod,fchmodat,setxattr,lsetxattr,fsetxattr,removexattr,lremovexattr,fremovexattr,utimensat"
@@ -93,6 +93,20 @@ func (c *call) bytes(i int) []byte {
 	}
 	c.decoded[i], c.args[i] = b, ""
 	return b
+}
+
+// vector is the bytes of the pieces in argument i, which strace writes as [{iov_base="…", iov_len=…}, …].
+func (c *call) vector(i int) (all []byte) {
+	for _, piece := range strings.Split(c.args[i], "{")[1:] {
+		text, length, ok := strings.Cut(strings.TrimPrefix(piece, "iov_base="), ", iov_len=")
+		n, err := strconv.Atoi(strings.TrimRight(length, "}, ]"))
+		b := (&call{name: c.name, args: []string{text}}).bytes(0)
+		if !ok || err != nil || n != len(b) {
+			panic(fmt.Sprintf("%s: a piece of argument %d is not whole: %.80s", c.name, i, piece))
+		}
+		all = append(all, b...)
+	}
+	return all
 }
 
 // readTrace reads what strace -f -xx -yy wrote.
@@ -307,6 +321,31 @@ func (l *lossy) load(path, rel string) (*node, error) {
 	return n, nil
 }
 
+// rebooted returns the model of what a power failure leaves now: it is all there is, and all synced.
+func (l *lossy) rebooted() *lossy {
+	next := &lossy{base: l.base, ignore: l.ignore, drop: l.drop, fds: map[int]*opened{}, paths: map[*node]string{}, seen: map[string]int{}, unknown: map[string]bool{}}
+	again := map[*node]*node{} // by what they were: a file may have several names
+	var reboot func(n *node) *node
+	reboot = func(n *node) *node {
+		if again[n] != nil {
+			return again[n]
+		}
+		is := newNode(n.dir)
+		again[n] = is
+		if n.kept != nil {
+			is.now = *n.kept.clone()
+		}
+		for name, child := range is.now.names {
+			is.now.names[name] = reboot(child)
+		}
+		is.kept = is.now.clone()
+		return is
+	}
+	next.root = reboot(l.root)
+	next.rebase(next.root, "")
+	return next
+}
+
 // step is one half of a call: what it does when it begins or when it ends.
 type step struct {
 	at    int
@@ -364,7 +403,7 @@ func (l *lossy) effect(c *call) (begin, end func()) {
 	}[c.name]; ok {
 		return nil, func() { do(c) }
 	}
-	if c.name == "write" || c.name == "pwrite64" {
+	if c.name == "write" || c.name == "pwrite64" || c.name == "pwritev" {
 		var f *opened
 		return func() { f = l.fds[c.fd(0)] }, func() { l.write(c, f) }
 	}
@@ -498,6 +537,10 @@ func (l *lossy) seek(c *call) {
 
 func (l *lossy) write(c *call, f *opened) {
 	if f == nil {
+		return
+	}
+	if c.name == "pwritev" {
+		f.now.writeAt(c.vector(1)[:c.result()], c.number(3))
 		return
 	}
 	p := c.bytes(1)[:c.result()]
@@ -744,6 +787,10 @@ func normal(path string) string {
 	}
 	if strings.HasPrefix(path, "data/backups/") { // a snapshot is named after its time
 		return "data/backups/*"
+	}
+	if dir, name, ok := strings.Cut(path, "/held/"); ok { // named after a number and a nonce
+		kind, _, _ := strings.Cut(name, "-")
+		return dir + "/held/" + kind
 	}
 	return strings.TrimRight(path, "0123456789-.")
 }

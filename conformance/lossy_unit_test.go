@@ -49,6 +49,10 @@ func TestLossy(t *testing.T) {
 		{"writes at offsets", []string{
 			made, `1 pwrite64(5<x>, «yz», 2, 4) = 2`, `1 write(5<x>, «abc», 3) = 3`, `1 lseek(5<x>, 1, SEEK_SET) = 1`, `1 write(5<x>, «B», 1) = 1`,
 			`1 fdatasync(5<x>) = 0`, `1 openat(AT_FDCWD, «/B/d», O_RDONLY) = 6<x>`, `1 fsync(6<x>) = 0`, `1 ftruncate(5<x>, 1) = 0`, `mark`}, "", "d/f=aBc\x00yz"},
+		{"a write of pieces", []string{
+			made, `1 pwritev(5<x>, [{iov_base=«ab», iov_len=2}, {iov_base=«», iov_len=0}, {iov_base=«{"c», iov_len=3}], 3, 1) = 5`,
+			`1 fdatasync(5<x>) = 0`, `1 openat(AT_FDCWD, «/B/d», O_RDONLY) = 6<x>`, `1 fsync(6<x>) = 0`,
+			`1 pwritev(5<x>, [{iov_base=«z», iov_len=1}], 1, 0) = 1`, `mark`}, "", "d/f=\x00ab{\"c"},
 		{"a rename without a sync", []string{
 			made, `1 fsync(5<x>) = 0`, `1 openat(AT_FDCWD, «/B/d», O_RDONLY) = 6<x>`, `1 fsync(6<x>) = 0`,
 			`1 renameat2(6<x>, «f», AT_FDCWD, «/B/e/g», RENAME_NOREPLACE) = 0`, `mark`}, "", "d/f="},
@@ -115,7 +119,7 @@ func TestLossy(t *testing.T) {
 		})
 	}
 	t.Run("what it does not know", func(t *testing.T) {
-		calls, err := readTrace(strings.NewReader(trace(`1 openat(AT_FDCWD, «/B/f», O_RDWR|O_CREAT, 0600) = 5<x>`, `1 pwritev(5<x>, [{iov_base=«a», iov_len=1}], 1, 0) = 1`)))
+		calls, err := readTrace(strings.NewReader(trace(`1 openat(AT_FDCWD, «/B/f», O_RDWR|O_CREAT, 0600) = 5<x>`, `1 pwritev2(5<x>, [{iov_base=«a», iov_len=1}], 1, 0, 0) = 1`)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,6 +130,36 @@ func TestLossy(t *testing.T) {
 		l.base = "/B"
 		if l.replay(calls, func(*call) bool { return false }, nil) == nil {
 			t.Error("a call that changes a file in a way the model does not know was passed over")
+		}
+	})
+	t.Run("two failures", func(t *testing.T) {
+		replay := func(l *lossy, lines ...string) {
+			t.Helper()
+			calls, err := readTrace(strings.NewReader(trace(lines...)))
+			if err == nil {
+				err = l.replay(calls, func(*call) bool { return false }, nil)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		l, err := newLossy(t.TempDir(), "", func(string) bool { return false })
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.base = "/B"
+		replay(l, `1 openat(AT_FDCWD, «/B/f», O_RDWR|O_CREAT, 0600) = 5<x>`, `1 write(5<x>, «abc», 3) = 3`, `1 fsync(5<x>) = 0`,
+			`1 openat(AT_FDCWD, «/B», O_RDONLY) = 6<x>`, `1 fsync(6<x>) = 0`, `1 write(5<x>, «lost», 4) = 4`,
+			`1 openat(AT_FDCWD, «/B/lost», O_RDWR|O_CREAT, 0600) = 7<x>`)
+		l = l.rebooted()
+		replay(l, `1 openat(AT_FDCWD, «/B/f», O_RDWR|O_APPEND) = 5<x>`, `1 write(5<x>, «de», 2) = 2`, `1 fsync(5<x>) = 0`, `1 write(5<x>, «lost», 4) = 4`)
+		for name, s := range l.left("") {
+			if got := string(s.read(0, s.size)); name != "f" || got != "abcde" {
+				t.Errorf("%s is %q", name, got)
+			}
+		}
+		if len(l.left("")) != 1 {
+			t.Errorf("%d files are left", len(l.left("")))
 		}
 	})
 }

@@ -17,34 +17,43 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
-// tracedMaster runs a master under strace the first time, and everything else as it is. -D leaves the process its number; that it was
-// killed is the trace's end.
-const tracedMaster = `#!/bin/bash
+// traced runs the processes whose names match %[5]s under strace for their first %[6]d starts, and everything else as it is. -D leaves
+// the process its number; that it was killed is the trace's end. The trace of the first start of NAME is NAME.1.
+const traced = `#!/bin/bash
 name=
 for ((i = 1; i < $#; i++)); do [ "${!i}" = --name ] && { next=$((i + 1)); name=${!next}; }; done
-trace=%[1]q/$name
-[[ $name == m* && ! -e $trace ]] || exec %[2]q "$@"
-exec %[3]q -D -f -xx -yy --seccomp-bpf -s 10000000 -o "$trace" -e trace=%[4]s -e signal=kill %[2]q "$@"
+[[ $name == %[5]s ]] || exec %[2]q "$@"
+n=1
+while [ -e %[1]q/"$name.$n" ]; do n=$((n + 1)); done
+[ $n -le %[6]d ] || exec %[2]q "$@"
+exec %[3]q -D -f -xx -yy --seccomp-bpf -s 10000000 -o %[1]q/"$name.$n" -e trace=%[4]s -e signal=kill %[2]q "$@"
 `
+
+// startTraced is startCluster with the first starts of processes whose names match a pattern of bash traced into the directory traces.
+func startTraced(t *testing.T, names string, starts int, args ...string) (c *cluster, dir, traces string) {
+	t.Helper()
+	traces = t.TempDir()
+	bin := filepath.Join(traces, "sluice")
+	text := fmt.Sprintf(traced, traces, Binary(t), Strace(t), lossyCalls, names, starts)
+	if err := os.WriteFile(bin, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c, dir = startClusterOf(t, bin, args...)
+	return c, dir, traces
+}
 
 // TestLossyMasters kills the leader of 3 masters under load, as TestFailover does, and lets the machine it ran on lose its power
 // with it: its data directory keeps what was synced, and nothing else. It comes back with that. Twice, so that one that has
 // lost something takes part when the next does. Nothing acknowledged may be missing, and each of the three, when it
 // leads, must show the same names.
 func TestLossyMasters(t *testing.T) {
-	traces := t.TempDir()
-	bin := filepath.Join(traces, "sluice")
-	text := fmt.Sprintf(tracedMaster, traces, Binary(t), Strace(t), lossyCalls)
-	if err := os.WriteFile(bin, []byte(text), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	c, dir := startClusterOf(t, bin)
+	c, dir, traces := startTraced(t, "m*", 1)
 	newRig(&Server{S3: c.S3[0]}).mkbucket(t, "lost")
 	acked := &ackedObjects{etags: map[string]string{}}
-	cases := 0
+	cases, dropped := 0, 0
 	for cases < 2 {
 		leader := c.leader(t, dir)
-		trace := filepath.Join(traces, leader.name)
+		trace := filepath.Join(traces, leader.name+".1")
 		if _, err := os.Stat(trace + ".lost"); err == nil { // it has been this one's turn
 			c.leaderOtherThan(t, dir, leader)
 			continue
@@ -52,13 +61,20 @@ func TestLossyMasters(t *testing.T) {
 		stop := acked.load(c, cases)
 		time.Sleep(2 * time.Second)
 		leader.kill(t)
-		lost := loseUnsynced(t, dir, leader, trace)
+		left, differ, lost := loseUnsynced(t, dir, leader, trace, lossyProcess(t, leader.name))
+		if left.left(leader.name)["etcd/member/snap/db"] == nil {
+			t.Fatalf("of %s nothing is left that was ever synced: %s", leader.name, lost)
+		}
 		time.Sleep(2 * time.Second) // the others go on
 		leader.pid = leader.restart(t, 0)
 		time.Sleep(time.Second)
 		stop()
 		t.Logf("%s lost its power, and %s; %d objects are acknowledged", leader.name, lost, acked.len())
+		dropped += differ
 		cases++
+	}
+	if dropped == 0 || acked.len() == 0 {
+		t.Fatalf("nothing was shown: %d files lost something, and %d objects were acknowledged", dropped, acked.len())
 	}
 	acked.wantAll(t, c)
 	for _, name := range []string{"m1", "m2", "m3"} {
@@ -79,7 +95,7 @@ func TestLossyMasters(t *testing.T) {
 }
 
 // process returns the process of that name.
-func (c *cluster) process(t *testing.T, name string) *member {
+func (c *cluster) process(t testing.TB, name string) *member {
 	t.Helper()
 	for _, p := range c.processes {
 		if p.name == name {
@@ -103,9 +119,22 @@ func (c *cluster) leaderOtherThan(t *testing.T, dir string, leader *member) {
 	c.serves(t)
 }
 
-// loseUnsynced replaces the data directory of a process that was killed by what a power failure leaves of
-// it according to the trace, and says what that is. What is in no other place than a cache is gone.
-func loseUnsynced(t *testing.T, dir string, p *member, trace string) string {
+// lossyProcess returns the model of the directory of a cluster before its process name has made its own, which alone is modelled. What
+// is in no other place than a cache is gone.
+func lossyProcess(t *testing.T, name string) *lossy {
+	t.Helper()
+	l, err := newLossy(t.TempDir(), "", func(path string) bool {
+		return path != name && !strings.HasPrefix(path, name+"/") || strings.HasPrefix(path, name+"/cache")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// loseUnsynced replaces the data directory of a process that was killed by what a power failure leaves of it according to the trace,
+// and says what that is. l is the model of the cluster's directory as it was when the trace began; left is the one of what there is now.
+func loseUnsynced(t *testing.T, dir string, p *member, trace string, l *lossy) (left *lossy, differ int, said string) {
 	t.Helper()
 	name := p.name
 	base, err := filepath.EvalSymlinks(dir)
@@ -126,12 +155,6 @@ func loseUnsynced(t *testing.T, dir string, p *member, trace string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := newLossy(t.TempDir(), "", func(path string) bool {
-		return path != name && !strings.HasPrefix(path, name+"/") || strings.HasPrefix(path, name+"/cache")
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	l.base = base
 	if err := l.replay(calls, func(*call) bool { return false }, nil); err != nil {
 		t.Fatalf("%s: %v", trace, err)
@@ -140,7 +163,7 @@ func loseUnsynced(t *testing.T, dir string, p *member, trace string) string {
 	if err := l.restore(kept); err != nil {
 		t.Fatal(err)
 	}
-	differ, files := 0, l.left(name)
+	files := l.left(name)
 	for file, s := range files {
 		if b, err := os.ReadFile(filepath.Join(base, name, file)); err != nil || !s.equal(b) {
 			differ++
@@ -152,10 +175,7 @@ func loseUnsynced(t *testing.T, dir string, p *member, trace string) string {
 	if err := os.Rename(filepath.Join(kept, name), filepath.Join(base, name)); err != nil {
 		t.Fatal(err)
 	}
-	if files["etcd/member/snap/db"] == nil {
-		t.Fatalf("of %s nothing is left that was ever synced: %d files", name, len(files))
-	}
-	return fmt.Sprintf("%d of its %d files are not what they were", differ, len(files))
+	return l.rebooted(), differ, fmt.Sprintf("%d of its %d files are not what they were", differ, len(files))
 }
 
 // ackedObjects are the objects that were acknowledged, by name.

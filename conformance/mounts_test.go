@@ -21,16 +21,20 @@ import (
 )
 
 // TestBoto3Mounts runs every operation on buckets that are mounts: a directory, a separate S3 server over a file system,
-// and one that holds every key.
+// one that holds every key, and servers that speak as Azure and Google do.
 func TestBoto3Mounts(t *testing.T) {
 	python := Python(t)
-	versity, moto := StartVersitygw(t), StartMoto(t)
+	versity, moto, az, gcs := StartVersitygw(t), StartMoto(t), StartAzurite(t), StartGCS(t)
 	makeBucket(t, versity, "under")
 	makeBucket(t, moto, "under")
+	az.makeContainer(t, "under")
+	gcs.MakeBucket(t, "under")
 	s := Start(t, Options{Args: []string{
 		"--mount", "/local-mount=file://" + t.TempDir(),
 		"--mount", versity.Mount("/versity-mount", "under", ""),
 		"--mount", moto.Mount("/moto-mount", "under", ""),
+		"--mount", "/azure-mount=azure://under@" + az.Account + "/,endpoint=" + az.Options()["endpoint"] + ",account_key=" + az.Key,
+		"--mount", "/gcs-mount=gs://under,anonymous=true,endpoint=" + gcs.URL,
 	}})
 	env := append(os.Environ(), "AWS_EC2_METADATA_DISABLED=true")
 	run := func(name, bucket string, more ...string) {
@@ -42,6 +46,8 @@ func TestBoto3Mounts(t *testing.T) {
 	run("local", "local-mount")
 	run("versitygw", "versity-mount")
 	run("moto", "moto-mount", "--any-key")
+	run("azurite", "azure-mount", "--azure")
+	run("gcs", "gcs-mount", "--any-key")
 }
 
 // mounts is a running Sluice whose mounts a test makes over the admin API, with an S3 server to mount.
@@ -391,7 +397,10 @@ func TestMountsAPI(t *testing.T) {
 		} {
 			doc := m.ok(t, http.StatusOK, "PATCH", api+"/deep%2Flake%20%C3%A9", map[string]any{field: value})
 			delete(doc, "$schema")
-			if shown[field] = value; !reflect.DeepEqual(doc, shown) {
+			if shown[field] = value; field == "read_only" {
+				shown["access"] = "readOnly"
+			}
+			if !reflect.DeepEqual(doc, shown) {
 				t.Errorf("after %s: %v, want %v", field, doc, shown)
 			}
 		}
@@ -399,7 +408,7 @@ func TestMountsAPI(t *testing.T) {
 			t.Error("a read-only mount was written to")
 		}
 		m.ok(t, http.StatusOK, "PATCH", api+"?path=/deep/lake%20%C3%A9", map[string]any{"read_only": false})
-		shown["read_only"] = false
+		shown["read_only"], shown["access"] = false, "readWrite"
 		if _, err := m.hdfs(t.Context(), "PUT", escapePath("/deep/lake é/y"), "CREATE", "", strings.NewReader("text"), 4); err != nil {
 			t.Error(err)
 		}
@@ -408,7 +417,7 @@ func TestMountsAPI(t *testing.T) {
 		one := api + "/deep%2Flake%20%C3%A9"
 		for field, value := range map[string]any{
 			"sync_interval": "soon", "mode": "rwx", "write_type": "NEVER", "read_type": "SOMETIMES", "read_only": "yes", "path": "/other",
-			"uri": "s3://other", "unknown": 1,
+			"uri": "nothing", "access": "some", "unknown": 1,
 		} {
 			m.refused(t, http.StatusUnprocessableEntity, "PATCH", one, map[string]any{field: value}, field)
 		}

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -185,10 +187,11 @@ func handoverMost() time.Duration {
 
 // TestOperate is what an operator does with a cluster that is being used.
 func TestOperate(t *testing.T) {
-	c, _ := startCluster(t)
+	c, dir := startCluster(t)
 	cases := 0
 	t.Run("nodes", func(t *testing.T) { cases += c.drains(t) })
 	t.Run("handover", func(t *testing.T) { cases += c.handovers(t) })
+	t.Run("replace a master", func(t *testing.T) { cases += c.replaces(t, dir) })
 	Minimum(t, "operate", cases)
 }
 
@@ -277,9 +280,7 @@ func (c *cluster) drains(t *testing.T) (cases int) {
 	})
 	cases++
 	for range 2 {
-		var done struct{ From, To string }
-		mustSluice(t, c.Admin[1], &done, "master", "handover")
-		if done.To == leader {
+		if _, to := c.handover(t); to == leader {
 			t.Errorf("%s leads, which is drained", leader)
 		}
 	}
@@ -313,6 +314,20 @@ func readiness(t *testing.T, admin string) (status int, text string) {
 	return resp.StatusCode, string(b)
 }
 
+// handover has another master lead, which is tried again while none follows the journal yet.
+func (c *cluster) handover(t *testing.T, args ...string) (from, to string) {
+	t.Helper()
+	var done struct{ From, To string }
+	eventually(t, 30*time.Second, func() error {
+		text, err := sluice(t, c.Admin[1], append([]string{"master", "handover", "--output", "json"}, args...)...)
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal([]byte(text), &done)
+	})
+	return done.From, done.To
+}
+
 // handovers changes the leader, as planned, while applications work.
 func (c *cluster) handovers(t *testing.T) (cases int) {
 	const rounds = 5
@@ -339,6 +354,114 @@ func (c *cluster) handovers(t *testing.T) (cases int) {
 		t.Errorf("the middle of %d handovers took %v, want at most %v", rounds, gaps[rounds/2], most)
 	}
 	return cases
+}
+
+// Of what starts a master: its addresses, and the masters it knows.
+var (
+	internalListen = regexp.MustCompile(`--internal-listen \S+`)
+	joins          = regexp.MustCompile(`--join \S+`)
+)
+
+// replaces has a new master take the place of the one that led, while applications work, and lead; then another of the old ones
+// is lost, so that nothing is acknowledged but by the new one's vote.
+func (c *cluster) replaces(t *testing.T, dir string) (cases int) {
+	pids := map[string]int{}
+	for _, p := range c.processes {
+		pids[p.name] = p.pid
+	}
+	_, old := c.nodes(t, c.Admin[0])
+	peer := "http://" + FreePort(t)
+	start, err := os.ReadFile(filepath.Join(dir, "start-"+old))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.ReplaceAll(string(start), filepath.Join(dir, old), filepath.Join(dir, "m4"))
+	text = strings.Replace(text, "--name "+old, "--name m4", 1)
+	admin := "http://" + FreePort(t)
+	text = adminListen.ReplaceAllString(text, "--admin-listen "+strings.TrimPrefix(admin, "http://"))
+	text = internalListen.ReplaceAllString(text, "--internal-listen "+FreePort(t))
+	text = joins.ReplaceAllString(text, "$0\\,m4="+peer+" --join-existing")
+	file := filepath.Join(dir, "start-m4")
+	if err := os.WriteFile(file, []byte(text), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	states := func() map[string]string {
+		var list struct {
+			Items []struct{ Name, State string }
+		}
+		mustSluice(t, c.Admin[0], &list, "master", "ls")
+		all := map[string]string{}
+		for _, m := range list.Items {
+			all[m.Name] = m.State
+		}
+		return all
+	}
+	l := startLoad(t, c, "replaced", 4)
+	if _, err := sluice(t, c.Admin[0], "master", "add", peer); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sluice(t, c.Admin[0], "master", "promote", "m4"); err == nil {
+		t.Error("4 masters vote")
+	}
+	cmd := exec.Command(file)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		if b, _ := os.ReadFile(filepath.Join(dir, "m4.log")); t.Failed() {
+			t.Logf("m4:\n%s", tail(string(b)))
+		}
+	})
+	eventually(t, 30*time.Second, func() error {
+		if !isReady(t.Context(), admin) {
+			return errors.New("the new master is not ready")
+		}
+		return nil
+	})
+	if got := states(); len(got) != 4 || got["m4"] != "learner" {
+		t.Errorf("with a new master they are %v", got)
+	}
+	cases++
+	if _, err := sluice(t, c.Admin[1], "master", "promote", "m4", "--remove", old); err == nil || !strings.Contains(err.Error(), "sluice master handover") {
+		t.Errorf("removing the one that leads: %v", err)
+	}
+	c.handover(t)
+	if _, err := sluice(t, c.Admin[1], "master", "promote", "m4", "--remove", old); err != nil {
+		t.Fatal(err)
+	}
+	if got := states(); len(got) != 3 || got[old] != "" || got["m4"] == "learner" {
+		t.Errorf("with %s replaced they are %v", old, got)
+	}
+	cases++
+	syscall.Kill(pids[old], syscall.SIGTERM) // it may have ended when it learnt that it is out
+	if _, to := c.handover(t, "--to", "m4"); to != "m4" {
+		t.Errorf("handed over to %q", to)
+	}
+	cases++
+	l.end(t, c)
+	var other *member
+	for _, p := range c.processes {
+		if p.name[0] == 'm' && p.name != old {
+			other = p
+		}
+	}
+	other.kill(t)
+	r := newRig(&Server{S3: c.S3[1], WebHDFS: c.WebHDFS[1]})
+	eventually(t, 30*time.Second, func() error {
+		_, err := r.put(t.Context(), "/replaced/after", content{"after", 1, 300_000})
+		return err
+	})
+	saved := filepath.Join(t.TempDir(), "saved")
+	if _, err := sluice(t, c.Admin[1], "backup", saved); err != nil {
+		t.Error(err)
+	}
+	if text, err := sluice(t, c.Admin[1], "fsck", "--file", saved); err != nil || !strings.Contains(text, "; 0 findings") {
+		t.Errorf("fsck of a cluster's backup: %v\n%s", err, text)
+	}
+	return cases + 2
 }
 
 // metric returns the value of a number without labels at /metrics, "" if it is not there.

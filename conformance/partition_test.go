@@ -79,14 +79,17 @@ func startApart(t *testing.T, args ...string) (c *cluster, dir string) {
 		t.Error("the masters do not reach each other through the proxies")
 	}
 	a.mu.Unlock()
-	c.isolate = func(t testing.TB, rnd *rand.Rand) {
-		name := fmt.Sprint("m", 1+rnd.IntN(3))
-		if rnd.IntN(3) > 0 {
-			name = c.leader(t, dir).name
+	c.isolate = func(t testing.TB, rnd *rand.Rand) blow {
+		leader := c.leads(t)
+		name := leader.name
+		if rnd.IntN(3) == 0 {
+			name = fmt.Sprint("m", 1+rnd.IntN(3))
 		}
+		b := c.blowTo(c.process(t, name), name == leader.name)
 		a.set(name)
 		time.Sleep(500*time.Millisecond + time.Duration(rnd.Int64N(int64(3*time.Second))))
 		a.set("")
+		return b
 	}
 	return c, dir
 }

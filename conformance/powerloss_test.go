@@ -349,12 +349,16 @@ func (h *history) killTraced() {
 
 // answer reports whether a call sends the header of a final response of S3 or WebHDFS.
 func (h *history) answer(c *call) bool {
-	if c.name != "write" || len(c.args) < 2 {
+	if c.name != "write" && c.name != "sendmsg" || len(c.args) < 2 || c.ret == "-1" { // "?" is the last one, after which the process was killed
 		return false
+	}
+	text := c.args[1]
+	if c.name == "sendmsg" { // of the one piece that is a header section whose body follows
+		_, text, _ = strings.Cut(text, "iov_base=")
 	}
 	const http = `"\x48\x54\x54\x50\x2f\x31\x2e\x31\x20\x3` // "HTTP/1.1 " and the 3 of a digit's code
 	from := func(url string) bool { return strings.Contains(c.args[0], "["+strings.TrimPrefix(url, "http://")+"->") }
-	return (from(h.rig.S3) || from(h.rig.WebHDFS)) && strings.HasPrefix(c.args[1], http) && c.args[1][len(http)] != '1'
+	return (from(h.rig.S3) || from(h.rig.WebHDFS)) && strings.HasPrefix(text, http) && text[len(http)] != '1'
 }
 
 // replay replays the trace without the syncs of the kind drop. At each promise it looks at what a power failure would
@@ -422,8 +426,16 @@ func (h *history) survives(l *lossy, n int) (err error) {
 	}
 	h.boots++
 	p := h.promises[n]
-	if err := os.RemoveAll(h.base); err != nil {
+	// The mounted directory is emptied, not made again: another in its place would not be taken for it.
+	kept, err := filepath.Glob(filepath.Join(h.base, "store", "*"))
+	hidden, herr := filepath.Glob(filepath.Join(h.base, "store", ".*"))
+	if err := errors.Join(err, herr); err != nil {
 		return err
+	}
+	for _, path := range append(append(kept, hidden...), filepath.Join(h.base, "data")) {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
 	}
 	if err := l.restore(h.base); err != nil {
 		return err
@@ -507,6 +519,8 @@ func (f *failing) start(o Options) (s *Server) {
 
 const fromLog = "etcd makes its database again out of the log, which goes back to the beginning as long as it is short"
 
+const oneLeader = "who led last is remembered for leaders that were paused, of which a process that is alone has none"
+
 const secondCopy = "a snapshot of the journal is a second copy of what the journal has"
 
 // spare are the syncs that no acknowledgement rests on, each with the reason.
@@ -519,6 +533,8 @@ var spare = map[string]string{
 	"directory data after nothing":                                        secondCopy,
 	"directory data/backups after file+gone":                              secondCopy,
 	"file data/backups/*":                                                 secondCopy,
+	"directory data/held after file+gone":                                 oneLeader,
+	"file data/held/reigns.new":                                           oneLeader,
 	"directory data/etcd/member/snap after file+gone":                     fromLog,
 	"file data/etcd/member/snap/db":                                       fromLog,
 	"file data/etcd/member/wal.tmp/0000000000000000-0000000000000000.wal": "the sync of the first record covers the head of the log",

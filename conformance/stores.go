@@ -14,30 +14,68 @@ import (
 
 // S3Store is an S3 server in a process of its own, for Sluice to mount and for the tests to look behind it.
 type S3Store struct {
-	URL                  string
+	service
 	Region               string
 	AccessKey, SecretKey string
 	Dir                  string // where it keeps its files, "" if in memory
+}
+
+// service is a program that answers HTTP.
+type service struct {
+	URL string
 
 	line   []string
 	env    []string
-	health string
+	health string // path that is answered once it runs
 	cmd    *exec.Cmd
 	log    *syncBuffer
 	exited chan struct{}
 }
 
 // StartVersitygw starts versitygw over a directory. Its buckets are the directories in S3Store.Dir, its objects plain
-// files; it cannot hold every key that S3 can.
-func StartVersitygw(t testing.TB) *S3Store {
+// files; it cannot hold every key that S3 can. more are further flags.
+func StartVersitygw(t testing.TB, more ...string) *S3Store {
 	t.Helper()
 	addr := FreePort(t)
-	s := &S3Store{URL: "http://" + addr, Region: "us-east-1", AccessKey: "store", SecretKey: "store-secret-key", Dir: t.TempDir(), health: "/health"}
-	s.line = []string{Versitygw(t), "--port", addr, "--keep-alive", "--quiet", "--health", s.health, "posix", s.Dir}
+	s := &S3Store{service: service{URL: "http://" + addr, health: "/health"}, Region: "us-east-1", AccessKey: "store", SecretKey: "store-secret-key", Dir: t.TempDir()}
+	s.line = append([]string{Versitygw(t), "--port", addr, "--keep-alive", "--quiet", "--health", s.health}, append(more, "posix", s.Dir)...)
 	s.env = append(os.Environ(), "ROOT_ACCESS_KEY="+s.AccessKey, "ROOT_SECRET_KEY="+s.SecretKey)
 	s.Start(t)
 	t.Cleanup(func() { s.Stop(t) })
 	return s
+}
+
+// StartVersitygwUsers is StartVersitygw with users beside the one that everything belongs to.
+func StartVersitygwUsers(t testing.TB) *S3Store {
+	t.Helper()
+	addr := FreePort(t)
+	s := &S3Store{service: service{URL: "http://" + addr, health: "/health"}, Region: "us-east-1", AccessKey: "store", SecretKey: "store-secret-key", Dir: t.TempDir()}
+	s.line = []string{Versitygw(t), "--port", addr, "--keep-alive", "--quiet", "--health", s.health, "--iam-dir", t.TempDir(), "--iam-cache-disable", "posix", s.Dir}
+	s.env = append(os.Environ(), "ROOT_ACCESS_KEY="+s.AccessKey, "ROOT_SECRET_KEY="+s.SecretKey)
+	s.Start(t)
+	t.Cleanup(func() { s.Stop(t) })
+	return s
+}
+
+// newUser makes a user of a store with users, and returns the store as that one has it.
+func (s *S3Store) newUser(t testing.TB, name string) S3Store {
+	t.Helper()
+	u := S3Store{service: service{URL: s.URL}, Region: s.Region, AccessKey: name, SecretKey: name + "-secret-key"}
+	s.users(t, "create-user", "--access", u.AccessKey, "--secret", u.SecretKey, "--role", "admin")
+	return u
+}
+
+func (s *S3Store) removeUser(t testing.TB, name string) {
+	t.Helper()
+	s.users(t, "delete-user", "--access", name)
+}
+
+func (s *S3Store) users(t testing.TB, args ...string) {
+	t.Helper()
+	cmd := exec.Command(Versitygw(t), append([]string{"admin", "--access", s.AccessKey, "--secret", s.SecretKey, "--endpoint-url", s.URL}, args...)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("versitygw admin %q: %v %s", args, err, out)
+	}
 }
 
 // StartMoto starts moto's server, which keeps objects in memory under any key, as S3 does.
@@ -45,7 +83,7 @@ func StartMoto(t testing.TB) *S3Store {
 	t.Helper()
 	addr := FreePort(t)
 	_, port, _ := strings.Cut(addr, ":")
-	s := &S3Store{URL: "http://" + addr, Region: "us-east-1", AccessKey: "store", SecretKey: "store-secret-key", health: "/moto-api/"}
+	s := &S3Store{service: service{URL: "http://" + addr, health: "/moto-api/"}, Region: "us-east-1", AccessKey: "store", SecretKey: "store-secret-key"}
 	s.line = []string{Moto(t), "-H", "127.0.0.1", "-p", port}
 	s.env = append(os.Environ(), "PYTHONWARNINGS=ignore")
 	s.Start(t)
@@ -69,8 +107,8 @@ func Moto(t testing.TB) string {
 	return filepath.Join(dir, "bin", "moto_server")
 }
 
-// Start starts the server, again at the same address after Stop, and waits until it answers.
-func (s *S3Store) Start(t testing.TB) {
+// Start starts the program, again at the same address after its end, and waits until it answers.
+func (s *service) Start(t testing.TB) {
 	t.Helper()
 	s.cmd = exec.Command(s.line[0], s.line[1:]...)
 	s.cmd.Env = s.env
@@ -101,8 +139,14 @@ func (s *S3Store) Start(t testing.TB) {
 	}
 }
 
-// Stop ends the server and waits until it is gone.
-func (s *S3Store) Stop(t testing.TB) {
+// Kill ends the program as kill -9 does, and waits until it is gone.
+func (s *service) Kill() {
+	s.cmd.Process.Kill()
+	<-s.exited
+}
+
+// Stop ends the program and waits until it is gone.
+func (s *service) Stop(t testing.TB) {
 	t.Helper()
 	select {
 	case <-s.exited:
@@ -113,8 +157,7 @@ func (s *S3Store) Stop(t testing.TB) {
 	select {
 	case <-s.exited:
 	case <-time.After(10 * time.Second):
-		s.cmd.Process.Kill()
-		<-s.exited
+		s.Kill()
 	}
 }
 

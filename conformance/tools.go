@@ -43,10 +43,14 @@ var hadoopPOM string
 //go:embed clients/s3a.xml
 var s3aPOM string
 
-// Jars returns a directory with the jars of a POM of clients/: "hadoop" (FsShell) or "s3a" (hadoop-aws for Spark).
+//go:embed clients/distcp.xml
+var distcpPOM string
+
+// Jars returns a directory with the jars of a POM of clients/: "hadoop" (FsShell), "s3a" (hadoop-aws for Spark) or "distcp" (DistCp alone,
+// which runs with what Spark has).
 func Jars(t testing.TB, name string) string {
 	t.Helper()
-	pom := map[string]string{"hadoop": hadoopPOM, "s3a": s3aPOM}[name]
+	pom := map[string]string{"hadoop": hadoopPOM, "s3a": s3aPOM, "distcp": distcpPOM}[name]
 	dir := filepath.Join(CacheDir(), "jars-"+name)
 	install(t, "jars-"+name, pom, func() error {
 		if err := os.RemoveAll(dir); err != nil {
@@ -74,6 +78,18 @@ func Versitygw(t testing.TB) string {
 		return nil
 	})
 	return filepath.Join(dir, "versitygw")
+}
+
+// Etcd returns the binary of an etcd server, of the version that the masters' own is.
+func Etcd(t testing.TB) string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Version}}", "go.etcd.io/etcd/server/v3").Output()
+	if err != nil {
+		Skip(t, "go list: %v", err)
+	}
+	bin := filepath.Join(CacheDir(), "etcd", "etcd")
+	install(t, "etcd", string(out), func() error { return command("", "go", "build", "-o", bin, "go.etcd.io/etcd/server/v3") })
+	return bin
 }
 
 // Java returns the java of a JDK that Hadoop 3.4 runs on.

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -8,24 +9,35 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestWorkers reads through gateways of a cluster while its workers are killed, stopped and started again. What a client gets
 // is whole and of one version, whatever becomes of them.
 func TestWorkers(t *testing.T) {
 	lake := t.TempDir()
+	sockets, err := os.MkdirTemp("", "sluice-") // the path of a socket is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(sockets) })
+	t.Setenv("SLUICE_SOCKET_DIR", sockets)
 	c, dir := startCluster(t, "--mount", "/lake=file://"+lake+",sync_interval=0s")
 	w := &workers{T: t, cluster: c, dir: dir, rig: newRig(&Server{S3: c.S3[0], WebHDFS: c.WebHDFS[0], Admin: c.Admin[0]}),
 		other: newRig(&Server{S3: c.S3[1], WebHDFS: c.WebHDFS[1]})}
 	w.rig.mkbucket(t, "warm")
 	w.run("warm reads come from the workers", w.warm)
+	w.run("warm reads of one host go by descriptor", w.lent)
 	w.run("a worker is killed in mid-read", func(t *testing.T) { w.lose(t, "w1", syscall.SIGKILL) })
 	w.run("a worker is stopped in mid-read", func(t *testing.T) { w.lose(t, "w2", syscall.SIGSTOP) })
+	w.run("who owned a block before is asked before the store", w.previous)
 	w.run("a file is replaced in mid-read", w.replace)
 	w.run("all workers are gone", w.none)
 	w.run("a store whose secret workers are given sealed", w.sealed)
@@ -78,7 +90,7 @@ func (w *workers) warm(t *testing.T) {
 	for i, size := range []int64{0, 1, 4 << 10, 1 << 20, 5<<20 + 3, 130<<20 + 1} {
 		for _, place := range []string{"/warm", "/lake"} {
 			path, is := fmt.Sprintf("%s/f%d", place, i), content{place, i, size}
-			w.rig.mustPut(t, path, is)
+			w.rig.putUntil(t, path, is)
 			if _, _, err := w.rig.get(t.Context(), path, is); err != nil {
 				t.Error(err)
 			}
@@ -99,6 +111,54 @@ func (w *workers) warm(t *testing.T) {
 			t.Errorf("the gateway %s holds a secret key", g)
 		}
 	}
+}
+
+// lent reads a file that spans blocks of several workers, and so all of their ways: every byte of it is lent by one.
+func (w *workers) lent(t *testing.T) {
+	is := content{"lent", 0, 140<<20 + 5}
+	w.rig.putUntil(t, "/warm/lent", is)
+	w.hit(t, w.rig, "/warm/lent", is)
+	before := w.ways(t)
+	if _, cache, err := w.rig.get(t.Context(), "/warm/lent", is); err != nil || cache != "HIT" {
+		t.Fatalf("%s: %v", cache, err)
+	}
+	after := w.ways(t)
+	var disk unix.Statfs_t
+	if err := unix.Statfs(w.dir, &disk); err != nil {
+		t.Fatal(err)
+	}
+	if disk.Type == unix.OVERLAYFS_SUPER_MAGIC { // the root of a container, from which nothing is lent
+		if n := after["descriptor"]; n > 0 {
+			t.Errorf("%d bytes came by descriptor from an overlay", n)
+		}
+		return
+	}
+	if n := after["descriptor"] - before["descriptor"]; n < is.size*9/10 { // some pages may be on their way to another slot
+		t.Errorf("%d bytes of %d came by descriptor: %v, before it %v", n, is.size, after, before)
+	}
+	files, err := filepath.Glob(filepath.Join(os.Getenv("SLUICE_SOCKET_DIR"), "*.sock"))
+	if err != nil || len(files) != 3 {
+		t.Errorf("there are %d sockets of 3 workers, %v", len(files), err)
+	}
+}
+
+// ways returns how many bytes the first gateway got in each way.
+func (w *workers) ways(t *testing.T) map[string]int64 {
+	t.Helper()
+	resp, err := http.Get(w.Admin[0] + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	all := map[string]int64{}
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		var way string
+		var n float64
+		if _, err := fmt.Sscanf(lines.Text(), "sluice_placed_read_bytes_total{way=%q} %g", &way, &n); err == nil {
+			all[way] = int64(n)
+		}
+	}
+	return all
 }
 
 // hit reads a file until the answer comes from a cache: the processes of a cluster that starts learn of each other in the course
@@ -175,7 +235,7 @@ func each(t *testing.T, all []*reading, n int64) {
 func (w *workers) lose(t *testing.T, name string, sig syscall.Signal) {
 	is := content{"lost", int(sig), 200 << 20} // blocks of 64 MiB: all workers have some, most likely
 	path := fmt.Sprintf("/warm/lost%d", sig)
-	w.rig.mustPut(t, path, is)
+	w.rig.putUntil(t, path, is)
 	all := w.open(t, path, is, 4)
 	each(t, all, 20<<20)
 	p := w.process(t, name)
@@ -198,16 +258,75 @@ func (w *workers) lose(t *testing.T, name string, sig syscall.Signal) {
 	}
 }
 
+// previous has files be cached while a worker is gone, and reads them when it is back: those that are its own come from who had
+// them meanwhile.
+func (w *workers) previous(t *testing.T) {
+	const files = 24 // each a block: a third of them is its own, and none with a chance of 1 in 10,000
+	p := w.process(t, "w3")
+	start, err := os.ReadFile(filepath.Join(w.dir, "start-w3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	listen := regexp.MustCompile(`--admin-listen[ =]'?([0-9.:]+)`).FindSubmatch(start)
+	if listen == nil {
+		t.Fatalf("where w3 has its numbers is not in %s", start)
+	}
+	read := func(try int) string {
+		p.kill(t)
+		file := func(i int) (string, content) {
+			return fmt.Sprintf("/lake/previous%d/f%d", try, i), content{"previous", try*files + i, int64(100_000 * (i + 1))}
+		}
+		for i := range files {
+			path, is := file(i)
+			w.rig.putUntil(t, path, is)
+			w.hit(t, w.other, path, is)
+		}
+		p.pid = p.restart(t, 0)
+		eventually(t, 30*time.Second, func() error {
+			resp, err := http.Get("http://" + string(listen[1]) + "/readyz")
+			if err == nil {
+				resp.Body.Close()
+			}
+			return err
+		})
+		var n string
+		for range 10 { // the gateways learn that it is back in the course of a second
+			for i := range files {
+				path, is := file(i)
+				if _, _, err := w.rig.get(t.Context(), path, is); err != nil {
+					t.Error(err)
+				}
+			}
+			if n = metric(t, "http://"+string(listen[1]), "sluice_cache_previous_owner_bytes_total"); n != "" && n != "0" {
+				return ""
+			}
+			time.Sleep(time.Second / 2)
+		}
+		return fmt.Sprintf("%q bytes came from who owned them before", n)
+	}
+	// Pages that were asked for before it knew of the others are its own by now: another try has others.
+	for try := 0; ; try++ {
+		bad := read(try)
+		if bad == "" {
+			return
+		}
+		if try == 2 {
+			t.Fatal(bad)
+		}
+		t.Log(bad)
+	}
+}
+
 // replace overwrites a file that is being read, in the store and through Sluice. A reader gets the rest of its version, or an
 // error; never bytes of both.
 func (w *workers) replace(t *testing.T) {
 	for i, place := range []string{"/warm", "/lake"} {
 		path := place + "/replaced"
 		was, is := content{"replaced", 2 * i, 150 << 20}, content{"replaced", 2*i + 1, 150 << 20}
-		w.rig.mustPut(t, path, was)
+		w.rig.putUntil(t, path, was)
 		all := w.open(t, path, was, 2)
 		each(t, all, 1<<20)
-		w.other.mustPut(t, path, is)
+		w.other.putUntil(t, path, is)
 		for _, r := range all {
 			if err := r.read(was.size); err != nil && strings.Contains(err.Error(), "other bytes") {
 				t.Error(err)
@@ -222,7 +341,7 @@ func (w *workers) replace(t *testing.T) {
 // none reads and writes while no worker lives, and then with all of them started again.
 func (w *workers) none(t *testing.T) {
 	is := content{"none", 0, 70 << 20}
-	w.rig.mustPut(t, "/warm/none", is)
+	w.rig.putUntil(t, "/warm/none", is)
 	all := w.open(t, "/warm/none", is, 2)
 	each(t, all, 1<<20)
 	names := []string{"w1", "w2", "w3"}
@@ -231,7 +350,7 @@ func (w *workers) none(t *testing.T) {
 	}
 	each(t, all, is.size)
 	later := content{"none", 1, 3 << 20}
-	w.rig.mustPut(t, "/warm/later", later)
+	w.rig.putUntil(t, "/warm/later", later)
 	for _, r := range []*rig{w.rig, w.other} {
 		if _, _, err := r.get(t.Context(), "/warm/later", later); err != nil {
 			t.Error(err)
@@ -268,7 +387,7 @@ func (w *workers) sealed(t *testing.T) {
 		t.Fatalf("%s: %s", resp.Status, text)
 	}
 	is := content{"far", 0, 20 << 20}
-	w.rig.mustPut(t, "/far/file", is)
+	w.rig.putUntil(t, "/far/file", is)
 	w.hit(t, w.other, "/far/file", is) // nobody but workers has a cache
 	for _, p := range w.processes {
 		b, err := os.ReadFile(filepath.Join(w.dir, p.name+".log"))

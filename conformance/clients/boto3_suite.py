@@ -1,10 +1,10 @@
 """boto3 against a running Sluice: every S3 operation Sluice has, byte for byte.
 
-usage: boto3_suite.py [--mounted] [--any-key] ENDPOINT ACCESS_KEY SECRET_KEY BUCKET [CA_FILE]
+usage: boto3_suite.py [--mounted] [--any-key] [--azure] ENDPOINT ACCESS_KEY SECRET_KEY BUCKET [CA_FILE]
 
 Prints one line of JSON per case: {"case": name, "error": text or ""}. BUCKET must not exist; with --mounted it is an empty
 mount, which is neither made nor deleted. With --any-key the store below it holds every key, "a//b" and "a" beside "a/b"
-included; without, such keys are refused.
+included; without, such keys are refused. With --azure it holds "a" beside "a/b", but no key with a backslash or with a dot at a segment's end.
 """
 import argparse, base64, datetime, hashlib, io, json, os, threading, traceback, urllib.error, urllib.request, zlib
 
@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 args = argparse.ArgumentParser()
 args.add_argument("--mounted", action="store_true")
 args.add_argument("--any-key", action="store_true")
+args.add_argument("--azure", action="store_true")
 for name in ("endpoint", "ak", "sk", "bucket"):
     args.add_argument(name)
 args.add_argument("ca", nargs="?")
@@ -161,6 +162,10 @@ ODD = ["a b+c%2F?&=#.txt", "ünï/çødé/日本語", "dots/..hidden", "tilde~st
 
 @case
 def odd_keys():
+    if args.azure:
+        for k in "back\\slash", "trail.":
+            ODD.remove(k)
+            error("InvalidArgument", 400, s3.put_object, Bucket=bucket, Key="odd/" + k, Body=b"")
     for i, k in enumerate(ODD):
         put("odd/" + k, data(100 + i, k))
     for i, k in enumerate(ODD):
@@ -699,7 +704,8 @@ def file_beside_directory():
     eq(get("fd"), b"again")
 
 
-for f in (odd_segments, file_beside_directory) if args.any_key else (odd_segments_are_refused, file_and_directory_conflict):
+for f in (odd_segments if args.any_key else odd_segments_are_refused,
+          file_beside_directory if args.any_key or args.azure else file_and_directory_conflict):
     case(f)
 
 
