@@ -1,6 +1,6 @@
 // Command bench measures the built binary against other servers on the same machine and disk, in one run:
 //
-//	go run ./bench [-run REGEXP] [-pairs N] [-short] [-out FILE] [-dir DIR]
+//	go run ./bench [-run REGEXP] [-peers REGEXP] [-base BIN] [-pairs N] [-short] [-out FILE] [-dir DIR]
 //
 // It builds sluice, starts it and its peers on loopback, gives all of them the same objects, checks that they give them back
 // byte for byte, and then measures in rounds: in each round every server of a row has one turn, so that what else happens
@@ -37,6 +37,8 @@ func main() {
 	}
 	var o options
 	only := flag.String("run", "", "measure only rows whose name matches `REGEXP`")
+	peers := flag.String("peers", "", "compare only with peers whose name matches `REGEXP`")
+	flag.StringVar(&o.base, "base", "", "compare with another build of sluice too, the binary `BIN`")
 	flag.IntVar(&o.pairs, "pairs", 9, "rounds of each row")
 	flag.BoolVar(&o.short, "short", false, "measure each turn for an eighth of the time")
 	out := flag.String("out", "", "write the lines of JSON to `FILE` too")
@@ -46,6 +48,9 @@ func main() {
 	defer stop()
 	err := func() (err error) {
 		if o.only, err = regexp.Compile(*only); err != nil {
+			return err
+		}
+		if o.peers, err = regexp.Compile(*peers); err != nil {
 			return err
 		}
 		o.out = os.Stdout
@@ -75,7 +80,8 @@ func main() {
 
 // options are what a run is told.
 type options struct {
-	only        *regexp.Regexp
+	only, peers *regexp.Regexp
+	base        string // the binary of another build of sluice; "": none
 	pairs       int
 	short       bool
 	out         io.Writer
@@ -88,7 +94,7 @@ func measure(ctx context.Context, o options) error {
 	var todo []row
 	for _, r := range rows() {
 		if o.only.MatchString(r.name) {
-			todo = append(todo, r)
+			todo = append(todo, r.among(o))
 		}
 	}
 	if len(todo) == 0 {

@@ -21,6 +21,12 @@ type rawFile struct {
 // serveRaw is as little of an HTTP server as answers a GET: a thread for each connection on a blocking socket, no look at
 // anything but the path and the range.
 func serveRaw(addr, dir string, send func(f *rawFile, fd int, head []byte, off, n int64) error) error {
+	files := &rawFiles{dir: dir, open: map[string]*rawFile{}}
+	return acceptRaw(addr, func(fd int) { files.serve(fd, send) })
+}
+
+// acceptRaw gives each connection to addr to a goroutine, as a blocking socket, which it has to close.
+func acceptRaw(addr string, serve func(fd int)) error {
 	a, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return err
@@ -35,7 +41,6 @@ func serveRaw(addr, dir string, send func(f *rawFile, fd int, head []byte, off, 
 	if err := unix.Listen(l, 128); err != nil {
 		return err
 	}
-	files := &rawFiles{dir: dir, open: map[string]*rawFile{}}
 	for {
 		fd, _, err := unix.Accept4(l, unix.SOCK_CLOEXEC)
 		if err == unix.EINTR {
@@ -47,7 +52,7 @@ func serveRaw(addr, dir string, send func(f *rawFile, fd int, head []byte, off, 
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 			return err
 		}
-		go files.serve(fd, send)
+		go serve(fd)
 	}
 }
 

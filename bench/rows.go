@@ -25,6 +25,16 @@ type row struct {
 	needs need
 }
 
+// among returns the row with the peers that are asked for, another build of sluice among them if there is one.
+func (r row) among(o options) row {
+	peers := r.peers
+	if o.base != "" && r.subject == sluice {
+		peers = append([]string{sluiceBase}, peers...)
+	}
+	r.peers = slices.DeleteFunc(slices.Clone(peers), func(name string) bool { return !o.peers.MatchString(name) })
+	return r
+}
+
 // need is what objects must be there.
 type need uint8
 
@@ -62,19 +72,23 @@ var sizes = []struct {
 // rows are all rows, in the order in which they are measured.
 func rows() []row {
 	reads := []string{versitygw, serveContent, rawWrite, rawSendfile}
+	small := append([]string{rclone}, reads...)
+	writes := []string{minio, versitygw, durable}
 	all := []row{
 		{name: "get64m_c1", unit: "MiB/s", conns: 1, subject: sluice, peers: reads, loads: gets("64m/", 4, 64*mib), needs: need64m},
 		{name: "get64m_c8", unit: "MiB/s", conns: 8, subject: sluice, peers: reads, loads: gets("64m/", 4, 64*mib), needs: need64m},
 		{name: "get64m_c8_disk", unit: "MiB/s", conns: 8, subject: sluiceDisk, peers: []string{versitygw, rawWriteD, rawSendfileD}, loads: gets("64m/", 4, 64*mib), needs: need64m},
 		{name: "get1m_c8", unit: "MiB/s", conns: 8, subject: sluice, peers: reads, loads: gets("1m/", 64, mib), needs: need1m},
-		{name: "range256k_c8", unit: "MiB/s", conns: 8, subject: sluice, peers: reads, loads: ranges, needs: need64m},
-		{name: "get4k_c16", unit: "op/s", conns: 16, subject: sluice, peers: reads, loads: gets("4k/", 1000, 4*kib), needs: need4k},
-		{name: "head_c16", unit: "op/s", conns: 16, subject: sluice, peers: []string{versitygw, serveContent}, loads: heads, needs: need4k},
+		{name: "range256k_c8", unit: "MiB/s", conns: 8, subject: sluice, peers: small, loads: ranges, needs: need64m},
+		{name: "get4k_c16", unit: "op/s", conns: 16, subject: sluice, peers: small, loads: gets("4k/", 1000, 4*kib), needs: need4k},
+		{name: "head_c16", unit: "op/s", conns: 16, subject: sluice, peers: []string{versitygw, rclone, serveContent}, loads: heads, needs: need4k},
 		{name: "list1000_c4", unit: "op/s", conns: 4, subject: sluice, peers: []string{versitygw}, loads: lists, needs: needList},
-		{name: "put4k_c16", unit: "op/s", conns: 16, subject: sluice, peers: []string{versitygw, durable}, upload: 4 * kib, whole: puts(4 * kib)},
-		{name: "put1m_c8", unit: "MiB/s", conns: 8, subject: sluice, peers: []string{versitygw, durable}, upload: mib, whole: puts(mib)},
+		{name: "put4k_c16", unit: "op/s", conns: 16, subject: sluice, peers: writes, upload: 4 * kib, whole: puts(4 * kib)},
+		{name: "put4k_async_c16", unit: "op/s", conns: 16, subject: sluiceAsync, peers: writes, upload: 4 * kib, whole: puts(4 * kib)},
+		{name: "put1m_c8", unit: "MiB/s", conns: 8, subject: sluice, peers: writes, upload: mib, whole: puts(mib)},
 		{name: "multipart64m", unit: "MiB/s", conns: 4, subject: sluice, peers: []string{versitygw}, upload: 64 * mib, whole: multipart},
 	}
+	all = append(append(all, remoteRows()...), coldRow())
 	for _, medium := range []struct{ name, write, sendfile string }{{"mem", rawWrite, rawSendfile}, {"disk", rawWriteD, rawSendfileD}} {
 		for _, size := range sizes {
 			for _, conns := range []int{1, 8} {
@@ -167,7 +181,11 @@ func puts(size int64) func(*server, int, int, time.Duration) (sample, error) {
 				return [][]byte{append(head, body...)}
 			}}
 		}
-		return run(s.addr, d, loads)
+		got, err := run(s.addr, d, loads)
+		if err == nil && s.name == sluiceAsync {
+			err = s.persisted()
+		}
+		return got, err
 	}
 }
 
@@ -252,7 +270,7 @@ func (r *row) measure(ctx context.Context, o options, servers []*server) ([]resu
 
 // take gives one server its turn.
 func (r *row) take(s *server, round int, d time.Duration, t *turns) error {
-	before := s.cpu()
+	before := s.total()
 	var got sample
 	var err error
 	var length int64
@@ -266,7 +284,7 @@ func (r *row) take(s *server, round int, d time.Duration, t *turns) error {
 	if err != nil {
 		return err
 	}
-	t.cpu += s.cpu() - before
+	t.cpu += s.total() - before
 	ops := float64(got.ops)
 	value := ops / got.took.Seconds()
 	if r.unit == "MiB/s" {

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -86,6 +88,40 @@ func (s *server) upload(cs []*conn, path string, body []byte) error {
 		err = fmt.Errorf("complete: %s", r.body)
 	}
 	return err
+}
+
+// persisted waits until the server's store has what was written: what one turn leaves behind is not to slow down the next
+// server's. It fails if the server has taken writes to its store at once, which is not what is measured.
+func (s *server) persisted() error {
+	for deadline := time.Now().Add(timeout * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		r, err := http.Get("http://" + s.admin + "/metrics")
+		if err != nil {
+			return err
+		}
+		text, err := io.ReadAll(r.Body)
+		r.Body.Close()
+		if err != nil {
+			return err
+		}
+		left, fellBack := metric(text, "sluice_dirty_files"), metric(text, "sluice_write_fallbacks_total")
+		if left == "" || fellBack != "" && fellBack != "0" {
+			return fmt.Errorf("%s: %q files are not in the store, %q writes went there at once", s.name, left, fellBack)
+		}
+		if left == "0" {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: files are not in the store after %d s", s.name, timeout)
+}
+
+// metric returns the value of the first sample that has the name, "" if there is none.
+func metric(text []byte, name string) string {
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, name); ok && (rest[0] == ' ' || rest[0] == '{') {
+			return strings.TrimSpace(rest[strings.LastIndexByte(rest, ' ')+1:])
+		}
+	}
+	return ""
 }
 
 // durableLoop is what a durable write costs without a protocol: threads that create a file, write and sync it, give it its
