@@ -408,7 +408,7 @@ func (n *Namespace) arrive(ctx context.Context, m *mounted, in *openIntent, from
 	e.Base = meta.Base{}
 	ops := []meta.Op{drop.set(), {Kind: meta.Set, Dir: dst.parent, Edge: dst.edge, Entry: e}}
 	n.tree.View(func(v meta.View) { ops = movedEntries(v, e.Dir, in.key, in.toKey, copies, ops) })
-	n.moves.add(move{store: m.ID, from: in.key, to: in.toKey})
+	n.moves.add(move{store: m.ID, from: in.key, to: in.toKey, copies: &copies})
 	d := m.derived
 	for _, key := range []string{in.key, in.toKey} {
 		d.Begin(key)

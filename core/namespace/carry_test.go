@@ -253,6 +253,7 @@ func TestRenameIsAnsweredAgain(t *testing.T) {
 	c.ctx = core.WithCall(root, call)
 	c.begin(2)
 	c.ctx = root
+	c.slow.Add(wrap.Rule{Op: wrap.Copy, Name: "d/1/f", Wait: c.gate}) // those of the next leaders, too
 	for range 2 {
 		id := c.renames().ID
 		if got, err := c.n.Answered(c.ctx, call); err != nil || id == "" || string(got) != id {

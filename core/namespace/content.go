@@ -11,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
@@ -144,7 +145,7 @@ type stored struct {
 	key     string
 	version string
 	entry   *meta.Entry // of bytes written through Sluice, which are known in whatever version the store shows them
-	moved   uint64      // position in the list of moves when the reader was opened
+	moved   uint64      // position in the list of moves before key was found to be the place
 	path    core.Path
 }
 
@@ -161,14 +162,20 @@ func (s *stored) open(ctx context.Context, off, length int64) (io.ReadCloser, er
 	if err != nil && s.n.mountOf(s.m.ID) == nil && ctx.Err() == nil {
 		return nil, errs.New("namespace.Read", s.key, errs.Conflict, "another store is mounted there by now, or none; open the file again")
 	}
+	key := s.key
 	if isGone(err) {
-		if key, version, ok := s.n.moves.follow(s.m.ID, s.key, s.version, s.moved); ok {
+		to, version, ok := s.n.moves.follow(s.m.ID, s.key, s.version, s.moved)
+		if !ok && s.n.awaitSettled(ctx, &place{path: s.path, mount: m, key: s.key}) == nil { // the store may have done a rename that is not in the list yet
+			to, version, ok = s.n.moves.follow(s.m.ID, s.key, s.version, s.moved)
+		}
+		if ok {
+			key = to
 			rc, err = m.store.Open(ctx, key, off, length, version)
 		}
 	}
 	if errs.KindOf(err) == errs.Precondition && s.entry != nil {
-		if info, serr := m.store.Stat(ctx, s.key); serr == nil && ours(info, s.entry) {
-			rc, err = m.store.Open(ctx, s.key, off, length, info.Version)
+		if info, serr := m.store.Stat(ctx, key); serr == nil && ours(info, s.entry) {
+			rc, err = m.store.Open(ctx, key, off, length, info.Version)
 		}
 	}
 	if k := errs.KindOf(err); isGone(err) || k == errs.Precondition || k == errs.Range {
@@ -208,7 +215,7 @@ type piece struct {
 
 // pieces returns what makes up bytes [off, off+length) of the node's version.
 func (n *Namespace) pieces(ctx context.Context, nd *node, off, length int64) []piece {
-	src := &stored{n: n, m: nd.mount, key: nd.key, moved: n.moves.position(), path: nd.path}
+	src := &stored{n: n, m: nd.mount, key: nd.key, moved: nd.moved, path: nd.path}
 	how := n.readType(ctx, nd.mount, nd.path)
 	noCache, promote := how == core.NoCache, how == core.CachePromote
 	if !nd.file() {
@@ -267,10 +274,12 @@ func (n *Namespace) readable(ctx context.Context, p core.Path) (*node, error) {
 	if err := n.traverse(ctx, p); err != nil {
 		return nil, err
 	}
+	moved := n.moves.position()
 	nd, err := n.resolve(ctx, p)
 	if err != nil {
 		return nil, err
 	}
+	nd.moved = moved
 	if nd.dir() && !nd.isMarker() {
 		return nil, errs.E("namespace.Open", p.String(), errs.IsDir, nil)
 	}
@@ -414,39 +423,55 @@ func (r *reader) Close() error {
 
 // moves remembers the latest renames on stores, so that an open reader finds its bytes under their new name.
 type moves struct {
-	mu    sync.Mutex
-	total uint64
-	last  []move
+	total atomic.Uint64
+
+	mu   sync.Mutex
+	last []move
+	made int // names in the copies of last
 }
 
 type move struct {
 	store, from, to string
-	was, version    string // of a renamed file, before and after it; "" for a directory, whose files keep theirs
+	was, version    string // of a renamed file, before and after it; "" for a directory
+
+	// Of a directory that was renamed by copying: the versions of the originals and of their copies, by names. The files of others keep
+	// their versions.
+	copies *copied
 }
 
-// maxMoves bounds how many renames a reader that stays open can follow.
-const maxMoves = 1024
+const (
+	maxMoves = 1024    // how many renames a reader that stays open can follow
+	maxMade  = 1 << 18 // names in the copies among them; the latest rename is kept whatever it has
+)
 
-func (m *moves) position() uint64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.total
-}
+// position returns how many renames there have been. What is found to be somewhere after that can be followed from there.
+func (m *moves) position() uint64 { return m.total.Load() }
 
 func (m *moves) add(mv move) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.total++
-	if m.last = append(m.last, mv); len(m.last) > maxMoves {
+	m.total.Add(1)
+	m.last = append(m.last, mv)
+	m.made += mv.names()
+	for len(m.last) > maxMoves || m.made > maxMade && len(m.last) > 1 {
+		m.made -= m.last[0].names()
+		m.last[0] = move{}
 		m.last = m.last[1:]
 	}
+}
+
+func (mv *move) names() int {
+	if mv.copies == nil {
+		return 0
+	}
+	return len(mv.copies.of)
 }
 
 // follow returns what the file key, of the given version at the given position, is called now.
 func (m *moves) follow(store, key, version string, since uint64) (string, string, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	first := m.total - uint64(len(m.last))
+	first := m.total.Load() - uint64(len(m.last))
 	if since < first {
 		return "", "", false
 	}
@@ -457,7 +482,11 @@ func (m *moves) follow(store, key, version string, since uint64) (string, string
 		case mv.version != "" && key == mv.from && version == mv.was:
 			key, version, found = mv.to, mv.version, true
 		case mv.version == "" && len(key) > len(mv.from) && key[:len(mv.from)] == mv.from:
-			key, found = mv.to+key[len(mv.from):], true
+			to := mv.to + key[len(mv.from):]
+			if c := mv.copies; c != nil && c.of[key] == version && c.made[to] != "" {
+				version = c.made[to]
+			}
+			key, found = to, true
 		}
 	}
 	return key, version, found

@@ -69,6 +69,7 @@ func (r *heldReader) next() error {
 
 // elsewhere looks where the bytes are by now.
 func (r *heldReader) elsewhere() (err error) {
+	moved := r.n.moves.position()
 	pl := r.n.whereabouts(heldID(r.entry), r.path)
 	switch {
 	case pl.holds(heldID(r.entry)):
@@ -79,7 +80,7 @@ func (r *heldReader) elsewhere() (err error) {
 		r.workers = append(slices.Clone(r.workers), more...)
 		return r.next()
 	case pl.persisted() && pl.entry.ID == r.entry.ID && pl.entry.Rev == r.entry.Rev && pl.mount != nil:
-		src := &stored{n: r.n, m: pl.mount, key: pl.key, version: pl.entry.Version, entry: pl.entry, moved: r.n.moves.position(), path: pl.path}
+		src := &stored{n: r.n, m: pl.mount, key: pl.key, version: pl.entry.Version, entry: pl.entry, moved: moved, path: pl.path}
 		r.stored = true
 		r.cur, err = src.open(r.ctx, r.off, r.left)
 		return err

@@ -55,6 +55,13 @@ func (h *someHolders) set(leaving, down string) {
 	h.leaving, h.down = leaving, down
 }
 
+// replace puts x in the place of the first of all.
+func (h *someHolders) replace(x *someHolder) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.all[0] = x
+}
+
 func (h *someHolders) Choose(n int, _ bool, beside ...string) (some []core.Holder) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -78,6 +85,8 @@ func (h *someHolders) Holder(name string) (core.Holder, bool) {
 }
 
 func (h *someHolders) All() (all []core.Holder) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for _, x := range h.all {
 		all = append(all, x)
 	}
@@ -137,7 +146,7 @@ func TestLateReleaseFreesNothing(t *testing.T) {
 
 	first, held, stop := lead("first")
 	late := &someHolder{Store: stores[0], late: make(chan struct{}), came: make(chan struct{}), released: make(chan error, 1)}
-	held.all[0] = late
+	held.replace(late)
 	arrive := sync.OnceFunc(func() { close(late.late) })
 	defer func() { arrive(); stop() }()
 	w, err := first.Create(ctx, file, core.CreateOptions{Size: 4, WriteType: core.AsyncThrough})

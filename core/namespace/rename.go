@@ -376,9 +376,9 @@ func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, 
 	if id, ok := src.dirID(); ok {
 		n.tree.View(func(v meta.View) { ops = movedEntries(v, id, src.key, dst.key, copies, ops) })
 	}
-	mv := move{store: m.ID, from: src.key, to: dst.key}
+	mv := move{store: m.ID, from: src.key, to: dst.key, copies: &copies}
 	if !src.path.IsDir() {
-		mv.was, mv.version = copies.of[src.key], info.Version
+		mv.was, mv.version, mv.copies = copies.of[src.key], info.Version, nil
 	}
 	n.moves.add(mv)
 	// From the first record on, what the store had at either name no longer counts: whoever looks there waits. The old name

@@ -77,6 +77,7 @@ type node struct {
 	row   *meta.Row // the store's facts; nil if only the overlay knows the name
 	rowAt time.Time // when they were learnt
 	cache core.CacheStatus
+	moved uint64 // position in the list of moves before it was looked for; of what is read
 }
 
 func (nd *node) dir() bool { return nd.path.IsDir() }

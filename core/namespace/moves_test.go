@@ -1,0 +1,102 @@
+package namespace_test
+
+import (
+	"fmt"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/meta/memkv"
+	"github.com/sluicefs/sluice/core/namespace"
+	"github.com/sluicefs/sluice/ufs"
+	"github.com/sluicefs/sluice/ufs/memufs"
+	"github.com/sluicefs/sluice/ufs/wrap"
+)
+
+// TestReaderFollowsRename reads what was opened before a rename: while the store has done that and nobody knows yet, and after it; on stores
+// that rename and on those where it is a copy, whose versions are others. One of the files is a stranger's.
+func TestReaderFollowsRename(t *testing.T) {
+	for _, dirs := range []bool{true, false} {
+		t.Run(fmt.Sprintf("renames %v", dirs), func(t *testing.T) {
+			store := memufs.New(memufs.Options{Dirs: dirs})
+			slow := wrap.Fault(store)
+			n, stop := leading(t, 1<<20, namespace.Options{KV: memkv.New(), Root: slow, WatchOpen: time.Nanosecond})
+			defer stop()
+			ctx := core.WithPrincipal(t.Context(), core.Principal{User: "root", Super: true})
+			if _, err := n.Mkdir(ctx, parse(t, "/d/"), core.MkdirOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			for name, data := range map[string]string{"/d/ours": "of ours", "/file": "a file"} {
+				w, err := n.Create(ctx, parse(t, name), core.CreateOptions{Size: int64(len(data)), WriteType: core.Through})
+				if err == nil {
+					if _, err = io.WriteString(w, data); err == nil {
+						_, err = w.Commit(ctx, core.CommitOptions{})
+					}
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := ufs.WriteFile(ctx, store, "d/theirs", []byte("of others"), ufs.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			opened := map[string]core.Reader{}
+			open := func(name, data string) {
+				t.Helper()
+				rd, err := n.Open(ctx, parse(t, name), core.All)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { rd.Close() })
+				opened[data] = rd
+			}
+			holds := func(data string) {
+				t.Helper()
+				if got, err := io.ReadAll(opened[data]); err != nil || string(got) != data {
+					t.Errorf("a reader from before has %q, %v, want %q", got, err, data)
+				}
+			}
+
+			open("/d/ours", "of ours")
+			open("/d/theirs", "of others")
+			if err := n.Rename(ctx, parse(t, "/d/"), parse(t, "/e/"), core.RenameOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			holds("of ours")
+			holds("of others")
+
+			open("/file", "a file")
+			gate, done := make(chan struct{}), make(chan error, 1)
+			at := wrap.Remove // of a copied file
+			if dirs {
+				at = wrap.Rename
+			}
+			slow.Add(wrap.Rule{Op: at, Name: "file", After: true, Wait: gate})
+			go func() { done <- n.Rename(ctx, parse(t, "/file"), parse(t, "/now"), core.RenameOptions{}) }()
+			until(t, func() bool { _, err := store.Stat(ctx, "file"); return err != nil })
+			before := slow.Calls(wrap.Open)
+			go func() {
+				defer close(gate)
+				until(t, func() bool { return slow.Calls(wrap.Open) > before })
+			}()
+			holds("a file")
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// until waits for ok.
+func until(t *testing.T, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(5 * time.Second); !ok(); <-tick.C {
+		if time.Now().After(end) {
+			t.Error("it does not come")
+			return
+		}
+	}
+}
