@@ -37,9 +37,9 @@ var arrows = map[string][]string{
 	"webhdfs":        {"core", "core/errs"},
 
 	// The meaning, and the vocabulary it is expressed in.
-	"core/namespace": {"core", "core/errs", "core/meta", "core/mount", "core/page", "core/seal", "ufs", "ufs/wrap"},
+	"core/namespace": {"core", "core/errs", "core/meta", "core/mount", "core/page", "core/seal", "core/wait", "ufs", "ufs/wrap"},
 	"core/nstest":    {"core", "core/errs", "core/meta", "ufs"},
-	"core/job":       {"core", "core/errs", "core/page"},
+	"core/job":       {"core", "core/errs", "core/page", "core/wait"},
 	"core/worker":    {"core", "core/errs", "core/page", "core/seal", "ufs"},
 	"core/remote":    {"core", "core/cluster", "core/errs", "core/page"}, // what a worker lends is read as core/page reads it
 	"core/hold":      {"core", "core/dirlock", "core/errs"},
@@ -49,8 +49,9 @@ var arrows = map[string][]string{
 	"core/seal":         {"core/errs"},
 	"core/mount":        {"core"},
 	"core/needtest":     {},
+	"core/wait":         {},
 	"core/cluster":      {},
-	"core/meta":         {"core", "core/errs"},
+	"core/meta":         {"core", "core/errs", "core/wait"},
 	"core/meta/memkv":   {"core/errs", "core/meta"},
 	"core/meta/kvtest":  {"core/errs", "core/meta"},
 	"core/page":         {"core/dirlock", "core/errs"},
@@ -63,10 +64,10 @@ var arrows = map[string][]string{
 	"core/errs":    {},
 
 	// The matter: the journal's home, and the stores.
-	"etcd":           {"core/cluster", "core/dirlock", "core/errs", "core/meta"},
+	"etcd":           {"core/cluster", "core/dirlock", "core/errs", "core/meta", "core/wait"},
 	"ufs":            {"core/errs"},
 	"ufs/ufstest":    {"core/errs", "ufs"},
-	"ufs/wrap":       {"core/errs", "ufs"},
+	"ufs/wrap":       {"core/errs", "core/wait", "ufs"},
 	"ufs/localufs":   {"core/errs", "ufs"},
 	"ufs/memufs":     {"core/errs", "ufs"},
 	"ufs/s3ufs":      {"core/errs", "ufs", "ufs/web"},
@@ -74,7 +75,7 @@ var arrows = map[string][]string{
 	"ufs/httpufs":    {"core/errs", "ufs", "ufs/web"},
 	"ufs/azureufs":   {"core/errs", "ufs", "ufs/web"},
 	"ufs/hadoopfs":   {"core/errs", "ufs"},
-	"ufs/hdfsufs":    {"core/errs", "ufs", "ufs/hadoopfs"},
+	"ufs/hdfsufs":    {"core/errs", "core/wait", "ufs", "ufs/hadoopfs"},
 	"ufs/webhdfsufs": {"core/errs", "ufs", "ufs/hadoopfs", "ufs/web"},
 	"ufs/hadoopfs/minidfs": {
 		"core/needtest", // what tests start

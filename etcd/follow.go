@@ -9,6 +9,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/wait"
 )
 
 // errClosed is why nothing can be done any more.
@@ -34,7 +35,7 @@ func follow(ctx context.Context, client *clientv3.Client, from, to string, see f
 		case client.Ctx().Err() != nil:
 			return errClosed
 		case err != nil:
-			if err := pause(ctx); err != nil {
+			if err := wait.For(ctx, retryEvery); err != nil {
 				return err
 			}
 		}

@@ -75,15 +75,3 @@ func (l *lease) release(ctx context.Context) {
 	defer cancel()
 	_, _ = l.client.Revoke(ctx, l.id) // see above
 }
-
-// pause waits for retryEvery; it returns ctx's error if that ends before.
-func pause(ctx context.Context) error {
-	timer := time.NewTimer(retryEvery)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
-}

@@ -16,6 +16,7 @@ import (
 	"github.com/sluicefs/sluice/core/cluster"
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/core/wait"
 )
 
 // nodePrefix starts the key n/<role>/<name> of every registered process, whose value is its cluster.Node as JSON.
@@ -68,7 +69,7 @@ func (r *registry) Register(ctx context.Context, n cluster.Node) error {
 				complained = true
 				r.log.Warn("the registration of a node waits", "node", n.Name, "role", n.Role, "error", err)
 			}
-			if err := pause(ctx); err != nil {
+			if err := wait.For(ctx, retryEvery); err != nil {
 				return err
 			}
 		default: // lost, and put back at once

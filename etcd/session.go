@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluicefs/sluice/core/cluster"
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/wait"
 )
 
 /*
@@ -69,7 +70,7 @@ func (s *session) Campaign(ctx context.Context) (*cluster.Reign, error) {
 			s.log.Warn("the election waits", "error", err)
 		}
 		if err != nil {
-			if err := pause(ctx); err != nil {
+			if err := wait.For(ctx, retryEvery); err != nil {
 				return nil, err
 			}
 		}
@@ -191,7 +192,7 @@ func (s *session) overtaken(ctx context.Context, l *lease, rev int64) error {
 		if s.sawChange(ctx, from) {
 			return over
 		}
-		if err := pause(ctx); err != nil {
+		if err := wait.For(ctx, retryEvery); err != nil {
 			return err
 		}
 		r, err := s.client.Get(ctx, s.leaderKey())

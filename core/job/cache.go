@@ -15,6 +15,7 @@ import (
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/page"
+	"github.com/sluicefs/sluice/core/wait"
 )
 
 const (
@@ -212,7 +213,7 @@ func (c *Cache) have(ctx context.Context, op core.PageOp, file core.Path, ruled 
 		moved(-done) // it is begun anew
 		done = 0
 		if age := time.Since(info.ModTime); young && age < settling {
-			if err := pause(ctx, settling-age); err != nil {
+			if err := wait.For(ctx, settling-age); err != nil {
 				return err
 			}
 		}
@@ -288,7 +289,7 @@ func (c *Cache) haveBlock(ctx context.Context, op core.PageOp, run core.Run, off
 		if k := errs.KindOf(err); err == nil || ctx.Err() != nil || try == tries || k != errs.Unavailable && k != errs.Other {
 			return few, err
 		}
-		if err := pause(ctx, tryAgain); err != nil {
+		if err := wait.For(ctx, tryAgain); err != nil {
 			return nil, err
 		}
 	}
@@ -313,17 +314,6 @@ func count(pages []byte, tier byte) (n int) {
 		}
 	}
 	return n
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // free is the job that drops all pages of files from all caches. What is pinned would come back at once.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/wait"
 )
 
 const (
@@ -153,7 +154,7 @@ func (c *Cache) Run(ctx context.Context) {
 	var rules []core.Path   // what was kept by rules then
 	var last time.Time
 	for ; ; seen = c.o.Caches.Workers() {
-		if pause(ctx, lookEvery) != nil {
+		if wait.For(ctx, lookEvery) != nil {
 			return
 		}
 		// While they come and go, as they do when the leader changes, blocks would be kept where they are not to stay.

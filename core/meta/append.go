@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/wait"
 )
 
 /*
@@ -392,7 +393,7 @@ func (l *Log) commit(ctx context.Context, p *proposal) (refused, err error) {
 	outlasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() {
-		if sleep(outlasting, endLimit) == nil {
+		if wait.For(outlasting, endLimit) == nil {
 			cancel()
 		}
 	})()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/wait"
 )
 
 /*
@@ -629,7 +630,7 @@ func (l *Log) rest(ctx context.Context, bytes int) error {
 	if l.pressed() {
 		return ctx.Err()
 	}
-	return sleep(ctx, time.Duration(int64(bytes)*int64(time.Second)/int64(l.o.CheckpointRate)))
+	return wait.For(ctx, time.Duration(int64(bytes)*int64(time.Second)/int64(l.o.CheckpointRate)))
 }
 
 // fenced does t, which puts something and compares the leader key, once, and returns the revision of what it put.

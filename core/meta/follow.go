@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/wait"
 )
 
 // Follow applies what the leader writes, until ctx ends, whose error it returns: the life of a standby. Load has been called;
@@ -37,7 +38,7 @@ func (l *Log) Follow(ctx context.Context) error {
 		if l.seq.Load() != before {
 			backoff = firstBackoff
 		}
-		if sleep(ctx, backoff) == nil {
+		if wait.For(ctx, backoff) == nil {
 			backoff = min(2*backoff, lastBackoff)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluicefs/sluice/core/wait"
 )
 
 /*
@@ -79,7 +81,7 @@ func (t *Tree) UseHugePages(ctx context.Context) (blocks int) {
 				return 0
 			}
 		}
-		if sleep(ctx, time.Since(start)) != nil { // page faults of the whole process wait for the kernel here
+		if wait.For(ctx, time.Since(start)) != nil { // page faults of the whole process wait for the kernel here
 			break
 		}
 	}

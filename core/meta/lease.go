@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/wait"
 )
 
 /*
@@ -156,13 +157,13 @@ func (l *Log) awaitLease(late <-chan struct{}) error {
 		x.mu.Lock()
 		renewed, ended := x.renewed, x.ended
 		x.mu.Unlock()
-		wait := l.ServeAfter()
+		pending := l.ServeAfter()
 		switch valid := int64(l.o.Clock()) < x.until.Load(); {
 		case ended != nil:
 			return ended
 		case l.Term() == 0:
 			return errs.New("meta.Log.Lease", l.o.Group, errs.Unavailable, "this member does not lead; ask the leader")
-		case valid && wait == 0:
+		case valid && pending == 0:
 			return nil
 		case !valid:
 			select {
@@ -171,8 +172,8 @@ func (l *Log) awaitLease(late <-chan struct{}) error {
 			}
 		}
 		var served <-chan time.Time
-		if wait > 0 {
-			served = time.After(wait)
+		if pending > 0 {
+			served = time.After(pending)
 		}
 		select {
 		case <-served:
@@ -183,19 +184,6 @@ func (l *Log) awaitLease(late <-chan struct{}) error {
 	}
 }
 
-// sleep waits for the time d, or until ctx ends, whose error it returns.
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // renew keeps the lease valid until ctx ends. Errors: errs.Unavailable if leadership is lost.
 func (l *Log) renew(ctx context.Context) error {
 	if l.o.ReadLease == 0 {
@@ -203,17 +191,17 @@ func (l *Log) renew(ctx context.Context) error {
 	}
 	every := l.o.ReadLease / leaseRenewals
 	for {
-		wait := every
+		pause := every
 		if err := l.renewOnce(ctx, every); err != nil {
 			if errors.Is(err, errDeposed) {
 				return l.depose()
 			}
-			wait = max(every/10, leastRenewWait)
+			pause = max(every/10, leastRenewWait)
 		}
 		select {
-		case <-time.After(wait):
+		case <-time.After(pause):
 		case <-l.lease.kick:
-			if err := sleep(ctx, leastRenewWait); err != nil {
+			if err := wait.For(ctx, leastRenewWait); err != nil {
 				return nil
 			}
 		case <-ctx.Done():

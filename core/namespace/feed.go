@@ -20,6 +20,7 @@ import (
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/seal"
+	"github.com/sluicefs/sluice/core/wait"
 	"github.com/sluicefs/sluice/ufs"
 )
 
@@ -249,12 +250,7 @@ func (f *feed) watch(ctx context.Context) {
 		if time.Since(began) > feedRetry {
 			pause = time.Second
 		}
-		again := time.NewTimer(pause)
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-		}
-		again.Stop()
+		_ = wait.For(ctx, pause) // the loop looks whether it has ended
 	}
 }
 
@@ -425,18 +421,8 @@ func (f *feed) work(ctx context.Context) {
 			w <- err
 		}
 		if err != nil {
-			f.rest(ctx)
+			_ = wait.For(ctx, time.Second) // the loop looks whether it has ended
 		}
-	}
-}
-
-// rest waits until it is worth trying again.
-func (f *feed) rest(ctx context.Context) {
-	t := time.NewTimer(time.Second)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
 	}
 }
 
@@ -614,11 +600,7 @@ func (f *feed) rescans(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		due := time.NewTimer(time.Until(last.Add(f.n.o.FeedRescan)))
-		select {
-		case <-due.C:
-		case <-ctx.Done():
-			due.Stop()
+		if wait.For(ctx, time.Until(last.Add(f.n.o.FeedRescan))) != nil {
 			return
 		}
 		turn := f.n.feeds.turn
@@ -685,7 +667,7 @@ func (f *feed) compare(ctx context.Context, h hint) error {
 			}
 			break
 		}
-		if err := pauseFor(ctx, settleWait); err != nil { // the event may be quicker than the answer to the write
+		if err := wait.For(ctx, settleWait); err != nil { // the event may be quicker than the answer to the write
 			return err
 		}
 	}
@@ -713,18 +695,6 @@ func (f *feed) wrote(pl *place, h hint) bool {
 	return true
 }
 
-// pauseFor waits. Errors: ctx's.
-func pauseFor(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 // refresh compares the name, which is to lie in the mount, with its store. An error says that this was not done: errs.Busy that
 // a change through Sluice is under way there, so that what the store says does not count.
 func (n *Namespace) refresh(ctx context.Context, mount string, h hint) error {
@@ -749,7 +719,7 @@ func (n *Namespace) refresh(ctx context.Context, mount string, h hint) error {
 		case tries == settleTries: // a change through Sluice is under way there, and goes on
 			return errs.New("namespace.Feed", h.path.String(), errs.Busy, "it is being changed")
 		}
-		if err := pauseFor(ctx, settleWait); err != nil {
+		if err := wait.For(ctx, settleWait); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/core/wait"
 	"github.com/sluicefs/sluice/ufs"
 )
 
@@ -147,12 +148,8 @@ func (n *Namespace) askList(ctx context.Context, m *mounted, need meta.Need, dir
 
 // confirm waits until it is time to ask again a store that shows nothing in the directory, and checks that its root can be listed.
 func (n *Namespace) confirm(ctx context.Context, m *mounted, dir core.Path) error {
-	again := time.NewTimer(n.o.ConfirmEmpty)
-	defer again.Stop()
-	select {
-	case <-again.C:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := wait.For(ctx, n.o.ConfirmEmpty); err != nil {
+		return err
 	}
 	if err := m.lists(ctx); err != nil {
 		return errs.E("namespace.List", dir.String(), errs.Unavailable,

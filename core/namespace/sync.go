@@ -17,6 +17,7 @@ import (
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/core/wait"
 )
 
 /*
@@ -665,12 +666,7 @@ func (s *syncing) ask(ctx context.Context, m *mounted, need meta.Need, dir core.
 			if a.err == nil || try == syncTries || ctx.Err() != nil || !passes(a.err) {
 				break
 			}
-			t := time.NewTimer(pause)
-			select {
-			case <-t.C:
-			case <-ctx.Done():
-				t.Stop()
-			}
+			_ = wait.For(ctx, pause) // the next try tells
 		}
 		to <- a
 	}()
@@ -788,12 +784,8 @@ func (s *syncing) tryAgain(ctx context.Context, need meta.Need, dir core.Path, l
 				x.err = busy(x.path)
 				break
 			}
-			t := time.NewTimer(pause)
-			select {
-			case <-t.C:
-			case <-ctx.Done():
-				t.Stop()
-				return context.Cause(ctx)
+			if err := wait.For(ctx, pause); err != nil {
+				return err
 			}
 			try, pause = try+1, 2*pause
 		}

@@ -23,6 +23,7 @@ import (
 	"github.com/colinmarc/hdfs/v2"
 
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/wait"
 	"github.com/sluicefs/sluice/ufs"
 	"github.com/sluicefs/sluice/ufs/hadoopfs"
 )
@@ -333,13 +334,9 @@ func (s *stream) Finish(ctx context.Context) error {
 	stop := context.AfterFunc(s.ctx, s.k.abort)
 	defer stop()
 	err := s.f.Close()
-	for wait := pause; hdfs.IsErrReplicating(err) && ctx.Err() == nil; wait = min(2*wait, time.Second) {
-		t := time.NewTimer(wait)
-		select {
-		case <-t.C:
+	for again := pause; hdfs.IsErrReplicating(err) && ctx.Err() == nil; again = min(2*again, time.Second) {
+		if wait.For(ctx, again) == nil {
 			err = s.f.Close()
-		case <-ctx.Done():
-			t.Stop()
 		}
 	}
 	s.done()

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluicefs/sluice/core/wait"
 	"github.com/sluicefs/sluice/ufs"
 )
 
@@ -108,14 +109,8 @@ func (f *Faulty) call(ctx context.Context, c *call, do func(context.Context) err
 
 // linger takes the time the rule says.
 func (r *rule) linger(ctx context.Context) error {
-	if r.Delay > 0 {
-		t := time.NewTimer(r.Delay)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	if err := wait.For(ctx, r.Delay); r.Delay > 0 && err != nil {
+		return err
 	}
 	if r.Wait != nil {
 		select {

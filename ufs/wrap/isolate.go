@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/wait"
 	"github.com/sluicefs/sluice/ufs"
 )
 
@@ -372,7 +373,7 @@ func (i *Isolation) watch(ctx context.Context, why error) {
 		i.doubted, i.stop = false, nil
 	}()
 	began := int64(time.Since(i.epoch))
-	if !pause(ctx, 0, i.calls.quiet()) {
+	if wait.For(ctx, i.calls.quiet()) != nil {
 		return
 	}
 	limit := i.o.Probe
@@ -382,7 +383,7 @@ func (i *Isolation) watch(ctx context.Context, why error) {
 		return
 	}
 	i.open(errors.Join(why, err))
-	for n := 0; pause(ctx, i.pause, i.calls.quiet()); n++ {
+	for n := 0; wait.For(ctx, max(i.pause, i.calls.quiet())) == nil; n++ {
 		name := ""
 		if wanted := i.wanted.Load(); wanted != nil && n%2 == 1 {
 			name = *wanted
@@ -395,18 +396,6 @@ func (i *Isolation) watch(ctx context.Context, why error) {
 			return
 		}
 		i.pause = min(2*i.pause, i.o.MaxPause)
-	}
-}
-
-// pause waits for the longer of the two. It reports false if ctx has ended.
-func pause(ctx context.Context, a, b time.Duration) bool {
-	t := time.NewTimer(max(a, b))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
 	}
 }
 

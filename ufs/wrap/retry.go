@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/wait"
 	"github.com/sluicefs/sluice/ufs"
 )
 
@@ -47,14 +48,7 @@ func repeatable(err error) bool { return errors.Is(err, errs.Unavailable) && !Is
 
 // pause waits after the n-th try. It reports false if ctx has ended.
 func (r *retrying) pause(ctx context.Context, n int) bool {
-	t := time.NewTimer(rand.N(max(1, r.wait<<min(n-1, 10)))) //nolint:gosec // spreads load
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return wait.For(ctx, rand.N(max(1, r.wait<<min(n-1, 10)))) == nil //nolint:gosec // spreads load
 }
 
 func (r *retrying) List(ctx context.Context, dir, after string, flat bool) iter.Seq2[ufs.Info, error] {
