@@ -246,7 +246,7 @@ func (s *Store) Probe(ctx context.Context, write bool) error {
 	} else {
 		err = s.probeListed(ctx, op, name)
 	}
-	dctx, cancel := web.Detached(ctx)
+	dctx, cancel := ufs.Detached(ctx)
 	defer cancel()
 	if derr := s.deleteStaged(dctx, name); derr != nil {
 		err = errors.Join(err, fmt.Errorf("delete from container %q: %w", s.o.Container, derr))

@@ -108,7 +108,7 @@ func (s *Store) Complete(ctx context.Context, name, id string, parts []ufs.Part,
 		return ufs.Info{}, err
 	}
 	begun.End(s.root, id)
-	dctx, cancel := web.Detached(ctx)
+	dctx, cancel := ufs.Detached(ctx)
 	defer cancel()
 	_ = s.deleteStaged(dctx, notes+id) // what stays is CleanStaging's
 	return in, nil

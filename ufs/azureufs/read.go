@@ -245,11 +245,5 @@ func (s *Store) openNothing(ctx context.Context, op, name string, off int64, wan
 	if err != nil {
 		return nil, err
 	}
-	if want != "" && in.Version != want {
-		return nil, errs.New(op, name, errs.Precondition, "the blob is another version")
-	}
-	if _, err := ufs.Span(op, name, off, 0, in.Size); err != nil {
-		return nil, err
-	}
-	return io.NopCloser(strings.NewReader("")), nil
+	return ufs.OpenEmpty(op, in, off, want == "" || in.Version == want)
 }

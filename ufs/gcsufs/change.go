@@ -200,7 +200,7 @@ func (s *Store) Probe(ctx context.Context, write bool) error {
 	if err != nil {
 		err = fmt.Errorf("read from bucket %q: %w", s.o.Bucket, err)
 	}
-	dctx, cancel := web.Detached(ctx)
+	dctx, cancel := ufs.Detached(ctx)
 	defer cancel()
 	if derr := s.deleteStaged(dctx, name); derr != nil {
 		err = errors.Join(err, fmt.Errorf("delete from bucket %q: %w", s.o.Bucket, derr))

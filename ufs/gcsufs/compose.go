@@ -137,7 +137,7 @@ func (s *Store) Complete(ctx context.Context, name, id string, parts []ufs.Part,
 	}
 	if err == nil {
 		begun.End(s.root, id)
-		dctx, cancel := web.Detached(ctx)
+		dctx, cancel := ufs.Detached(ctx)
 		defer cancel()
 		_ = s.drop(dctx, id) // what stays is CleanStaging's
 	}

@@ -225,7 +225,7 @@ func (w *writer) Abort() error {
 	if w.session == nil {
 		return nil
 	}
-	ctx, cancel := web.Detached(w.ctx)
+	ctx, cancel := ufs.Detached(w.ctx)
 	defer cancel()
 	answer, err := w.s.send(ctx, call{method: http.MethodDelete, at: w.session})
 	if err == nil {
@@ -240,13 +240,5 @@ func (w *writer) Abort() error {
 }
 
 func (w *writer) usable(op string, ctx context.Context) error {
-	switch {
-	case w.ended:
-		return errs.New(op, w.name, errs.Invalid, "the writer has ended")
-	case w.ctx.Err() != nil:
-		return w.ctx.Err()
-	case ctx.Err() != nil:
-		return ctx.Err()
-	}
-	return w.failed
+	return ufs.Usable(op, w.name, w.ended, w.ctx, ctx, w.failed)
 }

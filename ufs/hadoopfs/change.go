@@ -57,7 +57,7 @@ func (s *Store) removeVersion(ctx context.Context, op, name string, awaited *Sta
 		_ = s.c.Delete(ctx, s.at(aside), false)
 		return nil
 	}
-	ctx, cancel := detached(ctx)
+	ctx, cancel := ufs.Detached(ctx)
 	defer cancel()
 	if err := s.c.Rename(ctx, s.at(aside), s.at(name), false); err != nil && !errors.Is(err, errs.Exist) {
 		return halfway(op, name, err)

@@ -114,7 +114,7 @@ func (s *Store) PutPart(ctx context.Context, name, id string, number int, size i
 	} else {
 		out.Abort()
 	}
-	ctx, cancel := detached(ctx)
+	ctx, cancel := ufs.Detached(ctx)
 	defer cancel()
 	_ = s.c.Delete(ctx, part, false) // Cancel and CleanStaging take what stays
 	return "", err
@@ -210,7 +210,7 @@ func (s *Store) Complete(ctx context.Context, name, id string, parts []ufs.Part,
 	if err != nil {
 		return ufs.Info{}, err
 	}
-	ctx, cancel := detached(ctx)
+	ctx, cancel := ufs.Detached(ctx)
 	defer cancel()
 	_ = s.Cancel(ctx, name, id) // CleanStaging takes what stays
 	return in, nil

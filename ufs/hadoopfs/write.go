@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"time"
 
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/ufs"
@@ -273,7 +272,7 @@ func (w *writer) moveOver(ctx context.Context, op string) error {
 	if away || errors.Is(err, errs.NotExist) { // else it went by itself
 		err = s.c.Rename(ctx, s.at(w.staged()), s.at(w.name), false)
 	}
-	ctx, cancel := detached(ctx)
+	ctx, cancel := ufs.Detached(ctx)
 	defer cancel()
 	if err == nil {
 		_ = s.c.Delete(ctx, s.at(replacedDir+w.token), true) // CleanStaging takes what stays
@@ -339,7 +338,7 @@ func (w *writer) Abort() error {
 	if w.left {
 		return nil // CleanStaging does both
 	}
-	ctx, cancel := detached(w.ctx)
+	ctx, cancel := ufs.Detached(w.ctx)
 	defer cancel()
 	if w.back != nil {
 		w.back(ctx)
@@ -357,16 +356,8 @@ func (w *writer) end() {
 	w.s.open.set(w.token, false)
 }
 
-// detached returns a ctx for clean-up, which must happen although the caller's has ended.
-func detached(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-}
-
 func (w *writer) usable(op string, ctx context.Context) error {
-	if w.ended {
-		return errs.New(op, w.name, errs.Invalid, "the writer has ended")
-	}
-	return errors.Join(w.ctx.Err(), ctx.Err())
+	return ufs.Usable(op, w.name, w.ended, w.ctx, ctx, nil)
 }
 
 // Append implements ufs.Appender. The bytes are copied to a staged file, through this process, and the tail follows there:

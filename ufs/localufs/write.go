@@ -210,10 +210,7 @@ func (w *writer) end() {
 }
 
 func (w *writer) usable(op string, ctx context.Context) error {
-	if w.ended {
-		return errs.New(op, w.name, errs.Invalid, "the writer has ended")
-	}
-	return errors.Join(w.ctx.Err(), ctx.Err())
+	return ufs.Usable(op, w.name, w.ended, w.ctx, ctx, nil)
 }
 
 // seal writes the attributes and syncs the file. The modification time is set, so that it has the clock's resolution and

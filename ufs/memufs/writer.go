@@ -102,13 +102,7 @@ func (w *writer) Abort() error {
 }
 
 func (w *writer) usable(op string, ctx context.Context) error {
-	if w.ended {
-		return errs.New(op, w.name, errs.Invalid, "the writer has ended")
-	}
-	if err := w.ctx.Err(); err != nil {
-		return err
-	}
-	return ctx.Err()
+	return ufs.Usable(op, w.name, w.ended, w.ctx, ctx, nil)
 }
 
 // checkCond judges the conditions of o. mu must be held.

@@ -275,11 +275,5 @@ func (s *Store) openNothing(ctx context.Context, op, name string, off int64, wan
 	if err != nil {
 		return nil, err
 	}
-	if want != "" && etagOf(in.Version) != etagOf(want) {
-		return nil, errs.New(op, name, errs.Precondition, "the object is another version")
-	}
-	if _, err := ufs.Span(op, name, off, 0, in.Size); err != nil {
-		return nil, err
-	}
-	return io.NopCloser(strings.NewReader("")), nil
+	return ufs.OpenEmpty(op, in, off, want == "" || etagOf(in.Version) == etagOf(want))
 }

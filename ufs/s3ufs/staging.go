@@ -18,7 +18,6 @@ import (
 
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/ufs"
-	"github.com/sluicefs/sluice/ufs/web"
 )
 
 // A multipart upload of a writer, or of a long copy, has a note: an object below .sluice/uploads/ that holds the key and, once
@@ -132,7 +131,7 @@ func (u *noted) put(ctx context.Context) error {
 
 // end forgets the upload, which is completed. A note that stays is removed by CleanStaging.
 func (u *noted) end(ctx context.Context) {
-	ctx, cancel := web.Detached(ctx)
+	ctx, cancel := ufs.Detached(ctx)
 	defer cancel()
 	defer u.s.setOpen(u.token, false)
 	_ = u.s.deleteStaged(ctx, notes+u.token)
@@ -140,7 +139,7 @@ func (u *noted) end(ctx context.Context) {
 
 // cancel cancels the upload, because of why. What fails is left to CleanStaging, and reported.
 func (u *noted) cancel(ctx context.Context, why error) error {
-	ctx, cancel := web.Detached(ctx)
+	ctx, cancel := ufs.Detached(ctx)
 	defer cancel()
 	defer u.s.setOpen(u.token, false)
 	if u.id == "" && errors.Is(why, errs.Unavailable) && !errors.Is(why, ufs.ErrUnsent) {
@@ -266,7 +265,7 @@ func (s *Store) probeWrite(ctx context.Context, op string) error {
 	} else if err = s.judgeNames(ctx, op, name); err == nil {
 		s.probeConditions(ctx, name)
 	}
-	dctx, cancel := web.Detached(ctx)
+	dctx, cancel := ufs.Detached(ctx)
 	defer cancel()
 	if derr := s.deleteStaged(dctx, name); derr != nil {
 		err = errors.Join(err, fmt.Errorf("delete from bucket %q: %w", s.o.Bucket, derr))

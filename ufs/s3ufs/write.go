@@ -251,15 +251,7 @@ func (w *writer) Abort() error {
 }
 
 func (w *writer) usable(op string, ctx context.Context) error {
-	switch {
-	case w.ended:
-		return errs.New(op, w.name, errs.Invalid, "the writer has ended")
-	case w.ctx.Err() != nil:
-		return w.ctx.Err()
-	case ctx.Err() != nil:
-		return ctx.Err()
-	}
-	return w.failed
+	return ufs.Usable(op, w.name, w.ended, w.ctx, ctx, w.failed)
 }
 
 // putInput returns a PutObject without its body, with o's conditions if the service is to judge them.

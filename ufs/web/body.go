@@ -1,11 +1,9 @@
 package web
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"time"
 )
 
 // Body returns a reader of the body of an answer, which must have the length that was announced; else its end is an error, not
@@ -35,8 +33,3 @@ func (r *announced) Read(p []byte) (int, error) {
 }
 
 func (r *announced) Close() error { return r.body.Close() }
-
-// Detached returns a ctx for clean-up, which must happen although the caller's has ended.
-func Detached(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-}
