@@ -205,6 +205,11 @@ type carryTrouble struct {
 	whole       bool  // it is all of them
 }
 
+// again notes a try that failed; the next is after wait.
+func (f *carryTrouble) again(err error, wait time.Duration) {
+	f.tries, f.err, f.next = f.tries+1, err, time.Now().Add(wait)
+}
+
 // carryOn carries a rename through in the background, unless that is being done. at is where it begins.
 func (n *Namespace) carryOn(in openIntent, at *carriage) {
 	n.resolving.Lock()
@@ -239,7 +244,7 @@ func (n *Namespace) carryOn(in openIntent, at *carriage) {
 			n.o.Logger.Warn("a rename could not be carried through to its store; it is tried again", "from", in.path, "to", in.to, "kind", errs.KindOf(err).Error(), "err", err)
 			n.resolving.Lock()
 			f := &at.failed
-			f.tries, f.err, f.next = f.tries+1, err, time.Now().Add(wait)
+			f.again(err, wait)
 			f.there, f.whole = at.count.there.Load(), at.count.whole.Load()
 			f.left = max(0, at.count.listed.Load()-f.there)
 			n.resolving.Unlock()
@@ -308,17 +313,29 @@ func (n *Namespace) carry(ctx context.Context, in *openIntent, at *carriage) err
 		return err
 	}
 	at.drop, at.copies = drop, copies
+	n.resolving.Lock()
+	at.failed = carryTrouble{} // was of the copying
+	n.resolving.Unlock()
 	return n.leave(ctx, m, drop, from, copies)
 }
 
-// add takes over what another look has copied.
+// add takes over what another look has copied. What that could not copy counts as copied no more, whatever was there before.
 func (c *copied) add(more copied) {
 	if c.of == nil {
-		*c = copied{of: map[string]string{}, made: map[string]string{}, gone: map[string]bool{}, since: more.since}
+		*c = newCopied(more.since)
 	}
-	maps.Copy(c.of, more.of)
+	for key, version := range more.of {
+		c.of[key] = version
+		delete(c.failed, key)
+		delete(c.unsure, key) // it was overwritten
+	}
+	for key := range more.failed {
+		c.failed[key] = true
+		delete(c.of, key)
+	}
 	maps.Copy(c.made, more.made)
 	maps.Copy(c.gone, more.gone)
+	maps.Copy(c.unsure, more.unsure)
 }
 
 // twins returns what is copied from below key to below toKey, by the names of the copies.
@@ -344,10 +361,8 @@ func (n *Namespace) catchUp(ctx context.Context, m *mounted, in *openIntent, at 
 			now.gone[key] = true
 		}
 	}
-	for key := range was.of {
-		to := in.toKey + key[len(in.key):]
-		version := was.made[to]
-		if _, ok := now.of[key]; ok || version == "" {
+	for _, key := range slices.AppendSeq(slices.Collect(maps.Keys(was.of)), maps.Keys(was.failed)) {
+		if _, ok := now.of[key]; ok {
 			continue
 		}
 		if gone, err := m.lacks(ctx, key); err != nil {
@@ -356,11 +371,39 @@ func (n *Namespace) catchUp(ctx context.Context, m *mounted, in *openIntent, at 
 			return now, errs.New("namespace.Rename", key, errs.Unavailable, "the store has it, and did not list it")
 		}
 		now.gone[key] = true
-		if err := m.store.Remove(ctx, to, version); err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
+		if err := n.dropCopy(ctx, m, was, key, in.toKey+key[len(in.key):]); err != nil {
 			return now, err
 		}
 	}
 	return now, nil
+}
+
+// dropCopy removes what was copied from key to to, and nothing that others have put there.
+func (n *Namespace) dropCopy(ctx context.Context, m *mounted, was *copied, key, to string) error {
+	passed := func(err error) error {
+		if isGone(err) || errors.Is(err, errs.Precondition) {
+			return nil
+		}
+		return err
+	}
+	if version := was.made[to]; version != "" {
+		if err := m.store.Remove(ctx, to, version); passed(err) != nil {
+			return err
+		}
+	}
+	of, unsure := was.unsure[key]
+	if !unsure {
+		return nil
+	}
+	is, err := m.store.Stat(ctx, to)
+	if err != nil {
+		return passed(err)
+	}
+	if is.Version == "" || is.Size != of.Size || !isMD5(of.ETag) || is.ETag != of.ETag {
+		n.o.Logger.Warn("what is under the new name of a file that others removed may be its copy, and stays", "key", to, "of", key)
+		return nil
+	}
+	return passed(m.store.Remove(ctx, to, is.Version))
 }
 
 // lacks reports whether the store has nothing at the key.
@@ -462,6 +505,7 @@ func (n *Namespace) noLonger(in *openIntent) {
 	n.resolving.Lock()
 	defer n.resolving.Unlock()
 	delete(n.open, in.edge)
+	delete(n.dropping, in.edge)
 	close(n.resolved)
 	n.resolved = make(chan struct{})
 }
@@ -479,16 +523,24 @@ func (n *Namespace) carried(pl *place) *core.CarriedRename {
 	return nil
 }
 
+// troubleOf returns why the last try at a rename that is carried through failed, nil if none has. resolving must be held.
+func (n *Namespace) troubleOf(in *openIntent) *carryTrouble {
+	if at := n.carrying[in.edge]; at != nil && at.failed.err != nil {
+		return &at.failed
+	}
+	return n.dropping[in.edge]
+}
+
 // describeCarried describes a rename that is carried through. resolving must be held.
 func (n *Namespace) describeCarried(in *openIntent) core.CarriedRename {
 	r := core.CarriedRename{ID: in.edge, From: in.path, To: in.to, Since: in.since, Removing: in.op == opDropTree}
-	at := n.carrying[in.edge]
-	if at == nil {
-		return r
-	}
-	if f := &at.failed; f.err != nil {
+	if f := n.troubleOf(in); f != nil {
 		r.Tries, r.Err, r.Next = f.tries, f.err, f.next
 		r.Copied, r.Left, r.Counted = f.there, f.left, f.whole
+		return r
+	}
+	at := n.carrying[in.edge]
+	if at == nil {
 		return r
 	}
 	r.Copied, r.Counted = at.count.there.Load(), at.count.whole.Load()
@@ -530,7 +582,7 @@ func (n *Namespace) Carries() Carries {
 		if in.op == opCarry {
 			c.Open++
 		}
-		if at := n.carrying[in.edge]; at != nil && at.failed.err != nil {
+		if n.troubleOf(&in) != nil {
 			c.Failing++
 		}
 	}

@@ -708,6 +708,96 @@ func TestRenameOfWhatIsRefused(t *testing.T) {
 			if r := c.renames(); r.ID != "" {
 				t.Errorf("still told is %+v", r)
 			}
+			if got := c.n.Carries().Gone; got != 1 {
+				t.Errorf("%d files are counted as gone, want 1", got)
+			}
 		})
+	}
+}
+
+// TestRenameTakesBackStaleCopies has a file change after it was copied and its store refuse the copy of that, or a copy be made whose
+// answer is lost, and then the file be removed: what was copied of it does not stay under the new name, what a stranger put there does.
+func TestRenameTakesBackStaleCopies(t *testing.T) {
+	for name, what := range map[string]struct {
+		change, other string // written over the original, and over its copy
+		fault         wrap.Rule
+	}{
+		"refused":    {change: "CHANGED", fault: wrap.Rule{Err: errs.New("x", "", errs.Permission, "403 AccessDenied")}},
+		"unanswered": {fault: wrap.Rule{After: true, Err: errs.New("x", "", errs.Unavailable, "503")}},
+		"a stranger": {other: "MINE", fault: wrap.Rule{After: true, Err: errs.New("x", "", errs.Unavailable, "503")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
+			c := newCarrying(t)
+			const files = 4
+			what.fault.Op, what.fault.Name = wrap.Copy, "d/2/f"
+			if what.change == "" {
+				what.fault.Wait, what.fault.Nth = c.gate, 1 // the rename is answered first
+				c.slow.Add(what.fault)
+				c.slow.Add(wrap.Rule{Op: wrap.Copy, Name: "d/2/f", Err: errs.New("x", "", errs.Permission, "403 AccessDenied")})
+			}
+			c.late(files)
+			c.copied(files)
+			if what.change != "" {
+				c.stranger("d/2/f", what.change)
+				c.slow.Add(what.fault)
+			}
+			c.open()
+			c.until("a try that failed", func() bool { return c.renames().Tries > 0 })
+			left := files - 1
+			if what.other != "" {
+				c.stranger("e/2/f", what.other)
+				left++
+			}
+			if err := c.store.Remove(c.ctx, "d/2/f", ""); err != nil {
+				t.Fatal(err)
+			}
+			c.carried(left)
+			if got := c.has()["e/2/f"]; got != what.other {
+				t.Errorf("under the new name is %q, want %q", got, what.other)
+			}
+			if got := c.n.Carries(); got != (namespace.Carries{Late: 1, Gone: 1}) {
+				t.Errorf("counted are %+v", got)
+			}
+			if what.other != "" {
+				return
+			}
+			if got, want := fmt.Sprint(c.names()), "[/e/0/f /e/1/f /e/3/f]"; got != want {
+				t.Errorf("listed are %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+// TestRenameTellsOfItsOriginals has a store refuse to remove an original: it is told why, by the next leader too.
+func TestRenameTellsOfItsOriginals(t *testing.T) {
+	t.Parallel()
+	c := newCarrying(t)
+	const files = 3
+	c.late(files)
+	c.slow.Add(wrap.Rule{Op: wrap.Remove, Name: "d/2/f", Err: errs.New("x", "", errs.Permission, "403 AccessDenied")})
+	c.open()
+	for _, who := range []string{"who began", "the next leader"} {
+		c.until("a removal that failed by "+who, func() bool { r := c.renames(); return r.Removing && r.Err != nil })
+		r := c.renames()
+		if !errors.Is(r.Err, errs.Permission) || r.From != "/d/" || r.Tries < 1 || r.Next.IsZero() {
+			t.Errorf("%s: told is %+v", who, r)
+		}
+		if x, err := c.n.Explain(c.ctx, c.path("/d/2/f"), core.ExplainOptions{}); err != nil || x.Carried == nil || !errors.Is(x.Carried.Err, errs.Permission) {
+			t.Errorf("%s: explain says %+v, %v", who, x.Carried, err)
+		}
+		if got := c.n.Carries().Failing; got != 1 {
+			t.Errorf("%s: %d are failing, want 1", who, got)
+		}
+		c.shows(who, "/e", files)
+		if who == "who began" {
+			c.lead(time.Hour)
+		}
+	}
+	c.slow.Heal()
+	c.carried(files)
+	c.until("the end", func() bool { return c.renames().ID == "" })
+	if got := c.n.Carries(); got != (namespace.Carries{}) {
+		t.Errorf("counted are %+v", got)
 	}
 }

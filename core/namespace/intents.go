@@ -477,16 +477,20 @@ func (n *Namespace) tryResolve(ctx context.Context, in *openIntent) {
 		}
 		return
 	}
+	if err != nil && in.op == opDropTree {
+		n.resolving.Lock()
+		if n.dropping[in.edge] == nil {
+			n.dropping[in.edge] = new(carryTrouble)
+		}
+		n.dropping[in.edge].again(err, watchInterval)
+		n.resolving.Unlock()
+	}
 	if err != nil {
 		n.o.Logger.Warn("a change without an answer from its store stays open", "op", in.op, "path", in.path, "kind", errs.KindOf(err).Error(), "err", err)
 		return
 	}
 	if done {
-		n.resolving.Lock()
-		delete(n.open, in.edge)
-		close(n.resolved)
-		n.resolved = make(chan struct{})
-		n.resolving.Unlock()
+		n.noLonger(in)
 	}
 }
 

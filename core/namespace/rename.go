@@ -519,6 +519,13 @@ type copied struct {
 	of, made map[string]string
 	gone     map[string]bool // originals that were listed and that the store had no more
 	since    time.Time       // nothing that was there before is missing
+
+	failed map[string]bool     // originals that were not copied: made may have the copy of what they were before
+	unsure map[string]ufs.Info // originals that may have been copied, to a version that is not known
+}
+
+func newCopied(since time.Time) copied {
+	return copied{of: map[string]string{}, made: map[string]string{}, gone: map[string]bool{}, since: since, failed: map[string]bool{}, unsure: map[string]ufs.Info{}}
 }
 
 // howCopied is how copyTree copies.
@@ -534,7 +541,7 @@ const maxUncopied = 100
 // copyTree copies the file key, or everything below the directory key, to toKey in the store. What leaves the store before it is copied
 // is left out. After an error it returns what is copied; a version that is "" is not known.
 func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string, how howCopied) (copied, error) {
-	c := copied{of: map[string]string{}, made: map[string]string{}, gone: map[string]bool{}, since: time.Now()}
+	c := newCopied(time.Now())
 	how.count.begin()
 	if len(key) == 0 || key[len(key)-1] != '/' {
 		from, err := m.store.Stat(ctx, key)
@@ -563,8 +570,10 @@ func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string,
 		if h, ok := how.have[to]; ok {
 			same := sameVersion(h.of, info.Version)
 			mu.Lock()
-			if c.of[info.Name], c.made[to] = "", ""; same { // else what is there is not known until it is copied
-				c.of[info.Name], c.made[to] = info.Version, h.made
+			if c.made[to] = h.made; same {
+				c.of[info.Name] = info.Version
+			} else {
+				c.failed[info.Name] = true // until it is copied
 			}
 			mu.Unlock()
 			if same {
@@ -576,15 +585,21 @@ func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string,
 			made, gone, err := m.copyOne(gctx, info, to)
 			mu.Lock()
 			defer mu.Unlock()
-			switch {
-			case gone:
+			if gone {
 				c.gone[info.Name] = true
-				delete(c.of, info.Name)
-				delete(c.made, to)
 				how.count.listed.Add(-1)
 				return nil
+			}
+			if err != nil {
+				c.failed[info.Name] = true
+			}
+			if err == nil && made.Version == "" || unanswered(err) {
+				c.unsure[info.Name] = info
+			}
+			switch {
 			case err == nil:
 				c.of[info.Name], c.made[to] = info.Version, made.Version
+				delete(c.failed, info.Name)
 			case !how.rest || unanswered(err) || len(refused) >= maxUncopied:
 				return err
 			default:
