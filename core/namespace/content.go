@@ -274,12 +274,10 @@ func (n *Namespace) readable(ctx context.Context, p core.Path) (*node, error) {
 	if err := n.traverse(ctx, p); err != nil {
 		return nil, err
 	}
-	moved := n.moves.position()
 	nd, err := n.resolve(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	nd.moved = moved
 	if nd.dir() && !nd.isMarker() {
 		return nil, errs.E("namespace.Open", p.String(), errs.IsDir, nil)
 	}

@@ -27,11 +27,14 @@ type place struct {
 	hidden bool        // the store's facts at the edge do not count: a whiteout or an opaque directory
 	seq    uint64      // of the overlay looked at
 	check  time.Time   // when the entry's bytes were last compared with the store
+	moved  uint64      // position in the list of moves before walk looked
 }
 
 // walk finds where the exact path leads. It never waits.
 func (n *Namespace) walk(path core.Path) (pl place) {
+	moved := n.moves.position()
 	n.tree.View(func(v meta.View) { pl = n.walkIn(v, path) })
+	pl.moved = moved
 	return pl
 }
 
@@ -77,7 +80,6 @@ type node struct {
 	row   *meta.Row // the store's facts; nil if only the overlay knows the name
 	rowAt time.Time // when they were learnt
 	cache core.CacheStatus
-	moved uint64 // position in the list of moves before it was looked for; of what is read
 }
 
 func (nd *node) dir() bool { return nd.path.IsDir() }
