@@ -17,7 +17,8 @@ type MountLife interface {
 	// EditMount changes the mount at p; what c leaves nil stays. With another URI the mount is switched to that store in one
 	// change, under a new generation: nothing that is known of the old store is answered after it, and readers that it had
 	// are told to open their files again if what they need is not cached. The store is probed first. Errors: those of
-	// Mounts.UpdateMount and Mounts.Mount; errs.Busy, without Force, while a switch would give up what RemoveMount says.
+	// Mounts.UpdateMount and Mounts.Mount; errs.Busy, without Force, while a switch would give up what RemoveMount says; with
+	// the URI that it has errs.Unavailable if another directory is there by now, or none: only with Adopt is that one taken.
 	EditMount(ctx context.Context, p Path, c MountEdit, o LifeOptions) (MountReport, error)
 	// RemoveMount is Mounts.Unmount, but refuses as well, without Force, while changes wait for an answer of the store or
 	// multipart uploads are open: errs.Busy. With Force these, and files that no store has, are given up.
@@ -53,6 +54,9 @@ type MountEdit struct {
 	MountChange
 	URI    *string
 	Access *Access
+	// Adopt takes what is at the URI now, such as a directory that was moved there or restored, for the mount's store; with the
+	// option create one that is missing is made. What is known of the store is forgotten, files that workers hold go there.
+	Adopt bool
 	// The default again.
 	DefaultSyncInterval, DefaultPersistDelay bool
 }

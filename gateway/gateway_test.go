@@ -274,8 +274,9 @@ func TestBareMountPoint(t *testing.T) {
 
 	again(errors.Join(os.Rename(dir, dir+"_disk"), os.CopyFS(dir, os.DirFS(dir+"_disk")))) // restored from a backup, and taken
 	p = run(t, c)
-	p.want(503, "sluice mount update /plain --uri file://"+dir, "GET", p.Admin+"/api/v1/fs/content?path=/plain/b", "")
-	p.want(200, `"state":"ready"`, "PATCH", p.Admin+"/api/v1/mounts?path=/plain", fmt.Sprintf(`{"uri":"file://%s"}`, dir))
+	p.want(503, "sluice mount update /plain --adopt", "GET", p.Admin+"/api/v1/fs/content?path=/plain/b", "")
+	p.want(422, "another directory", "PATCH", p.Admin+"/api/v1/mounts?path=/plain", fmt.Sprintf(`{"uri":"file://%s"}`, dir))
+	p.want(200, `"state":"ready"`, "PATCH", p.Admin+"/api/v1/mounts?path=/plain", `{"adopt":true}`)
 	p.want(200, "kept", "GET", p.Admin+"/api/v1/fs/content?path=/plain/a", "")
 }
 

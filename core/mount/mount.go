@@ -4,6 +4,7 @@ package mount
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,6 +22,16 @@ type Mount struct {
 	LoadType                       core.LoadType // effective
 	Root                           string        // identity of the store's root, see ufs.Features; never empty
 	Is                             string        // what tells that root from another at its place, see ufs.Features; "" if nothing does
+	Taken                          int           // how often another root at its place was taken for the mount's
+}
+
+// StoreID names the store as it is known now: another name than of any that was mounted, or of a root that another was taken for. What
+// holds of one store alone, such as the bytes of a version, is kept under it.
+func (m *Mount) StoreID() string {
+	if m.Taken == 0 {
+		return m.ID
+	}
+	return m.ID + "." + strconv.Itoa(m.Taken)
 }
 
 // Table is a snapshot of all mounts, the root first, by path.

@@ -152,7 +152,7 @@ type stored struct {
 // open reads bytes [off, off+length) of the version.
 func (s *stored) open(ctx context.Context, off, length int64) (io.ReadCloser, error) {
 	m := s.m
-	if now := s.n.mountOf(m.ID); now != nil && now.err == nil {
+	if now := s.n.mountOf(m.ID); now.is(m) && now.err == nil {
 		m = now // its store may be open with another secret by now, and the one of before be revoked
 	}
 	if err := m.opened(); err != nil {
@@ -220,7 +220,7 @@ func (n *Namespace) pieces(ctx context.Context, nd *node, off, length int64) []p
 	noCache, promote := how == core.NoCache, how == core.CachePromote
 	if !nd.file() {
 		src.version = nd.row.Version
-		c := n.hashedContent(nd.mount.ID, nd.key, nd.row.Version, nd.row.Size)
+		c := n.hashedContent(nd.mount.StoreID(), nd.key, nd.row.Version, nd.row.Size)
 		// A version seen right after its own mtime may change again unseen: its pages are not kept (safety: weak versions). A
 		// store over a network may know better than this clock, which is not the one its times are by.
 		racy := nd.mount.features.Racy

@@ -212,26 +212,39 @@ func (n *Namespace) Invalidate(ctx context.Context, paths ...core.Path) error {
 	}
 	n.mountMu.Lock()
 	defer n.mountMu.Unlock()
-	was := n.invalid.Load()
-	now, x := time.Now(), was
+	return n.setInvalid(ctx, n.invalidating(time.Now(), paths...))
+}
+
+// invalidating returns what is invalidated with the paths, now. n.mountMu must be held.
+func (n *Namespace) invalidating(now time.Time, paths ...core.Path) *invalidated {
+	x := n.invalid.Load()
 	for _, p := range paths {
 		x = x.with(p.Dir().String(), now)
 	}
 	for x.bytes() > maxInvalidBytes {
 		x = x.coarser()
 	}
-	return n.setInvalid(ctx, x)
+	return x
+}
+
+// note returns what is invalidated as it is journaled.
+func (x *invalidated) note() (meta.KeyValue, error) {
+	value, err := json.Marshal(slices.Sorted(maps.Keys(x.by)))
+	if err != nil {
+		return meta.KeyValue{}, errs.E("namespace.Invalidate", invalidKey, errs.Invalid, err)
+	}
+	return meta.KeyValue{Key: invalidKey, Value: value}, nil
 }
 
 // setInvalid journals what is invalidated and lets it apply; nil: nothing is. n.mountMu must be held.
 func (n *Namespace) setInvalid(ctx context.Context, x *invalidated) error {
 	b := meta.Batch{Deletes: []string{invalidKey}}
 	if x != nil {
-		note, err := json.Marshal(slices.Sorted(maps.Keys(x.by)))
+		note, err := x.note()
 		if err != nil {
-			return errs.E("namespace.Invalidate", invalidKey, errs.Invalid, err)
+			return err
 		}
-		b = meta.Batch{Puts: []meta.KeyValue{{Key: invalidKey, Value: note}}}
+		b = meta.Batch{Puts: []meta.KeyValue{note}}
 	}
 	if _, err := n.log.Append(context.WithoutCancel(ctx), b); err != nil {
 		return err

@@ -309,9 +309,19 @@ func (n *Namespace) editHeld(ctx context.Context, was *mounted, c core.MountEdit
 	}
 	maps.Copy(options, c.Options)
 	maps.DeleteFunc(options, func(_, v string) bool { return v == "" })
-	if c.URI != nil && (*c.URI != was.URI || options["endpoint"] != was.Options["endpoint"] || n.replaced(ctx, was)) {
+	switch other := c.URI != nil && *c.URI != was.URI || options["endpoint"] != was.Options["endpoint"]; {
+	case c.Adopt && other:
+		return r, errs.New("namespace.AdoptMount", s.Path.String(), errs.Invalid, "what is adopted is at the URI that the mount has; a switch to another is asked for alone")
+	case c.Adopt:
+		s.Options = options
+		return n.adoptHeld(ctx, was, s, o)
+	case c.URI != nil && other:
 		s.URI, s.Options = *c.URI, options
 		return n.switchHeld(ctx, was, s, c.Options, o)
+	case c.URI != nil: // as asked for already, unless something else is there by now
+		if err := n.inPlace(ctx, was); err != nil {
+			return r, err
+		}
 	}
 	set := n.mounts.Load()
 	if m := o.table.Without(was.ID).Overlaps(was.Root); m != nil && !s.ReadOnly && was.ReadOnly {
@@ -325,7 +335,7 @@ func (n *Namespace) editHeld(ctx context.Context, was *mounted, c core.MountEdit
 		s.Options = options
 	}
 	m := n.withDefaults(was.ID, s, was.Root)
-	m.Is = was.Is
+	m.Is, m.Taken = was.Is, was.Taken
 	if fresh != nil && was.ID != rootID {
 		m.Root = rootOf(fresh, s)
 	}
@@ -474,10 +484,7 @@ func (n *Namespace) switchHeld(ctx context.Context, was *mounted, s core.MountSp
 		return r, undo(err)
 	}
 	from, to := was.URI, s.URI
-	switch same := was.Options["endpoint"] == s.Options["endpoint"]; {
-	case from == to && same:
-		from, to = "the directory that was at "+from, "the one that is there now"
-	case from == to:
+	if from == to {
 		from, to = from+" at "+was.Options["endpoint"], to+" at "+s.Options["endpoint"]
 	}
 	r.Did = []string{"switched the mount " + s.Path.File().String() + " from " + from + " to " + to}

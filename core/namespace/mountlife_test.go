@@ -70,6 +70,7 @@ type table struct {
 	keys   map[string]string        // of a store: the secret_key that it takes; "": any
 	stop   func()
 
+	workers  core.Holders           // what holds files that no store has; nil: nothing
 	is       atomic.Pointer[string] // Features.Is of the stores that are opened from now on; nil: ""
 	keyless  bool                   // no secret key
 	down     atomic.Bool            // no store opens
@@ -97,7 +98,7 @@ func (x *table) start() {
 		key = nil
 	}
 	x.Namespace, x.stop = leading(x.T, 1<<20, namespace.Options{
-		KV: x.kv, Root: memufs.New(memufs.Options{Dirs: true}), Member: "test", SecretKey: key,
+		KV: x.kv, Root: memufs.New(memufs.Options{Dirs: true}), Member: "test", SecretKey: key, Holders: x.workers, PersistDelay: time.Hour, PersistRetry: 20 * time.Millisecond,
 		OpenStore: func(_ context.Context, m core.MountSpec) (ufs.Store, error) {
 			name := strings.TrimPrefix(m.URI, "test://")
 			if other := m.Options["connection_string"]; other != "" {

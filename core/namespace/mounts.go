@@ -37,6 +37,7 @@ type record struct {
 	URI          string            `json:"uri"`
 	Root         string            `json:"root,omitempty"`
 	Is           string            `json:"is,omitempty"` // left out by versions that did not look
+	Taken        int               `json:"taken,omitempty"`
 	Options      map[string]string `json:"options,omitempty"`
 	ReadOnly     bool              `json:"read_only,omitempty"`
 	SyncInterval *time.Duration    `json:"sync_interval,omitempty"`
@@ -75,7 +76,7 @@ func (n *Namespace) keepRevised(m *mount.Mount) ([]byte, error) {
 
 func (n *Namespace) recordOf(m *mount.Mount) record {
 	s := m.MountSpec
-	return record{m.ID, s.Path.Dir().String(), s.URI, m.Root, m.Is, n.sealer.Options(m.ID, s.Options), s.ReadOnly,
+	return record{m.ID, s.Path.Dir().String(), s.URI, m.Root, m.Is, m.Taken, n.sealer.Options(m.ID, s.Options), s.ReadOnly,
 		s.SyncInterval, s.Owner, s.Group, s.Mode, s.WriteType, s.ReadType, s.Replicas, s.PersistDelay,
 		s.ReplicationMin, s.ReplicationMax, s.Origin, s.NoAccess, nil, s.LoadType}
 }
@@ -169,7 +170,7 @@ func (n *Namespace) openMounts(ctx context.Context) error {
 	for i, r := range records {
 		spec := specs[i]
 		m := n.withDefaults(r.ID, spec, r.Root)
-		m.Is = r.Is
+		m.Is, m.Taken = r.Is, r.Taken
 		if r.ID == rootID { // its policies were changed
 			m.Root = root.Root
 			set = &mountSet{set.table.With(m), with(set.byID, n.mounted(m, n.o.Root, nil))}
@@ -254,104 +255,6 @@ func (n *Namespace) openNew(ctx context.Context, s core.MountSpec, others *mount
 		err = nil
 	}
 	return store, root, err
-}
-
-// openAgain opens the store of a mount that was made before. The root of a remote store follows from its URI and options alone:
-// where it is another than the journal says, options that name a server, such as a connection string, were changed, and what
-// the namespace knows is not of that store.
-func (n *Namespace) openAgain(ctx context.Context, m *mount.Mount) (ufs.Store, error) {
-	store, err := n.open1(ctx, m.MountSpec)
-	if err != nil {
-		return nil, err
-	}
-	if store.Features().Remote {
-		err = sameRoot(m.Root, store, m.MountSpec)
-	}
-	if err == nil {
-		err = n.sameIs(m.Is, store, m.MountSpec)
-	}
-	if err != nil {
-		return nil, errors.Join(err, store.Close())
-	}
-	return store, nil
-}
-
-// sameIs reports a *replacedError if the store of a mount has its root at the same place as the mount was made with, and another root:
-// where the disk with the directory is not mounted there is an empty one, of which every name would be taken to be gone, and which would
-// take writes that are lost when the disk is back. While changes are held the directory may have been restored with the journal: it is
-// taken, and is the mount's once the journal is released (adoptRoots).
-func (n *Namespace) sameIs(is string, store ufs.Store, s core.MountSpec) error {
-	f := store.Features()
-	if ufs.SameRoot(is, f.Is) {
-		return nil
-	}
-	if n.holding() {
-		n.o.Logger.Warn("another directory is mounted than when the journal was kept; a release takes it for the mount's",
-			"path", s.Path.String(), "directory", f.Root, "was", is, "is", f.Is)
-		return nil
-	}
-	return &replacedError{fmt.Sprintf(
-		"another directory is at %s than the one that was mounted (that was %s, this is %s); mount its disk there, and Sluice goes on with it, or, "+
-			"if it was moved or restored on purpose, take this one for it with: sluice mount update %s --uri %s", strings.TrimPrefix(f.Root, "file:"), is, f.Is,
-		s.Path.File(), s.URI)}
-}
-
-// replacedError says that a store is another than was mounted, though it is at the same place.
-type replacedError struct{ text string }
-
-func (e *replacedError) Error() string { return e.text }
-func (e *replacedError) Unwrap() error { return errs.Unavailable }
-
-func isReplaced(err error) bool {
-	_, ok := errors.AsType[*replacedError](err)
-	return ok
-}
-
-// replaced reports whether the store of the mount is another than was mounted, though it is at the same place.
-func (n *Namespace) replaced(ctx context.Context, m *mounted) bool {
-	if m.ID == rootID || m.Is == "" {
-		return false
-	}
-	store, err := n.openAgain(ctx, m.Mount)
-	if cerr := closeStore(store); cerr != nil {
-		n.o.Logger.Warn("a store could not be closed", "path", m.Path.String(), "err", cerr)
-	}
-	return isReplaced(err)
-}
-
-// adoptRoots journals which directories the mounts are in where that is not: those of versions that did not look, and those that a
-// release has taken for the ones of before. Changes are accepted.
-func (n *Namespace) adoptRoots(ctx context.Context) {
-	for id, m := range n.mounts.Load().byID {
-		if id != rootID && m.adopts() {
-			n.adopt(ctx, id)
-		}
-	}
-}
-
-func (m *mounted) adopts() bool {
-	return m.err == nil && m.features.Is != "" && (m.Is == "" || !ufs.SameRoot(m.Is, m.features.Is))
-}
-
-func (n *Namespace) adopt(ctx context.Context, id string) {
-	n.mountMu.Lock()
-	defer n.mountMu.Unlock()
-	old := n.mounts.Load()
-	was := old.byID[id]
-	if was == nil || !was.adopts() {
-		return
-	}
-	m, now := *was.Mount, *was
-	m.Is, now.Mount = was.features.Is, &m
-	kept, err := n.keep(&m)
-	if err == nil {
-		_, err = n.log.Append(ctx, meta.Batch{Puts: []meta.KeyValue{{Key: mountPrefix + id, Value: kept}}})
-	}
-	if err != nil {
-		n.o.Logger.Warn("it is not remembered which directory a mount is in", "path", m.Path.String(), "err", err)
-		return
-	}
-	n.mounts.Store(&mountSet{old.table.With(&m), with(old.byID, &now)})
 }
 
 // sameRoot reports errs.Invalid if the store of a mount has another root than the mount was made with ("": not known).
@@ -596,7 +499,7 @@ func (n *Namespace) reoption(ctx context.Context, was *mounted, s core.MountSpec
 	if err != nil {
 		return nil, err
 	}
-	if err := cmp.Or(sameRoot(was.Root, store, s), n.sameIs(was.Is, store, s)); err != nil {
+	if err := cmp.Or(sameRoot(was.Root, store, s), n.sameIs(was.Mount, store)); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
 	if err := n.probe(ctx, store, s); err != nil {
@@ -664,7 +567,7 @@ func (n *Namespace) reopenIf(ctx context.Context, pick func(*mounted) bool) {
 		if old.byID[id] == m { // else its options may be others by now
 			now := *m
 			now.Mount = n.withDefaults(id, m.MountSpec, rootOf(store, m.MountSpec))
-			now.Is = m.Is
+			now.Is, now.Taken = m.Is, m.Taken
 			n.reopened(&now, store)
 			n.mounts.Store(&mountSet{old.table.With(now.Mount), with(old.byID, &now)})
 			n.retire(m.store)

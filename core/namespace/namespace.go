@@ -236,8 +236,10 @@ type mounted struct {
 	*trouble
 }
 
-// is reports whether two states of the mount table name the same mount.
-func (m *mounted) is(other *mounted) bool { return m != nil && other != nil && m.ID == other.ID }
+// is reports whether two states of the mount table name the same mount of the same store.
+func (m *mounted) is(other *mounted) bool {
+	return m != nil && other != nil && m.ID == other.ID && m.Taken == other.Taken
+}
 
 // JournalGroup names the one journal there is.
 const JournalGroup = "0"

@@ -660,6 +660,18 @@ func (h *holds) ask(it *heldItem, overwrite bool) {
 	}
 }
 
+// hurry has the items looked at at once, however long the pause after their last try was to be.
+func (h *holds) hurry(items []*heldItem) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, it := range items {
+		if h.items[it.id] == it && !it.running {
+			h.schedule(it, time.Time{})
+		}
+	}
+	h.wake()
+}
+
 // await waits until the item was persisted, or has gone. Errors: errs.Conflict if it was refused; errs.Unavailable if more than so
 // many tries have failed; ctx's, with what the last try failed with.
 func (n *Namespace) await(ctx context.Context, it *heldItem, tries int) error {

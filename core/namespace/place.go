@@ -3,6 +3,7 @@ package namespace
 import (
 	"context"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
@@ -50,7 +51,7 @@ func (n *Namespace) place(ctx context.Context, p core.Path, r core.Range, tends 
 		from := p.source.(extentSource) // what a store has comes from nowhere else
 		placed.Runs = append(placed.Runs, core.Run{ID: p.content.ID, Rev: p.content.Rev, Off: p.off, Len: p.n, Copies: copies, Ticket: n.sealer.Sign(&seal.Ticket{
 			ID: p.content.ID, Rev: p.content.Rev, Len: p.content.Len, NoCache: p.content.NoCache, Promote: p.content.Promote, Tends: tends,
-			Copies: copies.Max, Store: from.m.ID, Key: from.key, Version: from.version, Base: from.base, Expires: expires,
+			Copies: copies.Max, Store: from.m.StoreID(), Key: from.key, Version: from.version, Base: from.base, Expires: expires,
 		})})
 	}
 	return placed, nil
@@ -67,9 +68,10 @@ type ticketSource struct {
 
 // Open implements page.Source.
 func (s ticketSource) Open(ctx context.Context, off, length int64) (io.ReadCloser, error) {
-	m := s.n.mounts.Load().byID[s.t.Store]
-	if m == nil {
-		return nil, errs.New("namespace.Read", s.t.Key, errs.Conflict, "its mount is no longer there")
+	id, _, _ := strings.Cut(s.t.Store, ".")
+	m := s.n.mounts.Load().byID[id]
+	if m == nil || m.StoreID() != s.t.Store {
+		return nil, errs.New("namespace.Read", s.t.Key, errs.Conflict, "its mount is no longer there, or of another store")
 	}
 	if m.err != nil {
 		return nil, m.unavailable()
@@ -98,8 +100,8 @@ func (n *Namespace) Stores(context.Context) (all []core.StoreSpec, err error) {
 			n.o.Logger.Error("workers are not told of a mount", "path", m.Path.String(), "err", serr)
 			continue
 		}
-		spec.Options = n.sealer.Options(m.ID, spec.Options)
-		all = append(all, core.StoreSpec{ID: m.ID, MountSpec: spec})
+		spec.Options = n.sealer.Options(m.StoreID(), spec.Options)
+		all = append(all, core.StoreSpec{ID: m.StoreID(), MountSpec: spec})
 	}
 	return all, nil
 }

@@ -1,12 +1,15 @@
 package namespace_test
 
 import (
+	"io"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/nstest"
+	"github.com/sluicefs/sluice/ufs"
 )
 
 // wantState waits until the mount at path has a state with text in it.
@@ -67,7 +70,7 @@ func TestReplaced(t *testing.T) {
 		x.start()
 		x.wantState("/disk", "another directory is at disk/")
 		_, err = x.get("/disk/none")
-		x.wantErr("a name that is not known", err, errs.Unavailable, "sluice mount update /disk --uri test://disk")
+		x.wantErr("a name that is not known", err, errs.Unavailable, "sluice mount update /disk --adopt")
 		w, err := x.Create(x.ctx, x.path("/disk/new"), core.CreateOptions{Size: 1})
 		if err == nil {
 			_, _ = w.Write([]byte("x"))
@@ -90,17 +93,24 @@ func TestReplaced(t *testing.T) {
 		is("inode=2 made=7")
 		x.start()
 		before := x.wantState("/disk", "degraded")
-		o := core.LifeOptions{DryRun: true}
-		r, err := x.EditMount(x.ctx, x.path("/disk/"), core.MountEdit{URI: x.uri("disk")}, o)
+		_, err = x.EditMount(x.ctx, x.path("/disk/"), core.MountEdit{URI: x.uri("disk")}, core.LifeOptions{Force: true})
+		x.wantErr("the URI that it has", err, errs.Unavailable, "another directory")
+		adopt := core.MountEdit{URI: x.uri("disk"), Adopt: true}
+		r, err := x.EditMount(x.ctx, x.path("/disk/"), adopt, core.LifeOptions{DryRun: true})
 		x.must(err)
-		if len(r.Did) != 1 || !strings.Contains(r.Did[0], "to the one that is there now") {
+		if len(r.Did) != 1 || !strings.Contains(r.Did[0], "took what is at test://disk now") {
 			t.Errorf("a dry run says %q", r.Did)
 		}
 		x.wantState("/disk", "degraded")
-		r, err = x.EditMount(x.ctx, x.path("/disk/"), core.MountEdit{URI: x.uri("disk")}, core.LifeOptions{})
+		r, err = x.EditMount(x.ctx, x.path("/disk/"), adopt, core.LifeOptions{})
 		x.must(err)
 		if r.Mount.State != "ready" || r.Mount.Owner != before.Owner {
 			t.Errorf("the mount is %+v", r.Mount)
+		}
+		r, err = x.EditMount(x.ctx, x.path("/disk/"), core.MountEdit{URI: x.uri("disk")}, core.LifeOptions{})
+		x.must(err)
+		if len(r.Did) != 1 || !strings.Contains(r.Did[0], "as asked for already") {
+			t.Errorf("the URI that it has did %q", r.Did)
 		}
 		for range 2 {
 			x.wantText("/disk/a", "-")
@@ -111,4 +121,116 @@ func TestReplaced(t *testing.T) {
 			x.wantText("/disk/b", "b")
 		}
 	}
+}
+
+// TestAdopt checks that a directory which is taken for a mount's gets the files that workers hold for the one of before, and that what
+// was known of that one is forgotten, at once and by the next process.
+func TestAdopt(t *testing.T) {
+	x := newTable(t, "disk", "other", "third")
+	x.stop()
+	x.workers = nstest.NewWorkers(2)
+	is := func(s string) { x.is.Store(&s) }
+	is("inode=1")
+	x.start()
+	x.add("/disk", "disk", nil)
+	for _, name := range []string{"kept", "lost", "replaced", "changed"} {
+		x.put("/disk/"+name, "old "+name)
+	}
+	x.stored("disk", "theirs", "old theirs")
+	x.wantText("/disk/theirs", "old theirs")
+	x.wantText("/disk/none", "-")
+	for _, name := range []string{"new", "replaced", "changed"} {
+		x.hold("/disk/"+name, "held "+name)
+	}
+	x.stop()
+	x.stores["disk"] = x.stores["other"]
+	for range 20 { // its versions are others; those of this kind of store are counted
+		x.stored("disk", "more", "")
+	}
+	for _, name := range []string{"kept", "changed", "theirs", "none"} {
+		x.stored("disk", name, "restored "+name)
+	}
+	is("inode=2")
+	x.start()
+	x.wantState("/disk", "another directory")
+	x.wantText("/disk/new", "held new")
+	adopt := core.MountEdit{Adopt: true}
+	for what, c := range map[string]core.MountEdit{"another URI": {Adopt: true, URI: x.uri("other")}, "another endpoint": {Adopt: true,
+		MountChange: core.MountChange{Options: map[string]string{"endpoint": "there"}}}} {
+		_, err := x.EditMount(x.ctx, x.path("/disk/"), c, core.LifeOptions{})
+		x.wantErr(what, err, errs.Invalid, "the URI that the mount has")
+	}
+	_, err := x.EditMount(x.ctx, core.Root, adopt, core.LifeOptions{})
+	x.wantErr("the root store", err, errs.Invalid, "configuration")
+	r, err := x.EditMount(x.ctx, x.path("/disk/"), adopt, core.LifeOptions{})
+	x.must(err)
+	if len(r.GaveUp) > 0 || !strings.Contains(strings.Join(r.Did, "\n"), "kept 3 files that workers hold") {
+		t.Errorf("it did %q and gave up %q", r.Did, r.GaveUp)
+	}
+	want := map[string]string{"new": "held new", "replaced": "held replaced", "changed": "held changed",
+		"kept": "restored kept", "theirs": "restored theirs", "none": "restored none", "lost": "-"}
+	all := func() {
+		t.Helper()
+		for name, text := range want {
+			x.wantText("/disk/"+name, text)
+		}
+	}
+	all()
+	_, err = x.Persist(x.ctx, x.path("/disk/"), core.PersistOptions{Wait: true})
+	if errs.KindOf(err) != errs.Conflict || strings.Count(err.Error(), "changed by others") != 1 {
+		t.Errorf("persist: %v", err)
+	}
+	in := func(name string) string {
+		r, err := x.stores["disk"].Open(x.ctx, name, 0, -1, "")
+		x.must(err)
+		defer r.Close()
+		b, err := io.ReadAll(r)
+		x.must(err)
+		return string(b)
+	}
+	for name, text := range map[string]string{"new": "held new", "replaced": "held replaced", "changed": "restored changed"} {
+		if got := in(name); got != text {
+			t.Errorf("the store has %q as %s, want %q", got, name, text)
+		}
+	}
+	all()
+	x.stop()
+	x.start()
+	x.wantState("/disk", "ready")
+	all()
+	_, err = x.Persist(x.ctx, x.path("/disk/"), core.PersistOptions{Wait: true, Overwrite: true})
+	x.must(err)
+	if got := in("changed"); got != "held changed" {
+		t.Errorf("overwritten, the store has %q", got)
+	}
+	all()
+
+	was, err := x.stores["disk"].Stat(x.ctx, "theirs") // once more, without a restart: bytes that are cached are not those of a like version
+	x.must(err)
+	third := x.stores["third"]
+	x.stores["disk"] = third
+	for now := (ufs.Info{}); now.Version != was.Version; {
+		x.stored("disk", "theirs", "another theirs.")
+		now, err = third.Stat(x.ctx, "theirs")
+		x.must(err)
+		if now.Size != was.Size {
+			t.Fatalf("the sizes are %d and %d", now.Size, was.Size)
+		}
+	}
+	is("inode=3")
+	_, err = x.EditMount(x.ctx, x.path("/disk/"), adopt, core.LifeOptions{})
+	x.must(err)
+	x.wantText("/disk/theirs", "another theirs.")
+	x.wantText("/disk/kept", "-")
+}
+
+// hold writes a file that workers hold.
+func (x *table) hold(path, text string) {
+	x.Helper()
+	w, err := x.Create(x.ctx, x.path(path), core.CreateOptions{Size: int64(len(text)), WriteType: core.AsyncThrough})
+	x.must(err)
+	_, err = io.WriteString(w, text)
+	x.must(err)
+	_, err = w.Commit(x.ctx, core.CommitOptions{})
+	x.must(err)
 }

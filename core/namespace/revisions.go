@@ -273,7 +273,7 @@ func (n *Namespace) restoreMount(ctx context.Context, kept json.RawMessage, o *t
 		ReplicationMin: &low, ReplicationMax: &want.ReplicationMax, LoadType: &want.LoadType, Options: options,
 	}, Access: &access, URI: &want.URI, DefaultSyncInterval: want.SyncInterval == nil, DefaultPersistDelay: want.PersistDelay == nil}
 	if was.URI == want.URI && was.Options["endpoint"] == want.Options["endpoint"] {
-		c.URI = nil // which would take another directory, if one is at the place of the mounted one
+		c.URI = nil // policies are taken back while another directory, or none, is at the place of the mounted one too
 	}
 	return n.editHeld(ctx, was, c, o)
 }

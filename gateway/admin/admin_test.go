@@ -521,6 +521,10 @@ func TestPatchMerges(t *testing.T) {
 	if diff := cmp.Diff(want, e.mounts.edit); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
+	e.want(http.StatusOK, `"path":"/m"`, "PATCH", "/api/v1/mounts/m", `{"adopt":true}`)
+	if diff := cmp.Diff(core.MountEdit{Adopt: true}, e.mounts.edit); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
 	e.want(http.StatusUnprocessableEntity, "uri", "PATCH", "/api/v1/mounts/m", `{"uri":null}`)
 	e.want(http.StatusUnprocessableEntity, "uri", "PATCH", "/api/v1/mounts/m", `{"uri":"s3://key:hush@bucket"}`)
 	e.want(http.StatusUnprocessableEntity, "access", "PATCH", "/api/v1/mounts/m", `{"access":"none"}`)

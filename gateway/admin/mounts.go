@@ -63,9 +63,11 @@ type NewMount struct {
 
 // MountPatch is what to change of a mount, as RFC 7396 merges: what is left out stays, and null is the default again. Options
 // are merged one by one, null or "" removes one; the store is probed with them first. Another uri, or an endpoint together with
-// the uri, switches the mount to that store: in one step, and nothing that is known of the old one is answered after it.
+// the uri, switches the mount to that store: in one step, and nothing that is known of the old one is answered after it. The uri
+// that it has changes nothing: it is refused while another directory is there, or none, which only adopt takes for the mount's.
 type MountPatch struct {
 	URI          *string `json:"uri,omitempty" example:"s3://bucket/prefix"`
+	Adopt        bool    `json:"adopt,omitempty" doc:"Take the directory that is at the mount's uri now for the mount's: it was moved or restored on purpose or, with the option create=true, is missing and is made. What was known of the old one is forgotten; files that workers hold for it are kept, and go there."`
 	ReadOnly     *bool   `json:"read_only,omitempty" nullable:"true"`
 	Access       *string `json:"access,omitempty" nullable:"true" enum:"noAccess,readOnly,readWrite"`
 	SyncInterval *string `json:"sync_interval,omitempty" nullable:"true" example:"60s"`
@@ -155,7 +157,7 @@ func (s *Server) listMounts(ctx context.Context, _ *struct{}) (*body[List[Mount]
 type MountAnswer struct {
 	Mount
 	DryRun bool     `json:"dry_run,omitempty" doc:"Nothing was changed."`
-	Did    []string `json:"did,omitempty" doc:"What was done, or would be; of a dry run and with force." nullable:"false"`
+	Did    []string `json:"did,omitempty" doc:"What was done, or would be; of a dry run, with force and of what is adopted." nullable:"false"`
 	GaveUp []string `json:"gave_up,omitempty" doc:"What was lost by force, or would be." nullable:"false"`
 }
 
@@ -254,12 +256,16 @@ func (s *Server) updateMount(ctx context.Context, in *struct {
 	}
 	r, err := s.o.Life.EditMount(ctx, p, change, in.options())
 	switch {
-	case err != nil && (len(change.Options) > 0 || change.URI != nil) && !errors.Is(err, errs.NotExist):
+	case err != nil && (len(change.Options) > 0 || change.URI != nil || change.Adopt) && !errors.Is(err, errs.NotExist):
 		return nil, failedAs(ctx, err, mountProblem) // the store was probed again
 	case err != nil:
 		return nil, failed(ctx, err)
 	}
-	return &body[MountAnswer]{s.answer(r, in.options())}, nil
+	a := s.answer(r, in.options())
+	if change.Adopt {
+		a.Did = r.Did
+	}
+	return &body[MountAnswer]{a}, nil
 }
 
 type unmountOutput struct {
@@ -332,7 +338,7 @@ func (s *Server) spec(in NewMount) (core.MountSpec, error) {
 
 // change returns the change that the patch asks for. raw is the patch as it was sent, which tells null from what is left out.
 func (in MountPatch) change(defaults config.Config, raw []byte) (core.MountEdit, error) {
-	c := core.MountEdit{URI: in.URI, Access: (*core.Access)(in.Access), MountChange: core.MountChange{
+	c := core.MountEdit{URI: in.URI, Adopt: in.Adopt, Access: (*core.Access)(in.Access), MountChange: core.MountChange{
 		ReadOnly: in.ReadOnly, Owner: in.Owner, Group: in.Group,
 		WriteType: (*core.WriteType)(in.WriteType), ReadType: (*core.ReadType)(in.ReadType), Replicas: in.Replicas,
 		ReplicationMin: in.CopiesMin, ReplicationMax: in.CopiesMax, LoadType: (*core.LoadType)(in.LoadType),

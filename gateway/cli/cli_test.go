@@ -161,6 +161,7 @@ func TestMounts(t *testing.T) {
 		}
 	}
 	sluice(t, "", "mount", "update", "/nfs", "--load-type", "never").want(ExitFailed, "", "load_type")
+	sluice(t, "", "mount", "update", "/nfs", "--adopt").want(ExitOK, "took what is at file://"+store+" now for the store of the mount /nfs; what was known of it is forgotten\n")
 	sluice(t, "", "mount", "update", "/nfs").want(ExitUsage, "", "nothing to change")
 	sluice(t, "", "mount", "add", "/nfs", "file://"+store).want(ExitFailed, "", "mount /nfs", "mounted there")
 	sluice(t, "", "mount", "add", "/x", "file:///no/such/dir").want(ExitFailed, "", "refused")

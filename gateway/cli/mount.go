@@ -154,12 +154,13 @@ func mountUpdate(c *client, s Streams) *cobra.Command {
 	var p policies
 	var options, defaults []string
 	var uri string
-	var force bool
+	var force, adopt bool
 	cmd := &cobra.Command{
 		Use: "update PATH", Short: "Change a mount's policies and options, or switch it to another store; flags not given leave them", Args: cobra.ExactArgs(1),
 		Example: `  sluice mount update /lake --sync-interval 10s --default write_type
   sluice mount update /lake --option secret=lake-keys --option access_key= --option secret_key=
-  sluice mount update /lake --uri s3://bucket-2/prefix --dry-run`,
+  sluice mount update /lake --uri s3://bucket-2/prefix --dry-run
+  sluice mount update /nfs --adopt --dry-run`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := c.check(); err != nil {
 				return err
@@ -169,7 +170,7 @@ func mountUpdate(c *client, s Streams) *cobra.Command {
 				name  string
 				value any
 			}{
-				"uri": {"uri", uri}, "access": {"access", p.access}, "read-only": {"read_only", p.readOnly},
+				"uri": {"uri", uri}, "adopt": {"adopt", adopt}, "access": {"access", p.access}, "read-only": {"read_only", p.readOnly},
 				"sync-interval": {ruleSyncInterval, p.interval}, "owner": {"owner", p.owner}, "group": {"group", p.group}, "mode": {"mode", p.mode},
 				"write-type": {ruleWriteType, p.writeType}, "read-type": {ruleReadType, p.readType}, "persist-delay": {rulePersistDelay, p.delay},
 				"load-type": {ruleLoadType, p.loadType},
@@ -180,7 +181,7 @@ func mountUpdate(c *client, s Streams) *cobra.Command {
 				}
 			}
 			for _, name := range defaults {
-				if _, twice := in[name]; twice || name == "uri" || name == "options" {
+				if _, twice := in[name]; twice || name == "uri" || name == "options" || name == "adopt" {
 					return usageError{fmt.Errorf("--default %s: it has no default, or is given a value too", name)}
 				}
 				in[name] = nil
@@ -205,6 +206,8 @@ func mountUpdate(c *client, s Streams) *cobra.Command {
 	p.addFlags(cmd)
 	addOptions(cmd, &options)
 	cmd.Flags().StringVar(&uri, "uri", "", "switch the mount to this store, in one step; an endpoint is given as an option with it")
+	cmd.Flags().BoolVar(&adopt, "adopt", false, "take the directory that is at the mount's URI now for the mount's: it was moved or restored on purpose or, with --option create=true, "+
+		"is missing and is made; files that workers hold are kept, and go there")
 	cmd.Flags().StringArrayVar(&defaults, "default", nil, "policy that is to be the default again, by its name in the API, such as sync_interval (repeatable)")
 	cmd.Flags().BoolVar(&force, "force", false, "with --uri: "+forceUsage)
 	return cmd

@@ -130,7 +130,7 @@ func (s *Store) present() error {
 		return errs.New("localufs", "", errs.Unavailable, "the store's root directory "+s.at+" does not answer: "+err.Error())
 	case inodeOf(&st) != s.is:
 		return errs.New("localufs", "", errs.Unavailable,
-			"another directory is at "+s.at+" than when the store was opened; unmount the store and mount it again")
+			"another directory is at "+s.at+" than when the store was opened; put that one back, or, if it was moved or restored on purpose, adopt this one (sluice mount update PATH --adopt)")
 	}
 	return nil
 }

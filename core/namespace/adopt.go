@@ -1,0 +1,244 @@
+package namespace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/core/mount"
+	"github.com/sluicefs/sluice/ufs"
+)
+
+// openAgain opens the store of a mount that was made before. The root of a remote store follows from its URI and options alone:
+// where it is another than the journal says, options that name a server, such as a connection string, were changed, and what
+// the namespace knows is not of that store. Errors: a *replacedError where the mounted directory is not at its place.
+func (n *Namespace) openAgain(ctx context.Context, m *mount.Mount) (ufs.Store, error) {
+	store, err := n.open1(ctx, m.MountSpec)
+	if errs.KindOf(err) == errs.NotExist && remembered(m) {
+		return nil, missing(m.MountSpec, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if store.Features().Remote {
+		err = sameRoot(m.Root, store, m.MountSpec)
+	}
+	if err == nil {
+		err = n.sameIs(m, store)
+	}
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return store, nil
+}
+
+// remembered reports whether the mount is of a directory that is told from others at its place.
+func remembered(m *mount.Mount) bool {
+	return m.ID != rootID && (m.Is != "" || strings.HasPrefix(m.URI, "file:"))
+}
+
+// sameIs reports a *replacedError if the store of a mount has its root at the same place as the mount was made with, and another root:
+// where the disk with the directory is not mounted there is an empty one, of which every name would be taken to be gone, and which would
+// take writes that are lost when the disk is back. While changes are held the directory may have been restored with the journal: it is
+// taken, and is the mount's once the journal is released (adoptRoots).
+func (n *Namespace) sameIs(m *mount.Mount, store ufs.Store) error {
+	f := store.Features()
+	if ufs.SameRoot(m.Is, f.Is) {
+		return nil
+	}
+	if n.holding() {
+		n.o.Logger.Warn("another directory is mounted than when the journal was kept; a release takes it for the mount's",
+			"path", m.Path.String(), "directory", f.Root, "was", m.Is, "is", f.Is)
+		return nil
+	}
+	return &replacedError{fmt.Sprintf(
+		"another directory is at %s than the one that was mounted (that was %s, this is %s); mount its disk there, and Sluice goes on with it, or, "+
+			"if it was moved or restored on purpose, take this one for it with: sluice mount update %s --adopt", strings.TrimPrefix(f.Root, "file:"), m.Is, f.Is,
+		m.Path.File())}
+}
+
+// missing is the error of a mount whose directory is not there, as err says.
+func missing(s core.MountSpec, err error) error {
+	how := "make it and take it for the mount's with: sluice mount update " + s.Path.File().String() + " --adopt"
+	if !s.ReadOnly {
+		how = "have an empty one made and taken for it with: sluice mount update " + s.Path.File().String() + " --adopt --option create=true"
+	}
+	return &replacedError{fmt.Sprintf("the mounted directory is missing (%v); mount its disk there or put it back, and Sluice goes on with it, or, if it is lost, %s", err, how)}
+}
+
+// replacedError says that what is at the place of a mounted store is not it.
+type replacedError struct{ text string }
+
+func (e *replacedError) Error() string { return e.text }
+func (e *replacedError) Unwrap() error { return errs.Unavailable }
+
+func isReplaced(err error) bool {
+	_, ok := errors.AsType[*replacedError](err)
+	return ok
+}
+
+// inPlace reports a *replacedError if the mounted directory is not at its place.
+func (n *Namespace) inPlace(ctx context.Context, m *mounted) error {
+	if !remembered(m.Mount) {
+		return nil
+	}
+	store, err := n.openAgain(ctx, m.Mount)
+	if cerr := closeStore(store); cerr != nil {
+		n.o.Logger.Warn("a store could not be closed", "path", m.Path.String(), "err", cerr)
+	}
+	if !isReplaced(err) {
+		return nil
+	}
+	return err
+}
+
+// adoptHeld has the mount was, which is to be s, take what is at its URI now for its store: a directory that was moved there, restored,
+// or, with the option create, made. What is known of the store before is forgotten, and what was written through Sluice stays: files that
+// workers hold go to the store that is taken, and changes without an answer are looked for in it. n.mountMu must be held.
+func (n *Namespace) adoptHeld(ctx context.Context, was *mounted, s core.MountSpec, o *tableChange) (r core.MountReport, err error) {
+	const op = "namespace.AdoptMount"
+	if was.ID == rootID {
+		return r, errs.New(op, s.Path.String(), errs.Invalid, "the root store is part of the configuration")
+	}
+	if err := n.held(); err != nil {
+		return r, err
+	}
+	same := *o
+	same.root = was.Root
+	store, root, err := n.openNew(ctx, s, o.table.Without(was.ID), &same)
+	if errs.KindOf(err) == errs.NotExist {
+		err = missing(s, err)
+	}
+	if err != nil {
+		return r, err
+	}
+	undo := func(err error) error { return errors.Join(err, closeStore(store)) }
+	m := n.withDefaults(was.ID, s, root)
+	m.Taken = was.Taken + 1
+	r.Did = []string{"took what is at " + s.URI + " now for the store of the mount " + s.Path.File().String() + "; what was known of it is forgotten"}
+	if changed := whatChanged(was.Mount, m); len(changed) > 0 {
+		r.Did[0] += ", and " + strings.Join(changed, ", ")
+	}
+	if o.DryRun { // who only asks waits for no writer, and has none wait
+		r.Did = append(r.Did, n.keptIn(was)...)
+		r.Mount, o.table = n.describe(m), o.table.With(m)
+		return r, undo(nil)
+	}
+	m.Is = store.Features().Is
+	unlock, err := n.locks.lock(ctx, s.Path.Dir()) // nobody changes anything below
+	if err != nil {
+		return r, undo(err)
+	}
+	defer unlock()
+	r.Did = append(r.Did, n.keptIn(was)...)
+	set, now := n.mounts.Load(), n.mounted(m, store, nil)
+	x, err := n.revisedMount(was.Mount, m)
+	kept, kerr := n.keep(m)
+	note, nerr := n.invalidating(time.Now(), s.Path).note()
+	if err = errors.Join(err, kerr, nerr); err == nil {
+		err = n.journalTable(ctx, meta.Batch{Puts: []meta.KeyValue{{Key: mountPrefix + m.ID, Value: kept}, note}}, r.Did[0], x)
+	}
+	if err != nil {
+		return core.MountReport{}, undo(err)
+	}
+	n.pendIn(now)
+	n.invalid.Store(n.invalidating(time.Now(), s.Path).index()) // files that are in the journal are compared with the store again
+	n.mounts.Store(&mountSet{set.table.With(m), with(set.byID, now)})
+	n.retire(was.store)
+	held := n.itemsBelow(ctx, s.Path.Dir())
+	if err := n.rebase(ctx, now, held); err != nil { // they are refused then, until somebody decides
+		n.o.Logger.Warn("files that workers hold may be refused by the store that was taken", "path", s.Path.String(), "err", err)
+	}
+	n.holds.hurry(held)
+	r.Mount = n.describe(m)
+	return r, nil
+}
+
+// rebase has held files of m that were to replace what its store, which was just taken, does not have, be new there. What it has under
+// their names in whatever version may be another's, and is left for somebody to decide about. The lock of the mount point is held.
+func (n *Namespace) rebase(ctx context.Context, m *mounted, held []*heldItem) error {
+	var ops []meta.Op
+	for _, it := range held {
+		pl, ok := n.locate(it)
+		if !ok || !pl.mount.is(m) || pl.entry.Hold.Base == "" || pl.entry.Hold.Refused != "" {
+			continue
+		}
+		switch _, err := m.store.Stat(ctx, pl.key); {
+		case isGone(err):
+			e, h := *pl.entry, *pl.entry.Hold
+			h.Base, e.Hold = "", &h
+			ops = append(ops, meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: e})
+		case err != nil:
+			return err
+		}
+	}
+	for chunk := range slices.Chunk(ops, opsPerRecord) {
+		if _, err := n.commit(ctx, chunk...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keptIn says what is unfinished in the mount, which an adoption keeps.
+func (n *Namespace) keptIn(m *mounted) []string {
+	point := n.walk(m.Path.Dir())
+	all := n.unfinishedIn(m.ID, &point).each()
+	for i := range all {
+		all[i] = "kept " + all[i]
+	}
+	return all
+}
+
+// pendIn has the names of renames without an answer pend in m, of which nothing is known yet.
+func (n *Namespace) pendIn(m *mounted) {
+	n.resolving.Lock()
+	defer n.resolving.Unlock()
+	for _, in := range n.open {
+		if in.store == m.ID && in.pends {
+			m.derived.Begin(in.key)
+			m.derived.Begin(in.toKey)
+		}
+	}
+}
+
+// adoptRoots journals which directories the mounts are in where that is not: those of versions that did not look, and those that a
+// release has taken for the ones of before. Changes are accepted.
+func (n *Namespace) adoptRoots(ctx context.Context) {
+	for id, m := range n.mounts.Load().byID {
+		if id != rootID && m.adopts() {
+			n.adopt(ctx, id)
+		}
+	}
+}
+
+func (m *mounted) adopts() bool {
+	return m.err == nil && m.features.Is != "" && (m.Is == "" || !ufs.SameRoot(m.Is, m.features.Is))
+}
+
+func (n *Namespace) adopt(ctx context.Context, id string) {
+	n.mountMu.Lock()
+	defer n.mountMu.Unlock()
+	old := n.mounts.Load()
+	was := old.byID[id]
+	if was == nil || !was.adopts() {
+		return
+	}
+	m, now := *was.Mount, *was
+	m.Is, now.Mount = was.features.Is, &m
+	kept, err := n.keep(&m)
+	if err == nil {
+		_, err = n.log.Append(ctx, meta.Batch{Puts: []meta.KeyValue{{Key: mountPrefix + id, Value: kept}}})
+	}
+	if err != nil {
+		n.o.Logger.Warn("it is not remembered which directory a mount is in", "path", m.Path.String(), "err", err)
+		return
+	}
+	n.mounts.Store(&mountSet{old.table.With(&m), with(old.byID, &now)})
+}
