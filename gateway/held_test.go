@@ -3,12 +3,16 @@ package gateway
 import (
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/hold"
 	"github.com/sluicefs/sluice/core/hold/holdtest"
+	"github.com/sluicefs/sluice/core/namespace"
 	"github.com/sluicefs/sluice/gateway/config"
+	"github.com/sluicefs/sluice/gateway/telemetry"
 )
 
 // TestHeldBytesAreCounted starts a process that holds something.
@@ -47,5 +51,40 @@ func TestHeldBytesAreCounted(t *testing.T) {
 	p.want(http.StatusOK, `"draining":false`, http.MethodPost, p.Admin+"/api/v1/nodes/"+name+"/drain", `{"role":"worker","undo":true}`)
 	if err := p.stop(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// carrier is a leader that counts renames.
+type carrier struct{ core.Persister }
+
+func (carrier) Carries() namespace.Carries {
+	return namespace.Carries{Open: 1, Failing: 2, Late: 3, Gone: 4}
+}
+
+// TestRenamesAreCounted reads what is published of the leader's renames.
+func TestRenamesAreCounted(t *testing.T) {
+	want := map[string]int64{"sluice_renames_in_progress": 1, "sluice_renames_failing": 2, "sluice_renames_late_total": 3, "sluice_renames_gone_files_total": 4}
+	g := &gateway{work: &work{persister: carrier{}}}
+	for _, n := range slices.Concat(g.writeBehindCounters(), g.writeBehindGauges()) {
+		value, ok := want[n.name]
+		if !ok {
+			continue
+		}
+		delete(want, n.name)
+		n.read(func(got int64, _ telemetry.Labels) {
+			if got != value {
+				t.Errorf("%s is %d, want %d", n.name, got, value)
+			}
+			value = -1
+		})
+		if value != -1 {
+			t.Errorf("%s says nothing", n.name)
+		}
+		g.work = nil
+		n.read(func(got int64, _ telemetry.Labels) { t.Errorf("%s is %d where nobody leads", n.name, got) })
+		g.work = &work{persister: carrier{}}
+	}
+	if len(want) > 0 {
+		t.Errorf("not published: %v", want)
 	}
 }

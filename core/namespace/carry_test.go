@@ -591,6 +591,15 @@ func TestRenamesCarriedAreFew(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+	c.until("the end of those that were late", func() bool { return c.n.Carries().Open == 0 })
+	c.slow.Heal()
+	if err := errors.Join(c.put("/d/f", "data"), c.n.Rename(c.ctx, c.path("/d/"), c.path("/e/"), core.RenameOptions{}),
+		c.n.Rename(c.ctx, c.path("/e/f"), c.path("/f"), core.RenameOptions{})); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.n.Carries(); got != (namespace.Carries{Late: most}) { // neither the one that waited nor those that were in time
+		t.Errorf("counted are %+v, want %d late", got, most)
+	}
 }
 
 // renames returns what is told of the one rename that is not carried through, the zero value if there is none.
