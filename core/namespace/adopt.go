@@ -208,6 +208,78 @@ func (n *Namespace) pendIn(m *mounted) {
 	}
 }
 
+// openMoved opens the stores of mounted directories again where another is at the place by now than was opened: what a release proves and
+// journals is of those that are there then. Changes are held. Errors: errs.Unavailable.
+func (n *Namespace) openMoved(ctx context.Context) error {
+	for id, m := range n.mounts.Load().byID {
+		if m.err != nil || !remembered(m.Mount) {
+			continue
+		}
+		store, err := n.another(ctx, m)
+		if err == nil && store != nil {
+			err = n.takeHeld(ctx, id, m, store)
+		}
+		if err != nil {
+			return errs.E("namespace.Release", m.Path.String(), errs.Unavailable, err)
+		}
+	}
+	return nil
+}
+
+// unmoved reports errs.Unavailable if openMoved would open a store again.
+func (n *Namespace) unmoved(ctx context.Context) error {
+	for _, m := range n.mounts.Load().byID {
+		if m.err != nil || !remembered(m.Mount) {
+			continue
+		}
+		store, err := n.another(ctx, m)
+		if err = errors.Join(err, closeStore(store)); err == nil && store != nil {
+			err = errors.New("another directory came to the place of this mount meanwhile; try again")
+		}
+		if err != nil {
+			return errs.E("namespace.Release", m.Path.String(), errs.Unavailable, err)
+		}
+	}
+	return nil
+}
+
+// another opens what is at the place of the mount, whose store is open, if that is another directory than the store is in by now, and
+// returns nil if it is not.
+func (n *Namespace) another(ctx context.Context, m *mounted) (ufs.Store, error) {
+	store, err := n.open1(ctx, m.MountSpec)
+	if err != nil {
+		return nil, fmt.Errorf("the store of this mount does not open (%w); bring it back, give the mount other options, or unmount it", err)
+	}
+	if ufs.SameRoot(m.features.Is, store.Features().Is) && n.probe(ctx, m.store, m.MountSpec) == nil {
+		return nil, store.Close()
+	}
+	return store, nil
+}
+
+// takeHeld has the mount m go on with the store while changes are held. Which directory that is in is journaled after the release.
+func (n *Namespace) takeHeld(ctx context.Context, id string, m *mounted, store ufs.Store) error {
+	n.mountMu.Lock()
+	defer n.mountMu.Unlock()
+	old := n.mounts.Load()
+	if old.byID[id] != m {
+		return errors.Join(errors.New("the mount is being changed; try again"), store.Close())
+	}
+	now := *m.Mount
+	now.Root, now.Taken = rootOf(store, m.MountSpec), m.Taken+1
+	kept, err := n.keep(&now)
+	if err == nil {
+		_, err = n.log.Append(ctx, meta.Batch{Puts: []meta.KeyValue{{Key: mountPrefix + id, Value: kept}}})
+	}
+	if err != nil {
+		return errors.Join(err, store.Close())
+	}
+	n.o.Logger.Warn("another directory is mounted than when the journal was kept or this process began; the release takes it for the mount's",
+		"path", m.Path.String(), "was", m.features.Is, "is", store.Features().Is)
+	n.mounts.Store(&mountSet{old.table.With(&now), with(old.byID, n.mounted(&now, store, nil))})
+	n.retire(m.store)
+	return nil
+}
+
 // adoptRoots journals which directories the mounts are in where that is not: those of versions that did not look, and those that a
 // release has taken for the ones of before. Changes are accepted.
 func (n *Namespace) adoptRoots(ctx context.Context) {
@@ -223,12 +295,20 @@ func (m *mounted) adopts() bool {
 }
 
 func (n *Namespace) adopt(ctx context.Context, id string) {
+	was := n.mountOf(id)
+	if was == nil || !was.adopts() {
+		return
+	}
+	store, err := n.another(ctx, was)
+	if err = errors.Join(err, closeStore(store)); err != nil || store != nil { // it was moved since, and its mount says so
+		n.o.Logger.Debug("it is not remembered which directory a mount is in", "path", was.Path.String(), "err", err)
+		return
+	}
 	n.mountMu.Lock()
 	defer n.mountMu.Unlock()
 	old := n.mounts.Load()
-	was := old.byID[id]
-	if was == nil || !was.adopts() {
-		return
+	if old.byID[id] != was {
+		return // it is looked at again
 	}
 	m, now := *was.Mount, *was
 	m.Is, now.Mount = was.features.Is, &m

@@ -40,6 +40,14 @@ func (s named) Open(ctx context.Context, name string, off, n int64, version stri
 	return s.Store.Open(ctx, name, off, n, version)
 }
 
+// Stat implements ufs.Store.
+func (s named) Stat(ctx context.Context, name string) (ufs.Info, error) {
+	if s.x.looking != nil {
+		s.x.looking(name)
+	}
+	return s.Store.Stat(ctx, name)
+}
+
 // Remove implements ufs.Store.
 func (s named) Remove(ctx context.Context, name, version string) error {
 	if s.x.removing != nil {
@@ -75,6 +83,8 @@ type table struct {
 	keyless  bool                   // no secret key
 	down     atomic.Bool            // no store opens
 	strict   atomic.Pointer[string] // the one secret_key that reads are taken with; nil: any
+	cluster  string                 // the etcd cluster
+	looking  func(name string)      // is called before a store is asked for a name
 	removing func(name string)      // is called before a store removes a file
 	opened   atomic.Int64           // stores
 	closed   atomic.Int64
@@ -98,7 +108,7 @@ func (x *table) start() {
 		key = nil
 	}
 	x.Namespace, x.stop = leading(x.T, 1<<20, namespace.Options{
-		KV: x.kv, Root: memufs.New(memufs.Options{Dirs: true}), Member: "test", SecretKey: key, Holders: x.workers, PersistDelay: time.Hour, PersistRetry: 20 * time.Millisecond,
+		KV: x.kv, Root: memufs.New(memufs.Options{Dirs: true}), Member: "test", Store: x.cluster, SecretKey: key, Holders: x.workers, PersistDelay: time.Hour, PersistRetry: 20 * time.Millisecond,
 		OpenStore: func(_ context.Context, m core.MountSpec) (ufs.Store, error) {
 			name := strings.TrimPrefix(m.URI, "test://")
 			if other := m.Options["connection_string"]; other != "" {

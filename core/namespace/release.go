@@ -56,8 +56,14 @@ func (n *Namespace) Release(ctx context.Context, o core.ReleaseOptions) (core.Re
 	if was == nil || was.Held == "" {
 		return core.ReleaseReport{}, errs.New("namespace.Release", "", errs.Precondition, "nothing is held: changes are accepted")
 	}
+	if err := n.openMoved(ctx); err != nil {
+		return core.ReleaseReport{}, err
+	}
 	p := &proof{n: n, found: map[string]*tally{}}
 	if err := p.run(ctx); err != nil {
+		return core.ReleaseReport{}, err
+	}
+	if err := n.unmoved(ctx); err != nil { // what was proved is of what is there
 		return core.ReleaseReport{}, err
 	}
 	if err := p.plausible(); err != nil && !o.AcceptMissing {

@@ -3,6 +3,7 @@ package namespace_test
 import (
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,6 +33,23 @@ func (x *table) wantState(path, text string) core.MountInfo {
 	}
 }
 
+// wantJournaled waits until the journal has it that the one mount is of the directory is, which is journaled beside all else.
+func (x *table) wantJournaled(is string) {
+	x.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(20 * time.Second); ; <-tick.C {
+		kvs, err := x.Log().ListConfig(x.ctx, "sys/mounts/")
+		x.must(err)
+		if len(kvs) == 1 && strings.Contains(string(kvs[0].Value), `"is":"`+is+`"`) {
+			return
+		}
+		if time.Now().After(end) {
+			x.Fatalf("what the directory is, %s, was not journaled: %+v", is, kvs)
+		}
+	}
+}
+
 // TestReplaced checks that a store which has another root than was mounted is not used, whether the mount is from a version that kept
 // what tells the two apart or not, until the right one is back or the other one is taken for it.
 func TestReplaced(t *testing.T) {
@@ -47,16 +65,7 @@ func TestReplaced(t *testing.T) {
 			x.stop()
 			is("inode=1 made=5")
 			x.start()
-			for end := time.Now().Add(20 * time.Second); ; { // it is journaled beside what is done here
-				kvs, err := x.Log().ListConfig(x.ctx, "sys/mounts/")
-				x.must(err)
-				if len(kvs) == 1 && strings.Contains(string(kvs[0].Value), `"is":"inode=1 made=5"`) {
-					break
-				}
-				if time.Now().After(end) {
-					t.Fatal("what the directory is was not journaled")
-				}
-			}
+			x.wantJournaled("inode=1 made=5")
 		}
 		never := time.Duration(-1) // a policy that is changed leaves what the directory is
 		_, err := x.EditMount(x.ctx, x.path("/disk/"), core.MountEdit{MountChange: core.MountChange{SyncInterval: &never, Owner: new("a")}}, core.LifeOptions{})
@@ -233,4 +242,43 @@ func (x *table) hold(path, text string) {
 	x.must(err)
 	_, err = w.Commit(x.ctx, core.CommitOptions{})
 	x.must(err)
+}
+
+// TestReleaseOfMoved checks that a release proves and journals the directories that are at their places then, and not those that the
+// process opened when it began.
+func TestReleaseOfMoved(t *testing.T) {
+	x := newTable(t, "disk", "begun", "there", "late")
+	is := func(s string) { x.is.Store(&s) }
+	x.stop()
+	x.cluster = "c1"
+	is("inode=1")
+	x.start()
+	x.add("/disk", "disk", nil)
+	x.put("/disk/a", "a")
+	x.stop()
+	x.cluster = "c2" // the journal is restored
+	move := func(name, ino string) {
+		x.stores["disk"] = x.stores[name]
+		x.stored("disk", "more", "")
+		x.stored("disk", "a", name)
+		is(ino)
+	}
+	move("begun", "inode=2")
+	x.start()
+	x.wantState("/disk", "ready")
+	x.wantText("/disk/a", "begun")
+	move("there", "inode=3")
+	once := sync.OnceFunc(func() { move("late", "inode=4") })
+	x.looking = func(string) { once() }
+	_, err := x.Release(x.ctx, core.ReleaseOptions{})
+	x.wantErr("a release while the directory is replaced", err, errs.Unavailable, "try again")
+	x.wantText("/disk/a", "there")
+	_, err = x.Release(x.ctx, core.ReleaseOptions{})
+	x.must(err)
+	x.wantJournaled("inode=4")
+	x.wantText("/disk/a", "late")
+	x.stop()
+	x.start()
+	x.wantState("/disk", "ready")
+	x.wantText("/disk/a", "late")
 }
