@@ -73,6 +73,9 @@ type Cache struct {
 	copyPool  sync.Pool           // *[copyBytes]byte
 	fills     sync.WaitGroup
 
+	trail *trail // the store's, nil if it has none
+	last  misses
+
 	hits, misses, hitBytes, missBytes atomic.Int64
 	opens, sourceBytes, putFailed     atomic.Int64
 	inFlight                          atomic.Int64
@@ -101,7 +104,10 @@ func NewCache(store Store, o CacheOptions) *Cache {
 	c := &Cache{
 		store: store, log: o.Logger, readAhead: uint32(cmp.Or(max(o.ReadAhead, 0), defaultReadAhead)),
 		maxRoom: max(Size, cmp.Or(o.MaxFillBytes, defaultFill)),
-		flying:  map[Key]*flight{}, running: map[*fill]struct{}{},
+		flying:  map[Key]*flight{}, running: map[*fill]struct{}{}, last: newMisses(),
+	}
+	if t, ok := store.(trailed); ok {
+		c.trail = t.tracks()
 	}
 	c.promoter, _ = store.(interface{ Promote(Key, Handle) })
 	c.room, c.writeRoom = semaphore.NewWeighted(c.maxRoom), semaphore.NewWeighted(c.maxRoom)

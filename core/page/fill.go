@@ -115,6 +115,7 @@ func (c *Cache) start(r *Reader, index, end uint32) *flight {
 		c.flying[k] = fl
 		f.pages = append(f.pages, fl)
 	}
+	r.missed(int64(f.end()) * Size)
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.ctx))
 	f.cancel = cancel
 	c.running[f] = struct{}{}
@@ -346,6 +347,7 @@ func (f *fill) keepPage(fl *flight, data []byte) (held bool) {
 	err := c.store.Put(f.content.key(fl.index), data)
 	if err != nil {
 		c.putFailed.Add(1)
+		c.note(f.content.key(fl.index), WhyRefused)
 		c.log.Debug("page not kept", "err", err)
 	}
 	c.mu.Lock()

@@ -149,7 +149,7 @@ func (p *pins) has(k contentKey) bool {
 func (t *Tiered) lower(from int, k Key) {
 	s := t.tiers[from]
 	if from+1 < len(t.tiers) && s.lend(k, func(data []byte) error { return t.put(from+1, k, data) }) {
-		s.Drop(k, k.Index, k.Index+1)
+		s.moved(k)
 		s.demoted.Add(1)
 	}
 }

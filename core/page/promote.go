@@ -97,7 +97,7 @@ func (t *Tiered) raise(k Key) {
 			return err
 		})
 		if moved && slices.ContainsFunc(t.tiers[:i], func(above *Segments) bool { return above.Has(k) }) { // not evicted meanwhile
-			s.Drop(k, k.Index, k.Index+1)
+			s.moved(k)
 			s.promoted.Add(1)
 		}
 		return

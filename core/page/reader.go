@@ -37,6 +37,7 @@ type Reader struct {
 	counted      uint32 // pages before it are counted
 	tries        int    // fills joined in vain since pos moved
 	hits, misses int
+	loads        bool // nobody reads: it is for the store
 }
 
 // NewReader returns a reader of the bytes [off, off+n) of content; nothing happens before they are asked for. If ctx ends,
@@ -208,6 +209,7 @@ func (r *Reader) dropHit() {
 		h.store.faulted(errFault)
 	}
 	r.c.store.Drop(r.content.key(0), r.index(), r.index()+1)
+	r.c.note(r.content.key(r.index()), WhyUnread)
 	r.letGo()
 	r.tries++
 }
@@ -333,6 +335,7 @@ func (r *Reader) lookup() Handle {
 	}
 	h.Release()
 	r.c.store.Drop(k, k.Index, k.Index+1)
+	r.c.note(k, WhyDamaged)
 	return nil
 }
 
@@ -344,6 +347,7 @@ func (r *Reader) openDirect(end uint32) (err error) {
 	}
 	r.till, r.fetched = min(r.end, int64(next)*Size), next
 	r.c.opens.Add(1)
+	r.missed(r.till)
 	r.direct, err = r.source.Open(r.ctx, r.pos, r.till-r.pos)
 	return err
 }

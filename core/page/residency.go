@@ -93,6 +93,7 @@ func (c *Cache) Load(ctx context.Context, of Content, off, n int64, source Sourc
 // load reads bytes [off, end) and waits until the store has been given their pages.
 func (c *Cache) load(ctx context.Context, of Content, off, end int64, source Source) error {
 	r := c.NewReader(ctx, of, off, end-off, source)
+	r.loads = true
 	_, err := r.WriteTo(io.Discard)
 	if cerr := r.Close(); err == nil {
 		err = cerr

@@ -66,7 +66,8 @@ type SegmentOptions struct {
 // room; while even that fails Put answers errs.NoSpace. A directory on a disk takes its room when its files grow; where there
 // is none, its quota is what there was until the next start.
 //
-// Memory: 56 bytes of slot and 7 to 13 of index for a page, whatever its size, and 4 to 8 in the ghost queue.
+// Memory: 56 bytes of slot and 7 to 13 of index for a page, whatever its size, and 4 to 8 in the ghost queue; besides 512 KiB for
+// what became of the last pages that came or left, once for all tiers.
 type Segments struct {
 	dir, medium string
 	quota       int64
@@ -92,6 +93,7 @@ type Segments struct {
 	corrupt          atomic.Int64
 	demoted          atomic.Int64
 	promoted         atomic.Int64
+	trail            *trail // set by NewTiered before use
 
 	mu         sync.Mutex
 	change     sync.Cond // an outstanding handle or Put ended, or growing or converting did
@@ -174,7 +176,7 @@ func failing(err error) bool {
 
 func newSegments(o SegmentOptions) *Segments {
 	s := &Segments{dir: o.Dir, medium: o.Medium, quota: o.Quota, log: o.Logger, dev: o.device, seed: maphash.MakeSeed(),
-		o: o, began: time.Now(), crowded: make(chan struct{}, 1)}
+		o: o, began: time.Now(), crowded: make(chan struct{}, 1), trail: newTrail()}
 	capacity := float64(s.quota / chunkStride * chunkBytes)
 	s.high, s.low = int64(cmp.Or(o.High, defaultHigh)*capacity), int64(cmp.Or(o.Low, defaultLow)*capacity)
 	s.change.L = &s.mu
@@ -322,6 +324,13 @@ func (s *Segments) checked(no uint32, ok bool, err error) {
 		return
 	}
 	s.corrupt.Add(1)
+	if s.slot(no).in != nowhere { // else it was dropped meanwhile
+		why := WhyDamaged
+		if err != nil {
+			why = WhyUnread
+		}
+		s.trail.note(s.slot(no).key(), why)
+	}
 	s.forget(no)
 	s.unpin(no)
 }
@@ -454,6 +463,7 @@ func (s *Segments) publish(no uint32, k Key, length int, whole, loose bool) {
 	sl.become(k, uint32(length))
 	sl.verified, sl.readAt = true, s.now()
 	s.index.add(k, hash, no)
+	s.trail.note(k, "")
 	s.fifo.ghost.grow(s.index.pages)
 	if s.keeps(k) && !loose {
 		s.fifo.push(no, kept) // held, from now on, by the queue
@@ -500,15 +510,18 @@ func (s *Segments) turnOff(err error, reads bool) {
 // Drop implements Store.
 func (s *Segments) Drop(k Key, from, to uint32) {
 	for from < to {
-		from = s.drop(k, from, to)
+		from = s.drop(k, from, to, WhyFreed)
 	}
 }
+
+// moved drops a page that is in another tier.
+func (s *Segments) moved(k Key) { s.drop(k, k.Index, k.Index+1, "") }
 
 // dropStep is how many pages are looked for under the lock at once.
 const dropStep = 4096
 
-// drop is Drop for some of the pages. It returns where to go on.
-func (s *Segments) drop(k Key, from, to uint32) uint32 {
+// drop is Drop for some of the pages, for the reason why; "" if they are elsewhere. It returns where to go on.
+func (s *Segments) drop(k Key, from, to uint32, why Why) uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -519,6 +532,9 @@ func (s *Segments) drop(k Key, from, to uint32) uint32 {
 	}
 	var slots []uint32
 	take := func(no uint32) {
+		if why != "" {
+			s.trail.note(s.slot(no).key(), why)
+		}
 		s.forget(no)
 		if s.slot(no).pins == 0 {
 			s.chunks[no>>8].held++

@@ -203,8 +203,10 @@ func (s *Segments) forget(no uint32) {
 
 // evictPage forgets the page in the slot to make room. mu must be held.
 func (s *Segments) evictPage(no uint32, why reason) {
-	hash := s.hash(s.slot(no).key())
+	k := s.slot(no).key()
+	hash := s.hash(k)
 	s.forget(no)
+	s.trail.note(k, why.left())
 	s.evicted[why]++
 	if why != cold {
 		s.fifo.ghost.add(hash)

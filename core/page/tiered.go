@@ -21,11 +21,15 @@ type Tiered struct {
 	slots  *semaphore.Weighted
 	ascent ascent
 	pins   pins
+	trail  *trail // of all tiers: what leaves one may come to the next
 }
 
 // NewTiered returns the Store over tiers, which belong to it and are not in use yet. With none it keeps nothing.
 func NewTiered(tiers ...*Segments) *Tiered {
-	t := &Tiered{tiers: tiers, slots: semaphore.NewWeighted(demotions), ascent: newAscent(), pins: pins{sizes: map[contentKey]int64{}}}
+	t := &Tiered{tiers: tiers, slots: semaphore.NewWeighted(demotions), ascent: newAscent(), pins: pins{sizes: map[contentKey]int64{}}, trail: newTrail()}
+	for _, s := range tiers {
+		s.trail = t.trail
+	}
 	for i := range len(tiers) - 1 {
 		tiers[i].demote = func(k Key, data []byte) error { return t.demote(i+1, k, data) }
 	}
