@@ -112,6 +112,9 @@ type CacheCare interface {
 	Residency(ctx context.Context, p Path, flat bool) (Residency, error)
 	// Where says which workers have which bytes of the file p, in order, up to max stretches. Errors: errs.IsDir, and Residency's.
 	Where(ctx context.Context, p Path, max int) ([]Stretch, error)
+	// LastMiss returns what each worker remembers of the last read of the file p that missed, and the leader, if it is none of them,
+	// of its own. Of an empty file, of which nothing is read, that is none. Errors: errs.IsDir, and Residency's.
+	LastMiss(ctx context.Context, p Path) ([]WorkerMisses, error)
 	// Pins returns what is pinned, by path, and then what path rules and mounts have be kept.
 	Pins(ctx context.Context) ([]Pin, error)
 }

@@ -75,11 +75,12 @@ type PageOp byte
 
 // The operations. Their values are part of the protocol between processes.
 const (
-	LookPages  PageOp = 'l' // nothing but to say which of them it has
-	LoadPages  PageOp = 'r' // have them, read from their store where it has not
-	DropPages  PageOp = 'd' // have them no more
-	PinPages   PageOp = 'p' // load them, and evict none of the content's pages for the time of PinTime
-	UnpinPages PageOp = 'u' // let the content's pages be evicted when it is their turn
+	LookPages   PageOp = 'l' // nothing but to say which of them it has
+	LoadPages   PageOp = 'r' // have them, read from their store where it has not
+	DropPages   PageOp = 'd' // have them no more
+	PinPages    PageOp = 'p' // load them, and evict none of the content's pages for the time of PinTime
+	UnpinPages  PageOp = 'u' // let the content's pages be evicted when it is their turn
+	MissedPages PageOp = 'm' // LookPages, and say of the ticket's file when a read of it missed last, and why
 )
 
 // PinTime is how long pages stay that were pinned, unless they are pinned again. So a worker lets go by itself of what nobody
@@ -97,8 +98,9 @@ type Tender interface {
 
 // PageReport says which pages a worker has.
 type PageReport struct {
-	Media []string // what its tiers are made of, the fastest first
-	Pages []byte   // for each page 0 if it is not there, else one more than the number of the tier that has it
+	Media  []string // what its tiers are made of, the fastest first
+	Pages  []byte   // for each page 0 if it is not there, else one more than the number of the tier that has it
+	Misses Misses   // of MissedPages
 }
 
 // Caches are all workers.

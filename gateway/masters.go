@@ -14,12 +14,15 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/cluster"
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta"
 	"github.com/sluicefs/sluice/core/namespace"
 	"github.com/sluicefs/sluice/core/remote"
+	"github.com/sluicefs/sluice/core/worker"
 	"github.com/sluicefs/sluice/etcd"
+	"github.com/sluicefs/sluice/gateway/config"
 	"github.com/sluicefs/sluice/gateway/telemetry"
 )
 
@@ -272,7 +275,11 @@ func (m *master) open(ctx context.Context, r *reign) (err error) {
 			g.running.Go(func() { g.awaitRelease(ctx, ns) })
 		}
 	}
-	r.work = g.newWork(ns, g.masters)
+	var read core.Tender // of what the leader reads itself; it is only asked, and pins nothing
+	if !g.cfg.Has(config.RoleWorker) {
+		read = worker.NewTender(g.cache, ns.Sealer(), ns.Source)
+	}
+	r.work = g.newWork(ns, g.masters, read)
 	own, err := g.superuser(ctx)
 	if err != nil {
 		return err

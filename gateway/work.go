@@ -25,9 +25,9 @@ type work struct {
 	feeds     func() []core.FeedInfo
 }
 
-// newWork returns the work of who leads with ns, over the caches of workers.
-func (g *gateway) newWork(ns *namespace.Namespace, caches core.Caches) *work {
-	cache := job.NewCache(job.CacheOptions{Namespace: ns, Placer: namespace.Tending{Namespace: ns}, Caches: caches, Facts: facts{ns.Log(), ns}})
+// newWork returns the work of who leads with ns, over the caches of workers. own is what job.CacheOptions say.
+func (g *gateway) newWork(ns *namespace.Namespace, caches core.Caches, own core.Tender) *work {
+	cache := job.NewCache(job.CacheOptions{Namespace: ns, Placer: namespace.Tending{Namespace: ns}, Caches: caches, Facts: facts{ns.Log(), ns}, Own: own, OwnName: g.node("").Name})
 	w := &work{cache: cache, feed: ns.Feed, feeds: ns.FeedInfos}
 	kinds := cache.Kinds()
 	if p, ok := any(ns).(core.Persister); ok {
@@ -119,7 +119,7 @@ func (f facts) DropPin(ctx context.Context, p core.Path) error {
 func (g *gateway) openWork(ctx context.Context) error {
 	tender := worker.NewTender(g.cache, g.ns.Sealer(), g.ns.Source)
 	g.onClose(func() error { tender.Close(); return nil })
-	g.work = g.newWork(g.ns, worker.Alone{Name: g.node("").Name, Tender: tender})
+	g.work = g.newWork(g.ns, worker.Alone{Name: g.node("").Name, Tender: tender}, nil)
 	own, err := g.superuser(ctx)
 	if err != nil {
 		return err

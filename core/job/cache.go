@@ -40,6 +40,9 @@ type CacheOptions struct {
 	Placer    core.Placer
 	Caches    core.Caches
 	Facts     Facts
+	// Own is the cache that this process itself reads through, if it is none of Caches, and OwnName its name. May be nil.
+	Own     core.Tender
+	OwnName string
 }
 
 // Cache does what concerns the caches of workers. It implements core.CacheCare. It is safe for concurrent use.
@@ -618,6 +621,42 @@ func (c *Cache) Where(ctx context.Context, p core.Path, most int) ([]core.Stretc
 		err = nil
 	}
 	return all, err
+}
+
+// LastMiss implements core.CacheCare.
+func (c *Cache) LastMiss(ctx context.Context, p core.Path) ([]core.WorkerMisses, error) {
+	const op = "LastMiss"
+	if err := allowed(ctx, op); err != nil {
+		return nil, err
+	}
+	workers := c.o.Caches.Workers()
+	if len(workers) == 0 && c.o.Own == nil {
+		return nil, noWorker(op)
+	}
+	placed, err := c.o.Placer.Place(ctx, p, core.Range{Len: 1})
+	if err != nil || len(placed.Runs) == 0 {
+		return nil, err
+	}
+	run := &placed.Runs[0] // any of the file: its ticket names it
+	all := make([]core.WorkerMisses, len(workers), len(workers)+1)
+	var group errgroup.Group
+	group.SetLimit(filesAtOnce)
+	for i, name := range workers {
+		group.Go(func() error {
+			report, err := c.o.Caches.Tend(ctx, name, run.Ticket, core.MissedPages, run.Off, 0)
+			all[i] = core.WorkerMisses{Worker: name, Misses: report.Misses, Err: err}
+			return nil
+		})
+	}
+	group.Wait()
+	if c.o.Own != nil {
+		report, err := c.o.Own.Tend(ctx, run.Ticket, core.MissedPages, run.Off, 0)
+		if report.Misses.Last != nil {
+			report.Misses.Last.Why = core.MissAtLeader
+		}
+		all = append(all, core.WorkerMisses{Worker: c.o.OwnName, Misses: report.Misses, Err: err})
+	}
+	return all, nil
 }
 
 // places returns who has the i-th page of a run.

@@ -37,9 +37,10 @@ type world struct {
 	copies func(file string) core.Copies
 	ruled  []core.Path // what Kept returns
 	age    time.Duration
-	slow   time.Duration // what it takes to pin what is not there
-	rev    atomic.Int64  // of all files
-	strict atomic.Int64  // how often it was asked for what is so now
+	slow   time.Duration          // what it takes to pin what is not there
+	rev    atomic.Int64           // of all files
+	strict atomic.Int64           // how often it was asked for what is so now
+	missed map[string]core.Misses // by worker
 }
 
 func newWorld(t *testing.T, workers int) *world {
@@ -161,7 +162,7 @@ func (w *world) Tend(ctx context.Context, worker string, ticket []byte, op core.
 	case core.UnpinPages:
 		delete(w.kept, worker+file)
 	}
-	r := core.PageReport{Media: []string{"memory", "disk"}}
+	r := core.PageReport{Media: []string{"memory", "disk"}, Misses: w.missed[worker]}
 	for i := off / page.Size; i*page.Size < off+n; i++ {
 		key := fmt.Sprint(worker, file, i)
 		switch op {

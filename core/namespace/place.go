@@ -57,6 +57,11 @@ func (n *Namespace) place(ctx context.Context, p core.Path, r core.Range, tends 
 	return placed, nil
 }
 
+// Origin has misses be remembered, under the names that a ticket has for a worker.
+func (s extentSource) Origin() page.Origin {
+	return page.Origin{Store: s.m.ID, Key: s.key, Version: s.version, Base: s.base}
+}
+
 // Source returns where the content of a ticket that this namespace signed is stored, for the cache of this process.
 func (n *Namespace) Source(t *seal.Ticket) page.Source { return ticketSource{n, t} }
 

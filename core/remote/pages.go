@@ -246,7 +246,7 @@ func (s *pageStream) ask() (resident bool, err error) {
 		return false, broken(fmt.Errorf("a frame of kind %q first", kind))
 	}
 	if s.op != 0 {
-		c.pageReport(&s.report)
+		c.pageReport(s.op, &s.report)
 	} else {
 		c.flags(&resident)
 	}

@@ -27,7 +27,8 @@ with splice(2), without looking at them. Version 1.
 	frame   = kind:byte length:4 bytes body
 	kinds     'O' first: resident of 'R' and 'P', a report of 'T'; 'B' bytes; 'H' none, every Heartbeat while the worker waits for a
 	          store; 'E' none: all has come; 'F' fault; 'S' the CRC-32C of the bytes before it, in 4 bytes
-	report  = list of medium:string, the pages:string
+	report  = list of medium:string, the pages:string, of MissedPages also forgotten since:time [miss]
+	miss    = at:time off n why:string since:time other
 
 Lengths are big-endian. After 'E' and 'F' the connection takes the next request. A connection that either side closes in the midst
 of it ends the request.
@@ -233,7 +234,7 @@ func (s *PageServer) tend(ctx context.Context, out *pageSink, ticket []byte, op 
 		return out.fault(err)
 	}
 	var c coder
-	c.pageReport(&report)
+	c.pageReport(op, &report)
 	out.held = append(append(frameHeader(kindOpen, len(c.b)), c.b...), frameHeader(kindEnd, 0)...)
 	return out.send(nil)
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/remote"
@@ -29,6 +31,11 @@ type tending struct {
 // TestTend has a worker look after pages: it is told what to do, it may take its time, and it says what became of it.
 func TestTend(t *testing.T) {
 	var asked atomic.Pointer[[]any]
+	at := time.Unix(1_800_000_000, 7).UTC()
+	misses := map[string]core.Misses{
+		"missed": {Forgotten: true, Since: at, Last: &core.MissedRead{At: at, Off: 3 << 40, Len: 5, Why: core.MissCold, Since: at.Add(-time.Hour), Other: true}},
+		"never":  {Since: at},
+	}
 	node, _ := servePages(t, "w", tending{tender(func(ctx context.Context, ticket []byte, op core.PageOp, off, n int64) (core.PageReport, error) {
 		asked.Store(&[]any{string(ticket), op, off, n})
 		switch string(ticket) {
@@ -42,7 +49,11 @@ func TestTend(t *testing.T) {
 		case "long":
 			return core.PageReport{Pages: make([]byte, 3<<20)}, nil
 		}
-		return core.PageReport{Media: []string{"memory", "disk"}, Pages: []byte{0, 1, 2}}, nil
+		report := core.PageReport{Media: []string{"memory", "disk"}, Pages: []byte{0, 1, 2}}
+		if op == core.MissedPages || op == core.LookPages { // of which it is not passed on
+			report.Misses = misses[string(ticket)]
+		}
+		return report, nil
 	}), &memoryPages{}})
 	mute, _ := servePages(t, "mute", &memoryPages{})
 	r := &roll{}
@@ -75,6 +86,16 @@ func TestTend(t *testing.T) {
 	defer cancel()
 	if _, err := c.Tend(ctx, "w", []byte("slow"), core.LoadPages, 0, 1); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a caller that gives up gets %v", err)
+	}
+	for _, k := range []struct {
+		ticket string
+		op     core.PageOp
+		want   core.Misses
+	}{{"missed", core.MissedPages, misses["missed"]}, {"never", core.MissedPages, misses["never"]}, {"missed", core.LookPages, core.Misses{}}} {
+		report, err := c.Tend(t.Context(), "w", []byte(k.ticket), k.op, 7, 0)
+		if diff := cmp.Diff(k.want, report.Misses); err != nil || diff != "" || len(report.Pages) != 3 {
+			t.Errorf("%s, %c: %v, %+v\n%s", k.ticket, k.op, err, report, diff)
+		}
 	}
 	// Every byte has an owner, the same for a block.
 	run := core.Run{ID: [16]byte{1}, Off: 10, Len: 300 << 20}

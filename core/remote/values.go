@@ -270,7 +270,21 @@ func (c *coder) storeSpec(s *core.StoreSpec) {
 	c.mountCopies(&s.MountSpec)
 }
 
-func (c *coder) pageReport(r *core.PageReport) {
+func (c *coder) pageReport(op core.PageOp, r *core.PageReport) {
 	list(c, &r.Media, text[string])
 	c.bytes(&r.Pages)
+	if op == core.MissedPages {
+		c.flags(&r.Misses.Forgotten)
+		c.time(&r.Misses.Since)
+		optional(c, &r.Misses.Last, (*coder).miss)
+	}
+}
+
+func (c *coder) miss(m *core.MissedRead) {
+	c.time(&m.At)
+	c.varint(&m.Off)
+	c.varint(&m.Len)
+	text(c, &m.Why)
+	c.time(&m.Since)
+	c.flags(&m.Other)
 }

@@ -33,7 +33,7 @@ func (t *Tender) Tend(ctx context.Context, ticket []byte, op core.PageOp, off, n
 	if err != nil {
 		return core.PageReport{}, err
 	}
-	if op != core.LookPages && !x.Tends {
+	if op != core.LookPages && op != core.MissedPages && !x.Tends {
 		return core.PageReport{}, errs.New("worker.Tend", x.Key, errs.Permission, "the ticket is one for reading")
 	}
 	content := contentOf(x)
@@ -41,7 +41,7 @@ func (t *Tender) Tend(ctx context.Context, ticket []byte, op core.PageOp, off, n
 		return core.PageReport{}, errs.New("worker.Tend", x.Key, errs.Range, "the range lies outside the content")
 	}
 	switch op {
-	case core.LookPages:
+	case core.LookPages, core.MissedPages:
 	case core.LoadPages, core.PinPages:
 		if content.NoCache {
 			return core.PageReport{}, errs.New("worker.Tend", x.Key, errs.Precondition,
@@ -65,7 +65,25 @@ func (t *Tender) Tend(ctx context.Context, ticket []byte, op core.PageOp, off, n
 		return core.PageReport{}, err
 	}
 	pages, err := t.cache.Where(content, off, n)
-	return core.PageReport{Media: t.cache.Media(), Pages: pages}, err
+	report := core.PageReport{Media: t.cache.Media(), Pages: pages}
+	if op == core.MissedPages {
+		report.Misses = t.misses(originOf(x))
+	}
+	return report, err
+}
+
+// misses returns what the cache remembers of the file.
+func (t *Tender) misses(of page.Origin) core.Misses {
+	m := t.cache.LastMiss(of)
+	all := core.Misses{Forgotten: m.Forgotten, Since: m.Since}
+	if x := m.Last; x != nil {
+		all.Last = &core.MissedRead{At: x.At, Off: x.Off, Len: x.Len, Why: core.MissReason(x.Why), Since: x.Since, Other: x.Other}
+	}
+	return all
+}
+
+func originOf(t *seal.Ticket) page.Origin {
+	return page.Origin{Store: t.Store, Key: t.Key, Version: t.Version, Base: t.Base}
 }
 
 func contentOf(t *seal.Ticket) page.Content {

@@ -154,6 +154,9 @@ type source struct {
 	t *seal.Ticket
 }
 
+// Origin has misses be remembered.
+func (s source) Origin() page.Origin { return originOf(s.t) }
+
 // Open implements page.Source.
 func (s source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	if h := s.handed(ctx, off, n); h != nil {

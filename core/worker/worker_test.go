@@ -198,6 +198,26 @@ func TestTend(t *testing.T) {
 			t.Errorf("a read of nothing: %v, %v", resident, err)
 		}
 	}
+	missed := func(version string) core.Misses {
+		t.Helper()
+		report, err := f.w.Tend(t.Context(), f.ticket(7, func(x *seal.Ticket) { x.Key, x.Version = "f", version }), core.MissedPages, 0, 0)
+		if err != nil {
+			t.Error(err)
+		}
+		return report.Misses
+	}
+	if m := missed(f.info.Version); m.Last != nil || m.Forgotten || m.Since.IsZero() {
+		t.Errorf("nobody has read: %+v", m)
+	}
+	if got, _, err := f.read(f.ticket(7, func(x *seal.Ticket) { x.Base, x.Len = 2, 5 }), 1, 2); got != text[3:5] || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if m := missed(f.info.Version).Last; m == nil || m.Off != 3 || m.Len != 2 || m.Why != core.MissForgotten || m.At.IsZero() || m.Other {
+		t.Errorf("a read missed: %+v", m)
+	}
+	if m := missed("next").Last; m == nil || !m.Other {
+		t.Errorf("of another version: %+v", m)
+	}
 	for _, k := range []struct {
 		name   string
 		ticket []byte

@@ -18,8 +18,9 @@ type count func(ctx context.Context) error
 func (c count) Residency(ctx context.Context, _ core.Path, _ bool) (core.Residency, error) {
 	return core.Residency{Files: 1}, c(ctx)
 }
-func (count) Where(context.Context, core.Path, int) ([]core.Stretch, error) { return nil, nil }
-func (count) Pins(context.Context) ([]core.Pin, error)                      { return nil, nil }
+func (count) LastMiss(context.Context, core.Path) ([]core.WorkerMisses, error) { return nil, nil }
+func (count) Where(context.Context, core.Path, int) ([]core.Stretch, error)    { return nil, nil }
+func (count) Pins(context.Context) ([]core.Pin, error)                         { return nil, nil }
 
 // TestRenderRename shows a rename that is not carried through, with why, and one whose originals go.
 func TestRenderRename(t *testing.T) {

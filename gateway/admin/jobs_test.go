@@ -42,6 +42,8 @@ func (fakeWork) Pins(context.Context) ([]core.Pin, error) {
 	return []core.Pin{{Path: p, Checked: time.Unix(0, 0), Files: 3, Why: "it is gone"}}, err
 }
 
+func (fakeWork) LastMiss(context.Context, core.Path) ([]core.WorkerMisses, error) { return nil, nil }
+
 func (fakeWork) Where(_ context.Context, p core.Path, most int) ([]core.Stretch, error) {
 	return make([]core.Stretch, min(most, 2)), nil
 }
