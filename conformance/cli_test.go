@@ -417,6 +417,12 @@ func (c *cli) explain(t *testing.T) {
 			Cached int `json:"cached_pages"`
 		}
 		Durability *struct{ State string }
+		LastMiss   *struct {
+			At                          time.Time
+			Offset, Length              int64
+			Kind, Reason, Since, Worker string
+		} `json:"last_miss"`
+		Unmissed string `json:"last_miss_unknown"`
 	}
 	explain := func(args ...string) explanation {
 		t.Helper()
@@ -436,6 +442,21 @@ func (c *cli) explain(t *testing.T) {
 	equal(t, "store of the bucket", explain("/lake/b", "--fresh").Kind, "s3")
 	equal(t, "of another", explain("/disk/b", "--user", "ann").Rights+" "+explain("/disk/b", "--user", "ann").User, "r-- ann")
 	c.sluice.run(t, "explain", "/disk/b").prints(t, "/disk/b\n", "present, as the store said", "mount", "STORED", "1 of 1 pages", "conditions", "write_type CACHE_THROUGH (mount /disk)")
+	c.sluice.run(t, "cache", "free", "/disk/b").ok(t)
+	freed := time.Now()
+	c.sluice.run(t, "fs", "cat", "/disk/b").ok(t)
+	x = explain("/disk/b")
+	if m := x.LastMiss; m == nil || m.Kind != "FREED" || m.Offset != 0 || m.Length != 10 || m.Worker == "" || m.Since == "" || m.At.Before(freed) || x.Unmissed != "" {
+		t.Errorf("what was freed and read: %+v, %q", m, x.Unmissed)
+	}
+	c.sluice.run(t, "fs", "cat", "/disk/b").ok(t)
+	if m := explain("/disk/b").LastMiss; m == nil || !m.At.Equal(x.LastMiss.At) {
+		t.Errorf("a read that hit is told as one that missed: %+v", m)
+	}
+	c.sluice.run(t, "explain", "/disk/b").prints(t, "last miss", "10 bytes from 0 on, at "+x.LastMiss.Worker, x.LastMiss.Reason)
+	if x = explain("/disk/a"); x.LastMiss != nil || x.Unmissed == "" {
+		t.Errorf("of an empty file: %+v, %q", x.LastMiss, x.Unmissed)
+	}
 	c.sluice.run(t, "explain", "disk").fails(t, 1, "sluice: explain disk: ")
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -44,6 +45,8 @@ type Explanation struct {
 	More       bool           `json:"exposed_more" doc:"Exposed and gone are of the first 100,000 files that no store has; there are more."`
 	Residency  *Residency     `json:"residency,omitempty" doc:"Of a file that its store has: what of it is in caches."`
 	Uncounted  string         `json:"residency_unknown,omitempty" doc:"Why residency is not told."`
+	LastMiss   *LastMiss      `json:"last_miss,omitempty" doc:"Of a file that its store has: the last read that did not find all in a cache, and why."`
+	Unmissed   string         `json:"last_miss_unknown,omitempty" doc:"Why last_miss is not told, as that no read has missed; beside it, why there may be a later one."`
 
 	User        string   `json:"user" doc:"Whose rights follow."`
 	Groups      []string `json:"groups" nullable:"false"`
@@ -153,7 +156,10 @@ func (s *Server) explain(ctx context.Context, in *struct {
 	if out.Aliases, err = s.aliasesOf(ctx, x.Path); err != nil {
 		return nil, failed(ctx, err)
 	}
+	var asked sync.WaitGroup
+	asked.Go(func() { s.missed(ctx, &x, &out) })
 	s.count(ctx, &x, &out)
+	asked.Wait()
 	return &body[Explanation]{out}, nil
 }
 

@@ -247,6 +247,68 @@ func TestExplainAliases(t *testing.T) {
 	sluice(t, "", "renames").want(ExitOK, "ID  FROM  TO  STATE  LAST ERROR\n")
 }
 
+// TestExplainMisses explains why the last read of a file missed, in a process that is complete of its own.
+func TestExplainMisses(t *testing.T) {
+	serve(t)
+	sluice(t, "hello", "fs", "cp", "-", "/d/a").want(ExitOK, "")
+	explain := func(path string) (x admin.Explanation) {
+		t.Helper()
+		got := sluice(t, "", "explain", path, "--json")
+		if err := json.Unmarshal([]byte(got.out), &x); err != nil {
+			t.Fatal(err, got.out, got.err)
+		}
+		return x
+	}
+	missed := func(path, kind string, doubt string) {
+		t.Helper()
+		x := explain(path)
+		got := ""
+		if m := x.LastMiss; m != nil {
+			if got = m.Kind; m.Offset != 0 || m.Length != 5 || m.Worker == "" || m.Reason == "" || time.Since(m.At) > time.Minute {
+				t.Errorf("%s: %+v", path, m)
+			}
+		}
+		if got != kind || !strings.HasPrefix(x.Unmissed, doubt) || (doubt == "") != (x.Unmissed == "") {
+			t.Errorf("%s: the last read missed as %+v, %q; want %q, %q", path, x.LastMiss, x.Unmissed, kind, doubt)
+		}
+	}
+	cat := func(path string) {
+		t.Helper()
+		sluice(t, "", "fs", "cat", path).want(ExitOK, "hello")
+	}
+	never := "no read of this name has missed since "
+	missed("/d/a", "", never)
+	cat("/d/a") // it was written through the cache
+	missed("/d/a", "", never)
+	if got := sluice(t, "", "cache", "free", "/d/a"); got.status != ExitOK {
+		t.Fatal(got.out, got.err)
+	}
+	cat("/d/a")
+	missed("/d/a", "FREED", "")
+	cat("/d/a")
+	missed("/d/a", "FREED", "")
+	if got := sluice(t, "", "explain", "/d/a"); !strings.Contains(got.out, "last miss") || !strings.Contains(got.out, "5 bytes from 0 on, at ") || !strings.Contains(got.out, "dropped on demand") {
+		t.Errorf("explain: %s%s", got.out, got.err)
+	}
+	sluice(t, "hello", "fs", "cp", "-f", "-", "/d/a").want(ExitOK, "")
+	if x := explain("/d/a"); x.LastMiss == nil || !strings.Contains(x.LastMiss.Reason, "another version than the one that is there now") {
+		t.Errorf("replaced: %+v", x.LastMiss)
+	}
+	if got := sluice(t, "", "path-rule", "set", "/d", "read_type=NO_CACHE"); got.status != ExitOK {
+		t.Fatal(got.out, got.err)
+	}
+	if got := sluice(t, "", "cache", "free", "/d/a"); got.status != ExitOK {
+		t.Fatal(got.out, got.err)
+	}
+	cat("/d/a")
+	missed("/d/a", "NOT_KEPT", "")
+	if x := explain("/d/a"); !strings.Contains(x.LastMiss.Reason, "read_type is NO_CACHE (rule /d)") {
+		t.Errorf("not kept: %+v", x.LastMiss)
+	}
+	missed("/d", "", "")
+	missed("/d/none", "", "")
+}
+
 // TestProgressOfRenames says how far renames are.
 func TestProgressOfRenames(t *testing.T) {
 	since, next := time.Now().Add(-time.Hour), time.Now().Add(time.Minute)

@@ -203,4 +203,13 @@ func showBytes(line func(about, format string, args ...any), x *admin.Explanatio
 	if x.Uncounted != "" {
 		line("cached", "not counted: %s", x.Uncounted)
 	}
+	about := "last miss"
+	if m := x.LastMiss; m != nil {
+		line(about, "%s, %d bytes from %d on, at %s", m.At.Local().Format(time.DateTime), m.Length, m.Offset, m.Worker)
+		line("", "%s", m.Reason)
+		about = ""
+	}
+	if x.Unmissed != "" {
+		line(about, "%s", x.Unmissed)
+	}
 }
