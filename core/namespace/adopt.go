@@ -30,7 +30,7 @@ func (n *Namespace) openAgain(ctx context.Context, m *mount.Mount) (ufs.Store, e
 		err = sameRoot(m.Root, store, m.MountSpec)
 	}
 	if err == nil {
-		err = n.sameIs(m, store)
+		err = n.sameIs(ctx, m, store)
 	}
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -47,12 +47,14 @@ func remembered(m *mount.Mount) bool {
 // where the disk with the directory is not mounted there is an empty one, of which every name would be taken to be gone, and which would
 // take writes that are lost when the disk is back. While changes are held the directory may have been restored with the journal: it is
 // taken, and is the mount's once the journal is released (adoptRoots).
-func (n *Namespace) sameIs(m *mount.Mount, store ufs.Store) error {
+func (n *Namespace) sameIs(ctx context.Context, m *mount.Mount, store ufs.Store) error {
 	f := store.Features()
-	if ufs.SameRoot(m.Is, f.Is) {
+	switch same := ufs.SameRoot(m.Is, f.Is); {
+	case same && m.Is == "" && f.Is != "" && !n.holding(): // nobody has looked before
+		return n.notBare(ctx, m, store)
+	case same:
 		return nil
-	}
-	if n.holding() {
+	case n.holding():
 		n.o.Logger.Warn("another directory is mounted than when the journal was kept; a release takes it for the mount's",
 			"path", m.Path.String(), "directory", f.Root, "was", m.Is, "is", f.Is)
 		return nil
@@ -61,6 +63,48 @@ func (n *Namespace) sameIs(m *mount.Mount, store ufs.Store) error {
 		"another directory is at %s than the one that was mounted (that was %s, this is %s); mount its disk there, and Sluice goes on with it, or, "+
 			"if it was moved or restored on purpose, take this one for it with: sluice mount update %s --adopt", strings.TrimPrefix(f.Root, "file:"), m.Is, f.Is,
 		m.Path.File())}
+}
+
+// notBare reports a *replacedError if the store, of a mount of which it is not known what tells it from another, has nothing in it, and
+// the journal has files of it: that is what the directory looks like whose disk is not mounted.
+func (n *Namespace) notBare(ctx context.Context, m *mount.Mount, store ufs.Store) error {
+	some := false
+	n.tree.View(func(v meta.View) {
+		dir, ok := meta.RootDir, true
+		for _, edge := range m.Path.Dir().Edges() {
+			var e *meta.Entry
+			if e, _, ok = v.Find(dir, edge); !ok || e.Class != meta.Directory {
+				return
+			}
+			dir = e.Dir
+		}
+		some = hasStored(v, dir)
+	})
+	if !some {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.o.ProbeTimeout)
+	defer cancel()
+	for _, err := range store.List(ctx, "", "", false) {
+		if isGone(err) {
+			break
+		}
+		return err
+	}
+	return &replacedError{fmt.Sprintf(
+		"%s is empty, and files are known that it has; mount its disk there, and Sluice goes on with it, or, if they were removed on purpose, "+
+			"take it as it is with: sluice mount update %s --adopt", strings.TrimPrefix(store.Features().Root, "file:"), m.Path.File())}
+}
+
+// hasStored reports whether the store of the directory has a file below it, as far as the overlay tells.
+func hasStored(v meta.View, dir meta.DirID) bool {
+	for _, e := range v.Children(dir, "") {
+		if e.Class == meta.Persisted || e.Class == meta.Local && e.Hold.Base != "" ||
+			e.Class == meta.Directory && !e.Mount && hasStored(v, e.Dir) {
+			return true
+		}
+	}
+	return false
 }
 
 // missing is the error of a mount whose directory is not there, as err says.
@@ -85,7 +129,7 @@ func isReplaced(err error) bool {
 
 // inPlace reports a *replacedError if the mounted directory is not at its place.
 func (n *Namespace) inPlace(ctx context.Context, m *mounted) error {
-	if !remembered(m.Mount) {
+	if !remembered(m.Mount) && !isReplaced(m.err) {
 		return nil
 	}
 	store, err := n.openAgain(ctx, m.Mount)

@@ -253,7 +253,7 @@ func (n *Namespace) reopenWith(ctx context.Context, c *credential, unproved bool
 				fresh[i].store, err = n.open1(ctx, s)
 			}
 			if err == nil {
-				err = cmp.Or(sameRoot(was.Root, fresh[i].store, s), n.sameIs(was.Mount, fresh[i].store))
+				err = cmp.Or(sameRoot(was.Root, fresh[i].store, s), n.sameIs(ctx, was.Mount, fresh[i].store))
 			}
 			if err == nil && !unproved {
 				err = n.probe(ctx, fresh[i].store, s)

@@ -499,7 +499,7 @@ func (n *Namespace) reoption(ctx context.Context, was *mounted, s core.MountSpec
 	if err != nil {
 		return nil, err
 	}
-	if err := cmp.Or(sameRoot(was.Root, store, s), n.sameIs(was.Mount, store)); err != nil {
+	if err := cmp.Or(sameRoot(was.Root, store, s), n.sameIs(ctx, was.Mount, store)); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
 	if err := n.probe(ctx, store, s); err != nil {

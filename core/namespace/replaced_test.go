@@ -282,3 +282,49 @@ func TestReleaseOfMoved(t *testing.T) {
 	x.wantState("/disk", "ready")
 	x.wantText("/disk/a", "late")
 }
+
+// TestBareAfterUpgrade checks that an empty directory is not taken for that of a mount from a version that did not look what tells it
+// from another, if the journal has files that it should have, and that any other is.
+func TestBareAfterUpgrade(t *testing.T) {
+	for _, held := range []bool{false, true} {
+		x := newTable(t, "disk", "bare")
+		x.stop()
+		x.workers = nstest.NewWorkers(2)
+		x.start()
+		x.add("/in/disk", "disk", nil)
+		x.put("/in/disk/d/a", "a")
+		if held {
+			x.hold("/in/disk/d/a", "b")
+		}
+		x.stop()
+		disk := x.stores["disk"]
+		x.stores["disk"] = x.stores["bare"]
+		is := "inode=1"
+		x.is.Store(&is)
+		x.start()
+		x.wantState("/in/disk", "is empty, and files are known that it has")
+		_, err := x.get("/in/disk/none")
+		x.wantErr("a name that is not known", err, errs.Unavailable, "sluice mount update /in/disk --adopt")
+		_, err = x.EditMount(x.ctx, x.path("/in/disk/"), core.MountEdit{URI: x.uri("disk")}, core.LifeOptions{})
+		x.wantErr("the URI that it has", err, errs.Unavailable, "is empty")
+		_, err = x.EditMount(x.ctx, x.path("/in/disk/"), core.MountEdit{MountChange: core.MountChange{Options: map[string]string{"region": "a"}}}, core.LifeOptions{})
+		x.wantErr("other options", err, errs.Unavailable, "is empty")
+
+		x.stop()
+		x.stores["disk"] = disk
+		x.start()
+		x.wantJournaled("inode=1")
+		want := "a"
+		if held {
+			want = "b"
+		}
+		x.wantText("/in/disk/d/a", want)
+	}
+	x := newTable(t, "disk")
+	x.add("/disk", "disk", nil)
+	x.stop()
+	is := "inode=1"
+	x.is.Store(&is)
+	x.start()
+	x.wantJournaled("inode=1") // empty as it was
+}
