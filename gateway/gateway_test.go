@@ -280,6 +280,38 @@ func TestBareMountPoint(t *testing.T) {
 	p.want(200, "kept", "GET", p.Admin+"/api/v1/fs/content?path=/plain/a", "")
 }
 
+// A mounted directory that is missing is made again when that is asked for in so many words, and not by a start or by its URI alone.
+func TestMissingMadeAgain(t *testing.T) {
+	c := testConfig(t)
+	dir := filepath.Join(t.TempDir(), "lost")
+	p := run(t, c)
+	p.want(201, `"state":"ready"`, "POST", p.Admin+"/api/v1/mounts", fmt.Sprintf(`{"path":"/l","uri":"file://%s","options":{"create":"true"}}`, dir))
+	p.want(201, "", "PUT", p.Admin+"/api/v1/fs/content?path=/l/a", "lost")
+	if err := errors.Join(p.stop(), os.RemoveAll(dir)); err != nil {
+		t.Fatal(err)
+	}
+	p = run(t, c)
+	api := p.Admin + "/api/v1/mounts?path=/l"
+	same := fmt.Sprintf(`{"uri":"file://%s","options":{"create":"true"}}`, dir)
+	p.want(200, "sluice mount update /l --adopt --option create=true", "GET", api, "")
+	p.want(503, "the mounted directory is missing", "GET", p.Admin+"/api/v1/fs/content?path=/l/b", "")
+	p.want(503, "the mounted directory is missing", "PUT", p.Admin+"/api/v1/fs/content?path=/l/b", "x")
+	p.want(422, "sluice mount update /l --adopt --option create=true", "PATCH", api, same)
+	p.want(422, "the mounted directory is missing", "PATCH", api, `{"adopt":true,"options":{"create":"false"}}`)
+	p.want(200, `"dry_run":true`, "PATCH", api+"&dry_run=true", `{"adopt":true,"options":{"create":"true"}}`)
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory: %v, want %v", err, os.ErrNotExist)
+	}
+	p.want(200, `"state":"ready"`, "PATCH", api, `{"adopt":true,"options":{"create":"true"}}`)
+	p.want(404, "", "GET", p.Admin+"/api/v1/fs/content?path=/l/a", "")
+	p.want(201, "", "PUT", p.Admin+"/api/v1/fs/content?path=/l/b", "new")
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+	p = run(t, c)
+	p.want(200, "new", "GET", p.Admin+"/api/v1/fs/content?path=/l/b", "")
+}
+
 func identityOf(t *testing.T, dir string) string {
 	t.Helper()
 	s, err := localufs.Open(dir, localufs.Options{})
