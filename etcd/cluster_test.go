@@ -438,12 +438,24 @@ func TestGrow(t *testing.T) {
 	m := startAll(t, []etcd.ServerOptions{first})
 	for i := 1; i < 3; i++ {
 		all[i].Existing = true
-		eventually(t, func() error { return m[0].AddLearner(t.Context(), all[i].Join[all[i].Name]) })
+		added, grown, url := make(chan error, 1), m[0], all[i].Join[all[i].Name]
+		time.AfterFunc(300*time.Millisecond, func() { // it asks before the others know of it, and again
+			err := grown.AddLearner(t.Context(), url)
+			for range 20 { // the one before is still learning
+				if err != nil {
+					err = grown.AddLearner(within(t, time.Second), url)
+				}
+			}
+			added <- err
+		})
 		all[i].Join = map[string]string{"m0": all[0].Join["m0"], "m1": all[0].Join["m1"], "m2": all[0].Join["m2"]}
 		if i == 1 {
 			delete(all[i].Join, "m2")
 		}
 		m = append(m, startAll(t, all[i:i+1])...)
+		if err := <-added; err != nil {
+			t.Fatal(err)
+		}
 	}
 	if !m[0].OnlyVoter() || m[1].OnlyVoter() {
 		t.Error("beside learners the first member votes alone")

@@ -22,6 +22,7 @@ import (
 	"github.com/sluicefs/sluice/core/dirlock"
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/core/wait"
 )
 
 const (
@@ -107,8 +108,15 @@ func (s *Server) start(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapLogger(s.o.Logger, &s.stopping))
-	if s.etcd, err = startEtcd(c); err != nil {
-		return errs.E("etcd.Start", dir, s.startKind(err), err)
+	for until := time.Now().Add(joinLimit); ; {
+		if s.etcd, err = startEtcd(c); err == nil {
+			break
+		}
+		kind := s.startKind(err)
+		// A member that has just begun to learn may be the one that is asked, and not know of this one yet.
+		if kind != errs.Unavailable || time.Now().After(until) || wait.For(ctx, retryEvery) != nil {
+			return errs.E("etcd.Start", dir, kind, err)
+		}
 	}
 	err = s.ready(ctx, dir)
 	// etcd syncs its files, and leaves the names of those it makes at its first start to chance.
@@ -132,6 +140,9 @@ func (s *Server) start(ctx context.Context, dir string) (err error) {
 	s.run(context.WithoutCancel(ctx))
 	return nil
 }
+
+// joinLimit is how long a member that joins others asks them who they are, until they agree with what it was told.
+const joinLimit = 5 * time.Second
 
 // startKind returns the kind of an error of etcd's start.
 func (s *Server) startKind(err error) errs.Kind {
