@@ -451,7 +451,6 @@ func (n *Namespace) arrive(ctx context.Context, m *mounted, in *openIntent, from
 	e.Base = meta.Base{}
 	ops := []meta.Op{drop.set(), {Kind: meta.Set, Dir: dst.parent, Edge: dst.edge, Entry: e}}
 	n.tree.View(func(v meta.View) { ops = movedEntries(v, e.Dir, in.key, in.toKey, copies, ops) })
-	n.moves.add(move{store: m.ID, from: in.key, to: in.toKey, copies: &copies})
 	d := m.derived
 	for _, key := range []string{in.key, in.toKey} {
 		d.Begin(key)
@@ -461,6 +460,7 @@ func (n *Namespace) arrive(ctx context.Context, m *mounted, in *openIntent, from
 	if err := n.flip(context.WithoutCancel(ctx), in, &drop, ops); err != nil {
 		return nil, err
 	}
+	n.moves.add(move{store: m.ID, from: in.key, to: in.toKey, copies: copies.moved(in.key, in.toKey)})
 	n.keepOpen(&drop)
 	n.lostOf(in, copies)
 	return &drop, nil

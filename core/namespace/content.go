@@ -10,8 +10,6 @@ import (
 	"errors"
 	"hash"
 	"io"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
@@ -163,15 +161,19 @@ func (s *stored) open(ctx context.Context, off, length int64) (io.ReadCloser, er
 		return nil, errs.New("namespace.Read", s.key, errs.Conflict, "another store is mounted there by now, or none; open the file again")
 	}
 	key := s.key
-	if isGone(err) {
-		to, version, ok := s.n.moves.follow(s.m.ID, s.key, s.version, s.moved)
-		if !ok && s.n.awaitSettled(ctx, &place{path: s.path, mount: m, key: s.key}) == nil { // the store may have done a rename that is not in the list yet
-			to, version, ok = s.n.moves.follow(s.m.ID, s.key, s.version, s.moved)
+	for range maxHops {
+		if !isGone(err) && errs.KindOf(err) != errs.Precondition {
+			break
 		}
-		if ok {
-			key = to
-			rc, err = m.store.Open(ctx, key, off, length, version)
+		to, version := s.n.moves.follow(m.ID, s.key, s.version, s.moved)
+		if to == key && s.n.awaitMove(ctx, m, key) {
+			to, version = s.n.moves.follow(m.ID, s.key, s.version, s.moved)
 		}
+		if to == key {
+			break
+		}
+		key = to
+		rc, err = m.store.Open(ctx, key, off, length, version)
 	}
 	if errs.KindOf(err) == errs.Precondition && s.entry != nil {
 		if info, serr := m.store.Stat(ctx, key); serr == nil && ours(info, s.entry) {
@@ -417,75 +419,4 @@ func (r *reader) Close() error {
 		return err
 	}
 	return nil
-}
-
-// moves remembers the latest renames on stores, so that an open reader finds its bytes under their new name.
-type moves struct {
-	total atomic.Uint64
-
-	mu   sync.Mutex
-	last []move
-	made int // names in the copies of last
-}
-
-type move struct {
-	store, from, to string
-	was, version    string // of a renamed file, before and after it; "" for a directory
-
-	// Of a directory that was renamed by copying: the versions of the originals and of their copies, by names. The files of others keep
-	// their versions.
-	copies *copied
-}
-
-const (
-	maxMoves = 1024    // how many renames a reader that stays open can follow
-	maxMade  = 1 << 18 // names in the copies among them; the latest rename is kept whatever it has
-)
-
-// position returns how many renames there have been. What is found to be somewhere after that can be followed from there.
-func (m *moves) position() uint64 { return m.total.Load() }
-
-func (m *moves) add(mv move) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.total.Add(1)
-	m.last = append(m.last, mv)
-	m.made += mv.names()
-	for len(m.last) > maxMoves || m.made > maxMade && len(m.last) > 1 {
-		m.made -= m.last[0].names()
-		m.last[0] = move{}
-		m.last = m.last[1:]
-	}
-}
-
-func (mv *move) names() int {
-	if mv.copies == nil {
-		return 0
-	}
-	return len(mv.copies.of)
-}
-
-// follow returns what the file key, of the given version at the given position, is called now.
-func (m *moves) follow(store, key, version string, since uint64) (string, string, bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	first := m.total.Load() - uint64(len(m.last))
-	if since < first {
-		return "", "", false
-	}
-	found := false
-	for _, mv := range m.last[since-first:] {
-		switch {
-		case mv.store != store:
-		case mv.version != "" && key == mv.from && version == mv.was:
-			key, version, found = mv.to, mv.version, true
-		case mv.version == "" && len(key) > len(mv.from) && key[:len(mv.from)] == mv.from:
-			to := mv.to + key[len(mv.from):]
-			if c := mv.copies; c != nil && c.of[key] == version && c.made[to] != "" {
-				version = c.made[to]
-			}
-			key, found = to, true
-		}
-	}
-	return key, version, found
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta/memkv"
 	"github.com/sluicefs/sluice/core/namespace"
 	"github.com/sluicefs/sluice/ufs"
@@ -15,7 +16,8 @@ import (
 )
 
 // TestReaderFollowsRename reads what was opened before a rename: while the store has done that and nobody knows yet, and after it; on stores
-// that rename and on those where it is a copy, whose versions are others. One of the files is a stranger's.
+// that rename and on those where it is a copy, whose versions are others. One of the files is a stranger's; another is overwritten by
+// one, whose bytes are not those of the reader.
 func TestReaderFollowsRename(t *testing.T) {
 	for _, dirs := range []bool{true, false} {
 		t.Run(fmt.Sprintf("renames %v", dirs), func(t *testing.T) {
@@ -27,7 +29,7 @@ func TestReaderFollowsRename(t *testing.T) {
 			if _, err := n.Mkdir(ctx, parse(t, "/d/"), core.MkdirOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			for name, data := range map[string]string{"/d/ours": "of ours", "/file": "a file"} {
+			for name, data := range map[string]string{"/d/ours": "of ours", "/file": "a file", "/theirs": "first"} {
 				w, err := n.Create(ctx, parse(t, name), core.CreateOptions{Size: int64(len(data)), WriteType: core.Through})
 				if err == nil {
 					if _, err = io.WriteString(w, data); err == nil {
@@ -83,6 +85,33 @@ func TestReaderFollowsRename(t *testing.T) {
 			holds("a file")
 			if err := <-done; err != nil {
 				t.Fatal(err)
+			}
+
+			// Others overwrite a file that is about to be renamed: it is not what the reader has opened.
+			if !dirs {
+				return
+			}
+			open("/theirs", "first")
+			going := make(chan struct{})
+			slow.Add(wrap.Rule{Op: wrap.Rename, Name: "theirs", Wait: going})
+			go func() { done <- n.Rename(ctx, parse(t, "/theirs"), parse(t, "/other"), core.RenameOptions{}) }()
+			until(t, func() bool { return slow.Calls(wrap.Rename) > 2 })
+			if _, err := ufs.WriteFile(ctx, store, "theirs", []byte("other"), ufs.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			close(going)
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(opened["first"]); errs.KindOf(err) != errs.Conflict {
+				t.Errorf("a reader of what is no more has %q, %v", got, err)
+			}
+			open("/other", "other")
+			if got, err := io.ReadAll(opened["other"]); errs.KindOf(err) == errs.Conflict { // its first reader finds the difference
+				open("/other", "other")
+				holds("other")
+			} else if err != nil || string(got) != "other" {
+				t.Errorf("it holds %q, %v", got, err)
 			}
 		})
 	}

@@ -196,6 +196,7 @@ func (n *Namespace) renameInOneStep(ctx context.Context, src *node, dst *place, 
 		d.End(src.key, seq, nil, known)
 		d.End(dst.key, seq, row, known)
 	}
+	defer n.moves.begin(move{store: src.mount.ID, from: src.key})()
 	if err := ufs.Rename(ctx, src.mount.store, src.key, dst.key, replace); unanswered(err) {
 		return n.lookAfter(ctx, src, dst, &in, err, closeFacts)
 	} else if err != nil {
@@ -210,13 +211,11 @@ func (n *Namespace) renameInOneStep(ctx context.Context, src *node, dst *place, 
 		}
 	}
 	mv := move{store: src.mount.ID, from: src.key, to: dst.key}
-	if !src.dir() {
+	if !src.dir() && src.same(info) {
 		mv.was, mv.version = src.storeVersion(), info.Version
-		if src.persisted() && src.mount.features.Attrs && !ours(info, src.entry) { // a stranger's: the next look finds the difference
-			info.Version = src.entry.Version
-		}
+	} else if !src.dir() && src.persisted() && src.mount.features.Attrs { // a stranger's: the next look finds the difference
+		info.Version = src.entry.Version
 	}
-	n.moves.add(mv)
 	// From the record on, what the store had at either name no longer counts: whoever looks there waits for closeFacts.
 	d.Forget(src.key)
 	d.Forget(dst.key)
@@ -227,6 +226,7 @@ func (n *Namespace) renameInOneStep(ctx context.Context, src *node, dst *place, 
 		n.keepOpen(&in)
 		return err
 	}
+	n.moves.add(mv)
 	row := rowOf(info)
 	closeFacts(seq, &row, !src.dir())
 	n.committed(dst.path, time.Now())
@@ -252,6 +252,9 @@ func (n *Namespace) lookAfter(ctx context.Context, src *node, dst *place, in *op
 	if cerr != nil {
 		n.keepOpen(in)
 		return errors.Join(err, cerr)
+	}
+	if happened && src.dir() {
+		n.moves.add(move{store: src.mount.ID, from: src.key, to: dst.key})
 	}
 	closeFacts(seq, nil, false)
 	if happened {
@@ -376,11 +379,6 @@ func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, 
 	if id, ok := src.dirID(); ok {
 		n.tree.View(func(v meta.View) { ops = movedEntries(v, id, src.key, dst.key, copies, ops) })
 	}
-	mv := move{store: m.ID, from: src.key, to: dst.key, copies: &copies}
-	if !src.path.IsDir() {
-		mv.was, mv.version, mv.copies = copies.of[src.key], info.Version, nil
-	}
-	n.moves.add(mv)
 	// From the first record on, what the store had at either name no longer counts: whoever looks there waits. The old name
 	// stays hidden until nothing is left of it; the new one is for all to see.
 	d := m.derived
@@ -390,6 +388,9 @@ func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, 
 	}
 	defer func() { d.End(src.key, n.Seq(), nil, false) }()
 	err := n.flip(ctx, in, &drop, ops)
+	if err == nil {
+		n.moves.add(move{store: m.ID, from: src.key, to: dst.key, copies: copies.moved(src.key, dst.key)})
+	}
 	d.End(dst.key, n.Seq(), nil, false)
 	if err != nil {
 		return err
