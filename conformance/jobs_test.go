@@ -347,6 +347,7 @@ func (j *jobs) all() {
 		}
 		return nil
 	})
+	j.step("why the last read missed", j.missed)
 	j.step("pin", func() error {
 		if _, err := sluice(j, j.admin, "cache", "pin", "/lake/sub"); err != nil {
 			return err
@@ -431,6 +432,50 @@ func (j *jobs) unpin() error {
 		return err
 	}
 	return j.expect("/lake", func(string) bool { return false })
+}
+
+// missed reads what was freed, and what is not to be cached, and has both be explained by every gateway. It leaves nothing in a cache.
+func (j *jobs) missed() error {
+	const path = "/lake/more"
+	is := j.files[path]
+	freed := time.Now()
+	if _, cache, err := j.rigs[0].get(j.Context(), path, is); err != nil || cache != "MISS" {
+		return fmt.Errorf("what was freed is a %s: %v", cache, err)
+	}
+	for i, admin := range j.gateways {
+		if _, _, err := j.rigs[i].get(j.Context(), path, is); err != nil { // which misses nothing
+			return err
+		}
+		resp, err := j.rigs[i].send(j.Context(), j.rigs[i].request("GET", "/raw/bytes", nil))
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		if resp.Body.Close(); err != nil || resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("/raw/bytes: %s: %v", resp.Status, err)
+		}
+		for path, want := range map[string]struct {
+			kind, reason string
+			size         int64
+		}{path: {"FREED", "dropped on demand", is.size}, "/raw/bytes": {"NOT_KEPT", "read_type is NO_CACHE (mount /raw)", 4}} {
+			var x struct {
+				Last_miss *struct {
+					At             time.Time
+					Offset, Length int64
+					Kind, Reason   string
+					Worker         string
+				}
+				Last_miss_unknown string
+			}
+			mustSluice(j.T, admin, &x, "explain", path)
+			m := x.Last_miss
+			if m == nil || m.Kind != want.kind || !strings.Contains(m.Reason, want.reason) || m.Offset != 0 || m.Length != want.size || m.Worker == "" || m.At.Before(freed) || x.Last_miss_unknown != "" {
+				return fmt.Errorf("%s: the last read missed as %+v, %q", path, m, x.Last_miss_unknown)
+			}
+		}
+	}
+	_, err := sluice(j, j.admin, "cache", "free", path)
+	return err
 }
 
 // tell looks at what answers say of the cache in both protocols, and at what is counted of it.
