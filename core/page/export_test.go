@@ -21,6 +21,13 @@ const (
 // Settle waits until no fill is running.
 func (c *Cache) Settle() { c.fills.Wait() }
 
+// LockMisses takes what remembers misses, and what became of pages, until unlock.
+func (c *Cache) LockMisses() (unlock func()) {
+	c.last.mu.Lock()
+	c.trail.mu.Lock()
+	return func() { c.trail.mu.Unlock(); c.last.mu.Unlock() }
+}
+
 // RoomLeft reports whether all memory of fills and writes is given back.
 func (c *Cache) RoomLeft() bool {
 	if !c.room.TryAcquire(c.maxRoom) {

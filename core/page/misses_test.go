@@ -208,6 +208,29 @@ func TestLastMiss(t *testing.T) {
 	want("of no file", 6*page.Size, 3)
 }
 
+// TestHitsAreNotNoted reads pages that are here while nothing can be remembered, in all the ways in which they are read.
+func TestHitsAreNotNoted(t *testing.T) {
+	c := newCache(t, page.NewTiered(openSegments(t, tmpfsDir(t), 20<<20)), page.CacheOptions{})
+	f := newFile(2*page.Size + 5)
+	of := f.content()
+	f.readFrom(t, c, of, 0, of.Len)
+	unlock := c.LockMisses()
+	defer unlock()
+	f.readFrom(t, c, of, 0, of.Len)
+	for _, write := range []bool{false, true} {
+		if hits, misses := readAll(t, c, f.source, 3, of.Len-3, write); hits != 3 || misses != 0 {
+			t.Errorf("%d hits, %d misses", hits, misses)
+		}
+	}
+	loans, err := c.Lend(t.Context(), of, 0, of.Len, 3)
+	if err != nil || len(loans) == 0 {
+		t.Errorf("lent: %v, %v", loans, err)
+	}
+	for _, l := range loans {
+		l.GiveBack()
+	}
+}
+
 // TestMissesAreForgotten has so many files be read that the first ones are forgotten, which is not told as if they had not been read; and
 // so of pages.
 func TestMissesAreForgotten(t *testing.T) {
