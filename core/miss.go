@@ -83,7 +83,7 @@ func (r MissReason) String() string {
 	case MissForgotten:
 		return "it was not in the cache: it is not remembered whether it ever was"
 	case MissAtLeader:
-		return "the leader read it for itself, or as no worker served it; what the leader reads is not kept"
+		return "the leader read it, for itself or because no worker served it; what the leader reads is not kept"
 	default:
 		return "a reason that only another release knows"
 	}

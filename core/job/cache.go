@@ -652,7 +652,9 @@ func (c *Cache) LastMiss(ctx context.Context, p core.Path) ([]core.WorkerMisses,
 	if c.o.Own != nil {
 		report, err := c.o.Own.Tend(ctx, run.Ticket, core.MissedPages, run.Off, 0)
 		if report.Misses.Last != nil {
-			report.Misses.Last.Why = core.MissAtLeader
+			m := *report.Misses.Last
+			m.Why, m.Since = core.MissAtLeader, time.Time{}
+			report.Misses.Last = &m
 		}
 		all = append(all, core.WorkerMisses{Worker: c.o.OwnName, Misses: report.Misses, Err: err})
 	}

@@ -27,7 +27,7 @@ func TestLastMiss(t *testing.T) {
 	w := newWorld(t, 3)
 	w.files = map[string]int64{"/d/a": 10 * page.Size, "/d/empty": 0}
 	at := time.Now()
-	w.missed = map[string]core.Misses{"w1": {Since: at, Last: &core.MissedRead{At: at, Off: 7, Len: 5, Why: core.MissNew}}, "own": {Since: at, Last: &core.MissedRead{At: at, Why: core.MissRefused}}}
+	w.missed = map[string]core.Misses{"w1": {Since: at, Last: &core.MissedRead{At: at, Off: 7, Len: 5, Why: core.MissNew}}, "own": {Since: at, Last: &core.MissedRead{At: at, Why: core.MissRefused, Since: at}}}
 	silent := errs.New("test", "", errs.Unavailable, "no answer")
 	w.refuse = func(worker, _ string, op core.PageOp) error {
 		if op != core.MissedPages {
@@ -49,7 +49,7 @@ func TestLastMiss(t *testing.T) {
 	}
 	o.Own, o.OwnName = tenderOf{w, "own"}, "leader"
 	all, err = job.NewCache(o).LastMiss(root(t.Context()), path(t, "/d/a"))
-	if err != nil || len(all) != 4 || all[3].Worker != "leader" || all[3].Last.Why != core.MissAtLeader {
+	if err != nil || len(all) != 4 || all[3].Worker != "leader" || all[3].Last.Why != core.MissAtLeader || !all[3].Last.Since.IsZero() {
 		t.Errorf("with the leader's own: %+v, %v", all, err)
 	}
 	if all, err = c.LastMiss(root(t.Context()), path(t, "/d/empty")); err != nil || len(all) != 0 {
