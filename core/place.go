@@ -37,6 +37,7 @@ type Run struct {
 type StoreSpec struct {
 	ID string // never used again for another store
 	MountSpec
+	Is string // what tells its root from another at its place, see ufs.Features; "" if nothing does
 }
 
 // Pages serves the bytes of contents to those who have tickets for them.

@@ -106,7 +106,11 @@ func (n *Namespace) Stores(context.Context) (all []core.StoreSpec, err error) {
 			continue
 		}
 		spec.Options = n.sealer.Options(m.StoreID(), spec.Options)
-		all = append(all, core.StoreSpec{ID: m.StoreID(), MountSpec: spec})
+		is := m.Is
+		if x := n.mountOf(m.ID); x != nil && x.err == nil { // while changes are held it may be another's
+			is = x.features.Is
+		}
+		all = append(all, core.StoreSpec{ID: m.StoreID(), MountSpec: spec, Is: is})
 	}
 	return all, nil
 }

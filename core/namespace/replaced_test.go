@@ -173,6 +173,9 @@ func TestAdopt(t *testing.T) {
 	x.wantErr("the root store", err, errs.Invalid, "configuration")
 	r, err := x.EditMount(x.ctx, x.path("/disk/"), adopt, core.LifeOptions{})
 	x.must(err)
+	if specs, err := x.Stores(x.ctx); err != nil || len(specs) != 1 || !strings.HasSuffix(specs[0].ID, ".1") || specs[0].Is != "inode=2" {
+		t.Errorf("workers, which have the other open, are told of %+v, %v", specs, err)
+	}
 	if len(r.GaveUp) > 0 || !strings.Contains(strings.Join(r.Did, "\n"), "kept 3 files that workers hold") {
 		t.Errorf("it did %q and gave up %q", r.Did, r.GaveUp)
 	}

@@ -268,6 +268,7 @@ func (c *coder) storeSpec(s *core.StoreSpec) {
 	text(c, &s.ID)
 	c.mountBase(&s.MountSpec) // a LoadType is of no use to who opens the store
 	c.mountCopies(&s.MountSpec)
+	text(c, &s.Is)
 }
 
 func (c *coder) pageReport(op core.PageOp, r *core.PageReport) {

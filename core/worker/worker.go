@@ -8,6 +8,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -252,6 +253,10 @@ func (w *Worker) open(ctx context.Context, id string) (ufs.Store, error) {
 		s, err := w.o.OpenStore(ctx, spec.MountSpec)
 		if err != nil {
 			return nil, errs.E("worker.Open", spec.Path.String(), errs.Unavailable, err)
+		}
+		if is := s.Features().Is; !ufs.SameRoot(spec.Is, is) { // such as the one that its disk should be mounted on
+			return nil, errors.Join(errs.New("worker.Open", spec.Path.String(), errs.Unavailable, fmt.Sprintf(
+				"another directory is at the place of the mounted one on this worker's host (that is %s, this is %s)", spec.Is, is)), s.Close())
 		}
 		w.mu.Lock()
 		defer w.mu.Unlock()

@@ -31,6 +31,7 @@ type fixture struct {
 	info   ufs.Info
 	specs  atomic.Pointer[[]core.StoreSpec]
 	opened atomic.Int32
+	is     string // what tells the root of a store that is opened from another
 }
 
 const text = "the bytes of a file"
@@ -40,6 +41,13 @@ type lockedStore struct {
 	ufs.Store
 	secret string
 	right  *atomic.Pointer[string]
+	is     string // Features.Is
+}
+
+func (s lockedStore) Features() ufs.Features {
+	f := s.Store.Features()
+	f.Is = s.is
+	return f
 }
 
 func (s lockedStore) Close() error { return nil } // the store beneath is opened once
@@ -72,7 +80,7 @@ func start(t *testing.T) (*fixture, *atomic.Pointer[string]) {
 		Stores: func(context.Context) ([]core.StoreSpec, error) { return *f.specs.Load(), nil },
 		OpenStore: func(_ context.Context, m core.MountSpec) (ufs.Store, error) {
 			f.opened.Add(1)
-			return lockedStore{store, m.Options["secret_key"], right}, nil
+			return lockedStore{store, m.Options["secret_key"], right, f.is}, nil
 		},
 	})
 	t.Cleanup(func() {
@@ -113,6 +121,21 @@ func (f *fixture) read(ticket []byte, off, n int64) (got string, resident bool, 
 		f.t.Error(cerr)
 	}
 	return b.String(), resident, err
+}
+
+// A worker opens the directory that the masters have mounted, and none that is at its place.
+func TestAnotherDirectory(t *testing.T) {
+	f, _ := start(t)
+	spec := (*f.specs.Load())[0]
+	spec.Is, f.is = "inode=1 made=5", "inode=2 made=5"
+	f.specs.Store(&[]core.StoreSpec{spec})
+	if _, _, err := f.read(f.ticket(1, nil), 0, 1); errs.KindOf(err) != errs.Unavailable || !strings.Contains(err.Error(), "another directory") {
+		t.Errorf("of another directory: %v", err)
+	}
+	f.is = "inode=1" // of a host that does not tell as much
+	if got, _, err := f.read(f.ticket(1, nil), 4, 5); got != text[4:9] || err != nil {
+		t.Errorf("of the directory: got %q, %v", got, err)
+	}
 }
 
 func TestTickets(t *testing.T) {
