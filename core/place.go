@@ -17,6 +17,14 @@ type Placer interface {
 	Stores(ctx context.Context) ([]StoreSpec, error)
 }
 
+// Follower is what a Placer offers to who reads for long.
+type Follower interface {
+	// Follow returns the ticket for the same content where that is now, if what stored it was renamed since the ticket was made. It
+	// is good as long as that one. Errors: errs.Permission for a ticket that is not or no longer valid; errs.Conflict if the content
+	// has left its store, as far as is known.
+	Follow(ctx context.Context, ticket []byte) ([]byte, error)
+}
+
 // Placed is one version of a file, in the range it was opened for.
 type Placed struct {
 	Info     Info

@@ -96,19 +96,39 @@ func (m *moves) follow(store, key, version string, since uint64) (string, string
 		return key, version
 	}
 	for _, mv := range m.last[since-first:] {
-		rest, ok := mv.rest(store, key)
-		copied := mv.copies[key]
-		switch {
-		case !ok:
-		case copied.made != "" && copied.of == version:
-			key, version = mv.to+rest, copied.made
-		case rest != "":
-			key = mv.to + rest
-		case mv.version != "" && mv.was == version:
-			key, version = mv.to, mv.version
-		}
+		key, version = mv.follow(store, key, version)
 	}
 	return key, version
+}
+
+// follow returns what the rename made of the file key of the given version: key, if it was no part of that.
+func (mv *move) follow(store, key, version string) (string, string) {
+	rest, ok := mv.rest(store, key)
+	copied := mv.copies[key]
+	switch {
+	case !ok:
+	case copied.made != "" && copied.of == version:
+		return mv.to + rest, copied.made
+	case rest != "":
+		return mv.to + rest, version
+	case mv.version != "" && mv.was == version:
+		return mv.to, mv.version
+	}
+	return key, version
+}
+
+// followLast is follow for who does not know the position: it is that of the last rename that the file may have been part of.
+func (m *moves) followLast(store, key, version string) (string, string) {
+	m.mu.Lock()
+	at := m.total.Load()
+	for i, mv := range slices.Backward(m.last) {
+		if to, _ := mv.follow(store, key, version); to != key {
+			at -= uint64(len(m.last) - i)
+			break
+		}
+	}
+	m.mu.Unlock()
+	return m.follow(store, key, version, at)
 }
 
 // awaitMove waits for a rename of the key that its store may have done, and reports whether there was one. It does not wait for one that

@@ -1,6 +1,7 @@
 package namespace_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta/memkv"
 	"github.com/sluicefs/sluice/core/namespace"
+	"github.com/sluicefs/sluice/core/seal"
 	"github.com/sluicefs/sluice/ufs"
 	"github.com/sluicefs/sluice/ufs/memufs"
 	"github.com/sluicefs/sluice/ufs/wrap"
@@ -23,8 +25,13 @@ func TestReaderFollowsRename(t *testing.T) {
 		t.Run(fmt.Sprintf("renames %v", dirs), func(t *testing.T) {
 			store := memufs.New(memufs.Options{Dirs: dirs})
 			slow := wrap.Fault(store)
-			n, stop := leading(t, 1<<20, namespace.Options{KV: memkv.New(), Root: slow, WatchOpen: time.Nanosecond})
+			key := make([]byte, seal.KeySize)
+			n, stop := leading(t, 1<<20, namespace.Options{KV: memkv.New(), Root: slow, WatchOpen: time.Nanosecond, SecretKey: key})
 			defer stop()
+			sealer, err := seal.New(key)
+			if err != nil {
+				t.Fatal(err)
+			}
 			ctx := core.WithPrincipal(t.Context(), core.Principal{User: "root", Super: true})
 			if _, err := n.Mkdir(ctx, parse(t, "/d/"), core.MkdirOptions{}); err != nil {
 				t.Fatal(err)
@@ -43,7 +50,7 @@ func TestReaderFollowsRename(t *testing.T) {
 			if _, err := ufs.WriteFile(ctx, store, "d/theirs", []byte("of others"), ufs.CreateOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			opened := map[string]core.Reader{}
+			opened, tickets := map[string]core.Reader{}, map[string][]byte{}
 			open := func(name, data string) {
 				t.Helper()
 				rd, err := n.Open(ctx, parse(t, name), core.All)
@@ -52,11 +59,42 @@ func TestReaderFollowsRename(t *testing.T) {
 				}
 				t.Cleanup(func() { rd.Close() })
 				opened[data] = rd
+				placed, err := n.Place(ctx, parse(t, name), core.All)
+				if err != nil {
+					t.Fatal(err)
+				}
+				tickets[data] = placed.Runs[0].Ticket
+				if _, err := n.Follow(ctx, tickets[data]); !errors.Is(err, errs.Conflict) {
+					t.Errorf("a ticket for what was not renamed is followed: %v", err)
+				}
 			}
 			holds := func(data string) {
 				t.Helper()
 				if got, err := io.ReadAll(opened[data]); err != nil || string(got) != data {
 					t.Errorf("a reader from before has %q, %v, want %q", got, err, data)
+				}
+			}
+			follows := func(data string) { // a worker's reader
+				t.Helper()
+				ticket, err := n.Follow(ctx, tickets[data])
+				if err != nil {
+					t.Fatalf("the ticket for %q: %v", data, err)
+				}
+				was, werr := sealer.Verify(tickets[data], time.Now())
+				is, err := sealer.Verify(ticket, time.Now())
+				if werr != nil || err != nil {
+					t.Fatal(werr, err)
+				}
+				if is.ID != was.ID || is.Rev != was.Rev || !is.Expires.Equal(was.Expires) || is.Key == was.Key {
+					t.Errorf("the ticket %+v became %+v", was, is)
+				}
+				in, err := store.Open(ctx, is.Key, 0, -1, is.Version)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer in.Close()
+				if got, err := io.ReadAll(in); err != nil || string(got) != data {
+					t.Errorf("the ticket leads to %q, %v, want %q", got, err, data)
 				}
 			}
 
@@ -67,6 +105,8 @@ func TestReaderFollowsRename(t *testing.T) {
 			}
 			holds("of ours")
 			holds("of others")
+			follows("of ours")
+			follows("of others")
 
 			open("/file", "a file")
 			gate, done := make(chan struct{}), make(chan error, 1)
@@ -83,6 +123,7 @@ func TestReaderFollowsRename(t *testing.T) {
 				until(t, func() bool { return slow.Calls(wrap.Open) > before })
 			}()
 			holds("a file")
+			follows("a file")
 			if err := <-done; err != nil {
 				t.Fatal(err)
 			}

@@ -513,6 +513,7 @@ var (
 	_ core.MountLife   = (*Namespace)(nil)
 	_ core.PathRules   = (*Namespace)(nil)
 	_ core.Placer      = (*Namespace)(nil)
+	_ core.Follower    = (*Namespace)(nil)
 	_ core.Persister   = (*Namespace)(nil)
 	_ core.BucketAdmin = (*Namespace)(nil)
 )

@@ -62,6 +62,28 @@ func (s extentSource) Origin() page.Origin {
 	return page.Origin{Store: s.m.ID, Key: s.key, Version: s.version, Base: s.base}
 }
 
+// Follow implements core.Follower.
+func (n *Namespace) Follow(ctx context.Context, ticket []byte) ([]byte, error) {
+	t, err := n.sealer.Verify(ticket, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	gone := errs.New("namespace.Read", t.Key, errs.Conflict, "this version has left the store")
+	m := n.mountOf(t.Store)
+	if m == nil || m.derived == nil {
+		return nil, gone
+	}
+	key, version := n.moves.followLast(t.Store, t.Key, t.Version)
+	if key == t.Key && n.awaitMove(ctx, m, key) {
+		key, version = n.moves.followLast(t.Store, t.Key, t.Version)
+	}
+	if key == t.Key {
+		return nil, gone
+	}
+	t.Key, t.Version = key, version
+	return n.sealer.Sign(t), nil
+}
+
 // Source returns where the content of a ticket that this namespace signed is stored, for the cache of this process.
 func (n *Namespace) Source(t *seal.Ticket) page.Source { return ticketSource{n, t} }
 

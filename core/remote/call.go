@@ -44,6 +44,7 @@ const (
 	methodStores
 	methodAliases
 	methodTicketSecret
+	methodFollow
 	methods
 )
 
@@ -71,7 +72,7 @@ var describe = [methods]struct {
 	methodMounts: {"Mounts", read}, methodMount: {"Mount", once}, methodUpdateMount: {"UpdateMount", repeatable},
 	methodUnmount: {"Unmount", once}, methodSecret: {"Secret", read}, methodUser: {"User", read}, methodOutcome: {"Commit", once},
 	methodPlace: {"Open", read}, methodStores: {"Stores", read}, methodAliases: {"BucketAliases", read},
-	methodTicketSecret: {"TicketSecret", read},
+	methodTicketSecret: {"TicketSecret", read}, methodFollow: {"Follow", read},
 }
 
 // header is what travels with each call beside its arguments.

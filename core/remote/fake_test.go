@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/sluicefs/sluice/core"
+	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/remote"
 )
 
@@ -19,6 +20,10 @@ type fake struct {
 	mkdir   func(ctx context.Context, p core.Path) (core.Info, error)
 	open    func(ctx context.Context, p core.Path, r core.Range) (core.Reader, error)
 	create  func(ctx context.Context, p core.Path, o core.CreateOptions) (core.Writer, error)
+}
+
+func (f *fake) Follow(context.Context, []byte) ([]byte, error) {
+	return nil, errs.New("test.Follow", "", errs.Conflict, "nothing was renamed")
 }
 
 func (f *fake) Stat(ctx context.Context, p core.Path) (core.Info, error) { return f.stat(ctx, p) }

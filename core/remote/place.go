@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -97,11 +98,12 @@ func (c *Client) Open(ctx context.Context, p core.Path, r core.Range) (core.Read
 
 // placedReader implements core.Reader over workers.
 type placedReader struct {
-	c      *Client
-	ctx    context.Context
-	path   core.Path
-	placed core.Placed
-	left   int64 // bytes that have not come
+	c        *Client
+	ctx      context.Context
+	path     core.Path
+	placed   core.Placed
+	left     int64 // bytes that have not come
+	followed int64 // what left was when a ticket was last followed; 0: never
 
 	run    int           // the run being read
 	at     int64         // how much of it has come
@@ -386,6 +388,23 @@ func (c *Client) Ways() *Ways { return &c.ways }
 // attempts is how many workers are asked for a block before the leader is.
 const attempts = 2
 
+// moved has the run that is being read be asked for where it is now, and reports whether that is known, and is elsewhere. It is tried
+// once for the same bytes: what was changed as well is nowhere.
+func (r *placedReader) moved() bool {
+	if r.followed == r.left {
+		return false
+	}
+	r.followed = r.left
+	run := &r.placed.Runs[r.run]
+	var ticket []byte
+	err := r.c.call(r.ctx, methodFollow, func(out *coder) { out.bytes(&run.Ticket) }, func(in *coder) { in.own = true; in.bytes(&ticket) })
+	if err != nil || bytes.Equal(ticket, run.Ticket) {
+		return false // who leads knows best what that means
+	}
+	run.Ticket = ticket
+	return true
+}
+
 // another has the next worker go on where this one failed with err, or the leader.
 func (r *placedReader) another(err error) error {
 	for {
@@ -402,6 +421,9 @@ func (r *placedReader) another(err error) error {
 	}
 	r.from.close()
 	r.from = nil
+	if errs.KindOf(err) == errs.Conflict && r.moved() {
+		return nil
+	}
 	done := r.placed.Len - r.left
 	rd, lerr := r.c.openAtLeader(r.ctx, r.path, core.Range{Off: r.placed.Off + done, Len: r.left})
 	if lerr != nil {

@@ -126,7 +126,24 @@ type placing struct {
 	data    []byte
 	version atomic.Pointer[string]
 	places  atomic.Int64
+	moved   bool // to where another ticket leads
+	lost    bool // which leads back
+	follows atomic.Int64
 }
+
+func (p *placing) Follow(ctx context.Context, ticket []byte) ([]byte, error) {
+	if !p.moved {
+		return p.fake.Follow(ctx, ticket)
+	}
+	p.follows.Add(1)
+	if p.lost && string(ticket) == movedTicket {
+		return []byte("v1"), nil
+	}
+	return []byte(movedTicket), nil
+}
+
+// movedTicket is the one for what a rename has moved.
+const movedTicket = "v1 moved"
 
 func (p *placing) info(name core.Path) core.Info {
 	return core.Info{Path: name, Size: int64(len(p.data)), Version: *p.version.Load(), Cache: core.Hit}
@@ -150,12 +167,16 @@ func (p *placing) Stores(context.Context) ([]core.StoreSpec, error) { return nil
 type memoryPages struct {
 	data  []byte
 	asked atomic.Int64
+	lost  bool // what was moved is gone, too
 	hook  func(ctx context.Context, off int64, w io.Writer) error
 }
 
 func (m *memoryPages) Pages(ctx context.Context, ticket []byte, off, n int64) (core.PageReader, error) {
 	m.asked.Add(1)
-	if string(ticket) != "v1" {
+	if string(ticket) == movedTicket && !m.lost {
+		return &memoryPage{&memoryPages{data: m.data}, ctx, off, n}, nil
+	}
+	if string(ticket) != "v1" && string(ticket) != movedTicket {
 		return nil, errs.New("test.Pages", "", errs.Permission, "no such ticket")
 	}
 	return &memoryPage{m, ctx, off, n}, nil
@@ -218,6 +239,8 @@ func TestWorkersFail(t *testing.T) {
 		dead   int  // how many workers are down
 		leader bool // the leader is asked for bytes
 		change bool // the file has changed when it is
+		moved  bool // it was renamed, and its old name is gone
+		lost   bool // and its new one, too
 		silent bool // nothing comes from the workers any more, in the midst of a run
 	}{
 		{name: "all well"},
@@ -226,6 +249,8 @@ func TestWorkersFail(t *testing.T) {
 		{name: "all fail", hooks: [3]func(context.Context, int64, io.Writer) error{fails(io.ErrUnexpectedEOF), fails(io.ErrUnexpectedEOF), fails(io.ErrUnexpectedEOF)}, leader: true},
 		{name: "gone", hooks: [3]func(context.Context, int64, io.Writer) error{fails(gone), fails(gone), fails(gone)}, leader: true},
 		{name: "gone and changed", hooks: [3]func(context.Context, int64, io.Writer) error{fails(gone), fails(gone), fails(gone)}, leader: true, change: true},
+		{name: "renamed", hooks: [3]func(context.Context, int64, io.Writer) error{fails(gone), fails(gone), fails(gone)}, moved: true},
+		{name: "renamed and lost", hooks: [3]func(context.Context, int64, io.Writer) error{fails(gone), fails(gone), fails(gone)}, moved: true, lost: true, leader: true},
 		{name: "one down", dead: 1},
 		{name: "all down", dead: 3, leader: true},
 		{name: "all cut off", hooks: [3]func(context.Context, int64, io.Writer) error{cut, cut, cut}, leader: true},
@@ -235,12 +260,15 @@ func TestWorkersFail(t *testing.T) {
 	} {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
-			tree := &placing{data: data}
+			tree := &placing{data: data, moved: k.moved, lost: k.lost}
 			first, second := "v1", "v2"
 			tree.version.Store(&first)
 			var opened atomic.Int64
 			tree.open = func(_ context.Context, p core.Path, r core.Range) (core.Reader, error) {
 				opened.Add(1)
+				if k.moved {
+					return nil, errs.E("test.Open", p.String(), errs.NotExist, nil)
+				}
 				if k.change {
 					tree.version.Store(&second)
 				}
@@ -250,7 +278,7 @@ func TestWorkersFail(t *testing.T) {
 			r := &roll{}
 			var nodes []cluster.Node
 			for i, hook := range k.hooks {
-				pages := &memoryPages{data: data, hook: hook}
+				pages := &memoryPages{data: data, lost: k.lost, hook: hook}
 				n, stop := servePages(t, fmt.Sprint("w", i), pages)
 				if k.silent {
 					p := newProxy(t, n.Pages)
@@ -284,11 +312,16 @@ func TestWorkersFail(t *testing.T) {
 			switch {
 			case k.change && errs.KindOf(err) != errs.Conflict:
 				t.Errorf("got %v", err)
-			case !k.change && (err != nil || !bytes.Equal(got, data[5:])):
+			case k.lost && errs.KindOf(err) != errs.NotExist:
+				t.Errorf("got %v", err)
+			case !k.change && !k.lost && (err != nil || !bytes.Equal(got, data[5:])):
 				t.Errorf("got %d bytes of %d, equal %v: %v", len(got), len(data)-5, bytes.Equal(got, data[5:]), err)
 			}
 			if asked := opened.Load() > 0; asked != k.leader {
 				t.Errorf("the leader was asked for bytes: %v", asked)
+			}
+			if got := tree.follows.Load(); k.moved && !k.lost && got != 3 {
+				t.Errorf("%d tickets were followed, want that of each run", got)
 			}
 			if !bytes.HasPrefix(data[5:], got) {
 				t.Error("bytes that are not the file's")

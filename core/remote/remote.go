@@ -77,6 +77,7 @@ type Tree interface {
 type LeaderTree interface {
 	Tree
 	core.Placer
+	core.Follower
 }
 
 // NotLeaderError is what ServerOptions.Lease returns if another master leads. The client goes there and asks again; the

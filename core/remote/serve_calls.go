@@ -184,6 +184,11 @@ var calls = [methods]func(s *Server, ctx context.Context, in, out *coder) error{
 		in.pathRange(&p, &r)
 		return answer(in, out, (*coder).placed, func() (core.Placed, error) { return s.o.Tree.Place(ctx, p, r) })
 	},
+	methodFollow: func(s *Server, ctx context.Context, in, out *coder) error {
+		var ticket []byte
+		in.bytes(&ticket)
+		return answer(in, out, (*coder).bytes, func() ([]byte, error) { return s.o.Tree.Follow(ctx, ticket) })
+	},
 	methodStores: func(s *Server, ctx context.Context, in, out *coder) error {
 		return answer(in, out, storeSpecs, func() ([]core.StoreSpec, error) {
 			if !isWorker(ctx) {
