@@ -49,5 +49,18 @@ func TestBareMountPoint(t *testing.T) {
 		again(whole, errors.Join(os.Remove(dir), os.Rename(dir+"_disk", dir)))
 		m.expect(t, "/plain/a", "kept")
 		m.expect(t, "/plain/new", "-")
+		m.Stop(t)
+	})
+	m.run(t, "a directory that was restored is taken when that is asked for", func(t *testing.T) {
+		again(whole, errors.Join(os.Rename(dir, dir+"_disk"), os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, "a"), []byte("restored"), 0o600)))
+		if state, _ := m.ok(t, http.StatusOK, "GET", api+"?path=/plain", nil)["state"].(string); !strings.Contains(state, "sluice mount update /plain --adopt") {
+			t.Errorf("the mount is %q", state)
+		}
+		m.ok(t, http.StatusOK, "PATCH", api+"?path=/plain", map[string]any{"adopt": true})
+		m.expect(t, "/plain/a", "restored")
+		m.write(t, "/plain/b", "new")
+		if b, err := os.ReadFile(filepath.Join(dir, "b")); err != nil || string(b) != "new" {
+			t.Errorf("the directory has %q, %v", b, err)
+		}
 	})
 }
