@@ -378,32 +378,36 @@ func (n *Namespace) catchUp(ctx context.Context, m *mounted, in *openIntent, at 
 	return now, nil
 }
 
-// dropCopy removes what was copied from key to to, and nothing that others have put there.
+// dropCopy removes what was copied from key to to, and nothing that others have put there: they may have moved the file there themselves.
 func (n *Namespace) dropCopy(ctx context.Context, m *mounted, was *copied, key, to string) error {
-	passed := func(err error) error {
-		if isGone(err) || errors.Is(err, errs.Precondition) {
-			return nil
-		}
-		return err
-	}
 	if version := was.made[to]; version != "" {
-		if err := m.store.Remove(ctx, to, version); passed(err) != nil {
+		if err := n.dropMade(ctx, m, to, version); err != nil {
 			return err
 		}
 	}
-	of, unsure := was.unsure[key]
-	if !unsure {
-		return nil
-	}
-	is, err := m.store.Stat(ctx, to)
-	if err != nil {
-		return passed(err)
-	}
-	if is.Version == "" || is.Size != of.Size || !isMD5(of.ETag) || is.ETag != of.ETag {
+	if was.unsure[key] {
 		n.o.Logger.Warn("what is under the new name of a file that others removed may be its copy, and stays", "key", to, "of", key)
+	}
+	return nil
+}
+
+// dropMade removes what a copy has made of the key. What is there by now may have the same bytes and be another's, which stays: a store may
+// compare nothing but these.
+func (n *Namespace) dropMade(ctx context.Context, m *mounted, key, version string) error {
+	is, err := m.store.Stat(ctx, key)
+	switch {
+	case isGone(err):
+		return nil
+	case err != nil:
+		return err
+	case version != "" && !sameVersion(is.Version, version):
+		n.o.Logger.Warn("what is under the new name of a file whose copy is to be taken back is another's by now, and stays", "key", key)
 		return nil
 	}
-	return passed(m.store.Remove(ctx, to, is.Version))
+	if err := m.store.Remove(ctx, key, version); err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
+		return err
+	}
+	return nil
 }
 
 // lacks reports whether the store has nothing at the key.

@@ -161,12 +161,14 @@ func (s *stored) open(ctx context.Context, off, length int64) (io.ReadCloser, er
 		return nil, errs.New("namespace.Read", s.key, errs.Conflict, "another store is mounted there by now, or none; open the file again")
 	}
 	key := s.key
+	until := time.Now().Add(maxChasing) // whoever reads holds room of the cache
 	for range maxHops {
 		if !isGone(err) && errs.KindOf(err) != errs.Precondition {
 			break
 		}
 		to, version := s.n.moves.follow(m.ID, s.key, s.version, s.moved)
-		if to == key && s.n.awaitMove(ctx, m, key) {
+		if to == key {
+			s.n.awaitMove(ctx, m, key, until)
 			to, version = s.n.moves.follow(m.ID, s.key, s.version, s.moved)
 		}
 		if to == key {

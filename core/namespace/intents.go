@@ -597,6 +597,9 @@ func (n *Namespace) outcomeOf(ctx context.Context, m *mounted, in *openIntent, p
 		}
 		src := n.walk(paths[0])
 		dst := n.walk(paths[1])
+		if src.persisted() && !m.brought(info, in.version, src.entry) { // a stranger's: the next look finds the difference
+			info.Version = src.entry.Version
+		}
 		return n.flipOps(&src, &dst, info), true, nil
 	case opTrash:
 		if _, err := n.trashStore(ctx, m, in.key, in.since); err != nil {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluicefs/sluice/core/meta"
 	"github.com/sluicefs/sluice/ufs"
 )
 
@@ -131,20 +132,18 @@ func (m *moves) followLast(store, key, version string) (string, string) {
 	return m.follow(store, key, version, at)
 }
 
-// awaitMove waits for a rename of the key that its store may have done, and reports whether there was one. It does not wait for one that
-// gets no answer.
-func (n *Namespace) awaitMove(ctx context.Context, m *mounted, key string) bool {
+// awaitMove waits for a rename of the key that its store may have done, if there is one. It does not wait for one that gets no answer.
+func (n *Namespace) awaitMove(ctx context.Context, m *mounted, key string, until time.Time) {
 	if !n.moves.under(m.ID, key) {
-		return false
+		return
 	}
-	limit := time.NewTimer(maxChasing)
+	limit := time.NewTimer(time.Until(until))
 	defer limit.Stop()
 	select {
 	case <-m.derived.Settled(key):
 	case <-limit.C:
 	case <-ctx.Done():
 	}
-	return true
 }
 
 // moved returns the copies, for the list of renames.
@@ -159,8 +158,14 @@ func (c *copied) moved(from, to string) map[string]twin {
 	return all
 }
 
-// same reports whether what a rename has brought to its new name, by info, is for sure the file that nd is: others may have put another
-// there before or since.
-func (nd *node) same(info ufs.Info) bool {
-	return sameVersion(info.Version, nd.storeVersion()) || nd.persisted() && nd.mount.features.Attrs && ours(info, nd.entry)
+// brought reports whether what a rename has brought to its new name, by info, is for sure the file that was of the version was before, and
+// of which the overlay has e, if anything: others may have put another there before or since.
+func (m *mounted) brought(info ufs.Info, was string, e *meta.Entry) bool {
+	switch {
+	case sameVersion(info.Version, was):
+		return true
+	case e != nil && e.Class == meta.Persisted && m.features.Attrs:
+		return ours(info, e)
+	}
+	return was != "" && ufs.MayBeSame(m.features, info.Version, was) // no more is known of a file that says nothing
 }

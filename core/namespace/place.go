@@ -59,7 +59,7 @@ func (n *Namespace) place(ctx context.Context, p core.Path, r core.Range, tends 
 
 // Origin has misses be remembered, under the names that a ticket has for a worker.
 func (s extentSource) Origin() page.Origin {
-	return page.Origin{Store: s.m.ID, Key: s.key, Version: s.version, Base: s.base}
+	return page.Origin{Store: s.m.StoreID(), Key: s.key, Version: s.version, Base: s.base}
 }
 
 // Follow implements core.Follower.
@@ -69,13 +69,15 @@ func (n *Namespace) Follow(ctx context.Context, ticket []byte) ([]byte, error) {
 		return nil, err
 	}
 	gone := errs.New("namespace.Read", t.Key, errs.Conflict, "this version has left the store")
-	m := n.mountOf(t.Store)
-	if m == nil || m.derived == nil {
+	id, _, _ := strings.Cut(t.Store, ".")
+	m := n.mountOf(id)
+	if m == nil || m.StoreID() != t.Store || m.derived == nil {
 		return nil, gone
 	}
-	key, version := n.moves.followLast(t.Store, t.Key, t.Version)
-	if key == t.Key && n.awaitMove(ctx, m, key) {
-		key, version = n.moves.followLast(t.Store, t.Key, t.Version)
+	key, version := n.moves.followLast(id, t.Key, t.Version)
+	if key == t.Key {
+		n.awaitMove(ctx, m, key, time.Now().Add(maxChasing))
+		key, version = n.moves.followLast(id, t.Key, t.Version)
 	}
 	if key == t.Key {
 		return nil, gone

@@ -211,9 +211,9 @@ func (n *Namespace) renameInOneStep(ctx context.Context, src *node, dst *place, 
 		}
 	}
 	mv := move{store: src.mount.ID, from: src.key, to: dst.key}
-	if !src.dir() && src.same(info) {
-		mv.was, mv.version = src.storeVersion(), info.Version
-	} else if !src.dir() && src.persisted() && src.mount.features.Attrs { // a stranger's: the next look finds the difference
+	if !src.dir() && src.mount.brought(info, in.version, src.entry) {
+		mv.was, mv.version = in.version, info.Version
+	} else if src.persisted() { // a stranger's: the next look finds the difference
 		info.Version = src.entry.Version
 	}
 	// From the record on, what the store had at either name no longer counts: whoever looks there waits for closeFacts.
@@ -342,7 +342,7 @@ func (n *Namespace) giveUpCopy(ctx context.Context, m *mounted, in *openIntent, 
 		if key == dst.key && dst.entry != nil { // the marker of the directory that was to be replaced
 			continue
 		}
-		if err := m.store.Remove(ctx, key, version); err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
+		if err := n.dropMade(ctx, m, key, version); err != nil {
 			n.keepOpen(in)
 			return why
 		}
@@ -521,12 +521,12 @@ type copied struct {
 	gone     map[string]bool // originals that were listed and that the store had no more
 	since    time.Time       // nothing that was there before is missing
 
-	failed map[string]bool     // originals that were not copied: made may have the copy of what they were before
-	unsure map[string]ufs.Info // originals that may have been copied, to a version that is not known
+	failed map[string]bool // originals that were not copied: made may have the copy of what they were before
+	unsure map[string]bool // originals that may have been copied, to a version that is not known
 }
 
 func newCopied(since time.Time) copied {
-	return copied{of: map[string]string{}, made: map[string]string{}, gone: map[string]bool{}, since: since, failed: map[string]bool{}, unsure: map[string]ufs.Info{}}
+	return copied{of: map[string]string{}, made: map[string]string{}, gone: map[string]bool{}, since: since, failed: map[string]bool{}, unsure: map[string]bool{}}
 }
 
 // howCopied is how copyTree copies.
@@ -595,7 +595,7 @@ func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string,
 				c.failed[info.Name] = true
 			}
 			if err == nil && made.Version == "" || unanswered(err) {
-				c.unsure[info.Name] = info
+				c.unsure[info.Name] = true
 			}
 			switch {
 			case err == nil:
