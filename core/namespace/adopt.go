@@ -192,8 +192,8 @@ func (n *Namespace) adoptHeld(ctx context.Context, was *mounted, s core.MountSpe
 		return core.MountReport{}, undo(err)
 	}
 	n.pendIn(now)
-	n.invalid.Store(n.invalidating(time.Now(), s.Path).index()) // files that are in the journal are compared with the store again
 	n.mounts.Store(&mountSet{set.table.With(m), with(set.byID, now)})
+	n.invalid.Store(n.invalidating(time.Now(), s.Path).index()) // files of the journal are compared with the store again, cf. checked
 	n.retire(was.store)
 	held := n.itemsBelow(ctx, s.Path.Dir())
 	if err := n.rebase(ctx, now, held); err != nil { // they are refused then, until somebody decides

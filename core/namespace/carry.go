@@ -442,6 +442,9 @@ func (n *Namespace) arrive(ctx context.Context, m *mounted, in *openIntent, from
 		return nil, err
 	}
 	defer unlock()
+	if !n.mountOf(m.ID).is(m) {
+		return nil, switched(m)
+	}
 	dst := n.walk(to)
 	if dst.entry == nil || dst.entry.Base != (meta.Base{Kind: meta.Absolute, Store: in.store, Prefix: in.key}) {
 		return nil, errs.New("namespace.Rename", in.to, errs.Corrupt, "what a rename made of the name is not there any more")
@@ -490,6 +493,9 @@ func (n *Namespace) leave(ctx context.Context, m *mounted, drop *openIntent, fro
 		return err
 	}
 	defer unlock()
+	if !n.mountOf(m.ID).is(m) {
+		return switched(m)
+	}
 	d := m.derived
 	d.Begin(drop.key)
 	defer func() { d.End(drop.key, n.Seq(), nil, false) }()

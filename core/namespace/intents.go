@@ -538,6 +538,9 @@ func (n *Namespace) resolveIntent(ctx context.Context, in *openIntent) (done boo
 		return false, err
 	}
 	defer unlock()
+	if !n.mountOf(in.store).is(m) {
+		return false, switched(m)
+	}
 	if in.op == opCopyTree {
 		return n.resumeCopyTree(ctx, m, in, paths)
 	}
@@ -568,6 +571,11 @@ func (n *Namespace) resolveIntent(ctx context.Context, in *openIntent) (done boo
 		}
 	}
 	return err == nil, err
+}
+
+// switched is the error of what was begun on the store of the mount m, which has another by now, or is gone.
+func switched(m *mounted) error {
+	return errs.New("namespace", m.Path.String(), errs.Unavailable, "another store is mounted there by now, or none; it is tried again")
 }
 
 // outcomeOf returns the operations that commit what the store shows to have happened.

@@ -43,7 +43,7 @@ func (n *Namespace) loadName(ctx context.Context, pl *place, since time.Time) er
 			row := rowOf(info)
 			f.Stat(pl.key, &row)
 			if e := pl.entry; e != nil && (e.Class == meta.Directory || sameVersion(e.Version, info.Version)) {
-				n.tree.MarkChecked(pl.parent, pl.edge, e.Version, sent)
+				n.checked(m, pl.parent, pl.edge, e.Version, sent)
 				return nil
 			}
 		}
@@ -273,7 +273,7 @@ func (n *Namespace) takeNames(ctx context.Context, m *mounted, need meta.Need, d
 		}
 		return all, nil
 	}
-	if all, err = n.reconcileListed(ctx, need, dir, l); err != nil {
+	if all, err = n.reconcileListed(ctx, m, need, dir, l); err != nil {
 		return nil, err
 	}
 	for _, x := range all {
@@ -295,10 +295,10 @@ const maxRefused = 8
 
 // reconcileListed compares the overlay's entries of a directory, or with need.Flat of everything below it, with what a
 // listing said. Those that differ are looked at again one by one, under their lock; it returns those that could not be.
-func (n *Namespace) reconcileListed(ctx context.Context, need meta.Need, dir core.Path, l *listed) (all []missed, err error) {
+func (n *Namespace) reconcileListed(ctx context.Context, m *mounted, need meta.Need, dir core.Path, l *listed) (all []missed, err error) {
 	n.compare(need, dir, l)
 	for _, u := range l.same {
-		n.tree.MarkChecked(u.dir, u.edge, u.version, l.sent)
+		n.checked(m, u.dir, u.edge, u.version, l.sent)
 	}
 	var refused error
 	for i, tries := 0, 0; i < len(l.differ); i++ {
@@ -478,7 +478,7 @@ func (n *Namespace) tryReconcile(ctx context.Context, p core.Path, locked bool) 
 	case e.Class == meta.Directory || sameVersion(e.Version, info.Version):
 		row := rowOf(info)
 		f.Stat(pl.key, &row)
-		n.tree.MarkChecked(parent, pl.edge, e.Version, now)
+		n.checked(pl.mount, parent, pl.edge, e.Version, now)
 		return false, nil
 	}
 	changed := *e
@@ -493,8 +493,16 @@ func (n *Namespace) tryReconcile(ctx context.Context, p core.Path, locked bool) 
 	}
 	row := rowOf(info)
 	f.Stat(pl.key, &row)
-	n.tree.MarkChecked(parent, pl.edge, changed.Version, now)
+	n.checked(pl.mount, parent, pl.edge, changed.Version, now)
 	return false, nil
+}
+
+// checked notes that the entry's bytes were compared with what the store of m said when it was asked at the time at. That counts for
+// nothing if the mount has taken another directory since: what it said is of the one before.
+func (n *Namespace) checked(m *mounted, dir meta.DirID, edge, version string, at time.Time) {
+	if n.mountOf(m.ID).is(m) {
+		n.tree.MarkChecked(dir, edge, version, at)
+	}
 }
 
 // reconcileBelow is reconcile for all that the directory dir, at p, holds. The caller holds its lock.

@@ -115,6 +115,7 @@ type proof struct {
 	foreign      []foreigner
 	findings     []core.Finding
 	found        map[string]*tally // by mount
+	bare         []*mounted        // whose directory is another, with nothing in it
 	proved, dirs int64
 }
 
@@ -147,7 +148,33 @@ func (p *proof) run(ctx context.Context) error {
 		}
 	}
 	p.notes()
+	if err := p.taken(ctx); err != nil {
+		return err
+	}
 	return p.walk(ctx, p.prove)
+}
+
+// taken reports the mounts whose directory is another than the one that was mounted, and those where it has nothing in it: that is what
+// the place of a disk looks like that is not mounted.
+func (p *proof) taken(ctx context.Context) error {
+	for id, m := range p.n.mounts.Load().byID {
+		if id == rootID || ufs.SameRoot(m.Is, m.features.Is) {
+			continue
+		}
+		p.note(foundMount, m.Path.String(), "another directory is at "+m.URI+" than the one that was mounted; it is taken for the mount's")
+		some := false
+		for _, err := range m.store.List(ctx, "", "", false) {
+			if err != nil && !isGone(err) {
+				return errs.E("namespace.Release", m.Path.String(), errs.Unavailable, err)
+			}
+			some = err == nil
+			break
+		}
+		if !some {
+			p.bare = append(p.bare, m)
+		}
+	}
+	return nil
 }
 
 // walk calls visit for runs of entries of every directory of the overlay, of several directories at once.
@@ -514,6 +541,10 @@ func (p *proof) plausible() error {
 			problems = append(problems, errs.New("namespace.Release", m.Path.String(), errs.Precondition, fmt.Sprintf(
 				"the store of this mount (%s) holds none of its %d files; make sure that it is the right one, and accept it with --accept-missing if it is", m.URI, t.gone)))
 		}
+	}
+	for _, m := range p.bare {
+		problems = append(problems, errs.New("namespace.Release", m.Path.String(), errs.Precondition, fmt.Sprintf(
+			"another directory is at %s than the one that was mounted, with nothing in it; mount its disk there, and accept it with --accept-missing if it is the right one", m.URI)))
 	}
 	return errors.Join(problems...)
 }

@@ -331,3 +331,37 @@ func TestBareAfterUpgrade(t *testing.T) {
 	x.start()
 	x.wantJournaled("inode=1") // empty as it was
 }
+
+// TestReleaseOfBare checks that a release does not take an empty directory for a mount's without being told to, though no file that the
+// journal has of it is missing there: that is what the place of a disk looks like that is not mounted.
+func TestReleaseOfBare(t *testing.T) {
+	x := newTable(t, "disk", "bare")
+	is := func(s string) { x.is.Store(&s) }
+	x.stop()
+	x.workers = nstest.NewWorkers(2)
+	x.cluster = "c1"
+	is("inode=1")
+	x.start()
+	x.stored("disk", "theirs", "t")
+	x.add("/disk", "disk", nil)
+	x.hold("/disk/h", "held")
+	x.stop()
+	x.cluster = "c2" // the journal is restored
+	disk := x.stores["disk"]
+	x.stores["disk"] = x.stores["bare"]
+	is("inode=2")
+	x.start()
+	_, err := x.Release(x.ctx, core.ReleaseOptions{})
+	x.wantErr("a release over an empty directory", err, errs.Precondition, "--accept-missing")
+	x.stores["disk"] = disk // the disk is mounted
+	is("inode=1")
+	r, err := x.Release(x.ctx, core.ReleaseOptions{})
+	x.must(err)
+	for _, f := range r.Changes {
+		if f.Kind == "mount" {
+			t.Errorf("the directory is the one that was mounted, and is reported: %+v", f)
+		}
+	}
+	x.wantText("/disk/theirs", "t")
+	x.wantText("/disk/h", "held")
+}
