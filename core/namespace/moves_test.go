@@ -13,6 +13,7 @@ import (
 	"github.com/sluicefs/sluice/core/namespace"
 	"github.com/sluicefs/sluice/core/seal"
 	"github.com/sluicefs/sluice/ufs"
+	"github.com/sluicefs/sluice/ufs/localufs"
 	"github.com/sluicefs/sluice/ufs/memufs"
 	"github.com/sluicefs/sluice/ufs/wrap"
 )
@@ -168,5 +169,76 @@ func until(t *testing.T, ok func() bool) {
 			t.Error("it does not come")
 			return
 		}
+	}
+}
+
+// TestRenameWithoutAnswerTakesNoOthers has others write to the new name before it is known whether a rename took place: what they wrote
+// is not taken for the file.
+func TestRenameWithoutAnswerTakesNoOthers(t *testing.T) {
+	store := memufs.New(memufs.Options{Dirs: true})
+	slow := wrap.Fault(store)
+	n, stop := leading(t, 1<<20, namespace.Options{KV: memkv.New(), Root: slow, WatchOpen: time.Nanosecond})
+	defer stop()
+	ctx := core.WithPrincipal(t.Context(), core.Principal{User: "root", Super: true})
+	w, err := n.Create(ctx, parse(t, "/f"), core.CreateOptions{Size: 5, WriteType: core.Through})
+	if err == nil {
+		if _, err = io.WriteString(w, "first"); err == nil {
+			_, err = w.Commit(ctx, core.CommitOptions{})
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	was, err := n.Stat(ctx, parse(t, "/f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate, done := make(chan struct{}), make(chan error, 1)
+	slow.Add(wrap.Rule{Op: wrap.Rename, Name: "f", After: true, Wait: gate, Err: errs.New("test", "f", errs.Unavailable, "no answer")})
+	go func() { done <- n.Rename(ctx, parse(t, "/f"), parse(t, "/g"), core.RenameOptions{}) }()
+	until(t, func() bool { _, err := store.Stat(ctx, "g"); return err == nil })
+	if _, err := ufs.WriteFile(ctx, store, "g", []byte("OTHER"), ufs.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	close(gate)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	info, err := n.Stat(core.WithMaxAge(ctx, core.MaxAge{Set: true}), parse(t, "/g"))
+	if err != nil || info.ETag == was.ETag {
+		t.Errorf("what others wrote has the ETag of the file: %+v, %v", info, err)
+	}
+	rd, err := n.Open(ctx, parse(t, "/g"), core.All)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rd.Close()
+	if got, err := io.ReadAll(rd); err != nil || string(got) != "OTHER" || rd.Info().ETag != info.ETag {
+		t.Errorf("it holds %q, %v, with the ETag %s, want %s", got, err, rd.Info().ETag, info.ETag)
+	}
+}
+
+// TestReaderFollowsRenameOnLocal is TestReaderFollowsRename for a stranger's file on a local file system, whose version a rename changes.
+func TestReaderFollowsRenameOnLocal(t *testing.T) {
+	store, err := localufs.Open(t.TempDir(), localufs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, stop := leading(t, 1<<20, namespace.Options{KV: memkv.New(), Root: store, WatchOpen: time.Nanosecond})
+	defer stop()
+	ctx := core.WithPrincipal(t.Context(), core.Principal{User: "root", Super: true})
+	if _, err := ufs.WriteFile(ctx, store, "f", []byte("theirs"), ufs.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	rd, err := n.Open(ctx, parse(t, "/f"), core.All)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rd.Close()
+	if err := n.Rename(ctx, parse(t, "/f"), parse(t, "/g"), core.RenameOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(rd); err != nil || string(got) != "theirs" {
+		t.Errorf("a reader from before has %q, %v", got, err)
 	}
 }
