@@ -17,7 +17,7 @@ func renamesCommand(s Streams) *cobra.Command {
 		Long: `List the renames of directories that were answered and that their stores do not have yet: since when, how many files are copied and
 left, why the last try failed, and when the next one begins. Everything can be read under the new name; nothing below either name is
 changed until the rename is through. A store that refuses a file is asked again, at last every minute: let it be copied or, to go on
-without it, take it away from the old name in the store itself.`,
+without it, move it in the store itself to a place outside both names.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return showList(cmd, c, s, "/renames", nil, "list the renames", "ID\tFROM\tTO\tSTATE\tLAST ERROR", func(w io.Writer, r *admin.Rename) {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.ID, r.From, r.To, progressOf(r), r.Error)
