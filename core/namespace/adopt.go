@@ -191,6 +191,7 @@ func (n *Namespace) adoptHeld(ctx context.Context, was *mounted, s core.MountSpe
 	if err != nil {
 		return core.MountReport{}, undo(err)
 	}
+	ctx = context.WithoutCancel(ctx) // it is done: who asked may hang up, and the held files still get their place in it
 	n.pendIn(now)
 	n.mounts.Store(&mountSet{set.table.With(m), with(set.byID, now)})
 	n.invalid.Store(n.invalidating(time.Now(), s.Path).index()) // files of the journal are compared with the store again, cf. checked
@@ -204,30 +205,32 @@ func (n *Namespace) adoptHeld(ctx context.Context, was *mounted, s core.MountSpe
 	return r, nil
 }
 
-// rebase has held files of m that were to replace what its store, which was just taken, does not have, be new there. What it has under
-// their names in whatever version may be another's, and is left for somebody to decide about. The lock of the mount point is held.
-func (n *Namespace) rebase(ctx context.Context, m *mounted, held []*heldItem) error {
+// rebase has held files of m that were to replace what its store, which was just taken, does not have, or that the store of before refused,
+// be new there. What it has under their names in whatever version may be another's, and is left for somebody to decide about. The lock of
+// the mount point is held. The first name that the store does not tell of ends it; those before it are done.
+func (n *Namespace) rebase(ctx context.Context, m *mounted, held []*heldItem) (failed error) {
 	var ops []meta.Op
 	for _, it := range held {
 		pl, ok := n.locate(it)
-		if !ok || !pl.mount.is(m) || pl.entry.Hold.Base == "" || pl.entry.Hold.Refused != "" {
+		if !ok || !pl.mount.is(m) || pl.entry.Hold.Base == "" && pl.entry.Hold.Refused == "" {
 			continue
 		}
-		switch _, err := m.store.Stat(ctx, pl.key); {
-		case isGone(err):
+		_, err := m.store.Stat(ctx, pl.key)
+		if isGone(err) {
 			e, h := *pl.entry, *pl.entry.Hold
-			h.Base, e.Hold = "", &h
+			h.Base, h.Refused, e.Hold = "", "", &h
 			ops = append(ops, meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: e})
-		case err != nil:
-			return err
+		} else if err != nil {
+			failed = err
+			break
 		}
 	}
 	for chunk := range slices.Chunk(ops, opsPerRecord) {
 		if _, err := n.commit(ctx, chunk...); err != nil {
-			return err
+			return errors.Join(failed, err)
 		}
 	}
-	return nil
+	return failed
 }
 
 // keptIn says what is unfinished in the mount, which an adoption keeps.

@@ -45,6 +45,9 @@ func (s named) Stat(ctx context.Context, name string) (ufs.Info, error) {
 	if s.x.looking != nil {
 		s.x.looking(name)
 	}
+	if s.x.mute.Load() {
+		return ufs.Info{}, errs.New("test", name, errs.Unavailable, "it does not tell")
+	}
 	return s.Store.Stat(ctx, name)
 }
 
@@ -82,6 +85,7 @@ type table struct {
 	is       atomic.Pointer[string] // Features.Is of the stores that are opened from now on; nil: ""
 	keyless  bool                   // no secret key
 	down     atomic.Bool            // no store opens
+	mute     atomic.Bool            // no store tells of a name
 	strict   atomic.Pointer[string] // the one secret_key that reads are taken with; nil: any
 	cluster  string                 // the etcd cluster
 	looking  func(name string)      // is called before a store is asked for a name

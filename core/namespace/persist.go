@@ -531,13 +531,17 @@ func (n *Namespace) refuseOver(ctx context.Context, it *heldItem, was *place, ba
 }
 
 // refuse notes in the entry why the store does not take its bytes. They stay where they are until somebody decides: who has, since the
-// try that was over others' file or not began, is heard.
+// try that was over others' file or not began, is heard. Errors: errMoved if the bytes are to go to another store by now, or to replace
+// something else there, than when that try began.
 func (n *Namespace) refuse(ctx context.Context, it *heldItem, was *place, over bool, why error) error {
 	pl, unlock, err := n.lockHeld(ctx, was.path, it.id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	if !pl.mount.is(was.mount) || pl.entry.Hold.Base != was.entry.Hold.Base { // what was taken for the mount's was not asked
+		return errMoved
+	}
 	text := why.Error()
 	if k := errs.KindOf(why); k == errs.Precondition || k == errs.Exist {
 		text = "the store's file was changed by others since it was last seen; it stays as it is (" + text + ")"

@@ -1,9 +1,11 @@
 package namespace_test
 
 import (
+	"context"
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -234,6 +236,106 @@ func TestAdopt(t *testing.T) {
 	x.must(err)
 	x.wantText("/disk/theirs", "another theirs.")
 	x.wantText("/disk/kept", "-")
+}
+
+// heldElsewhere returns a table with a mount of which workers hold the bytes that are to replace /disk/f, and another directory, without that
+// file, at its place.
+func heldElsewhere(t *testing.T) *table {
+	t.Helper()
+	x := newTable(t, "disk", "other")
+	x.stop()
+	x.workers = nstest.NewWorkers(2)
+	is := func(s string) { x.is.Store(&s) }
+	is("inode=1")
+	x.start()
+	x.add("/disk", "disk", nil)
+	x.put("/disk/f", "old f")
+	x.hold("/disk/f", "held f")
+	x.stop()
+	x.stores["disk"] = x.stores["other"]
+	is("inode=2")
+	x.start()
+	x.wantState("/disk", "another directory")
+	return x
+}
+
+// TestAdoptDuringPersist checks that a try to bring a held file to its store that began before its place in the directory which was taken
+// was known has nothing refused.
+func TestAdoptDuringPersist(t *testing.T) {
+	x := heldElsewhere(t)
+	_, err := x.Persist(x.ctx, x.path("/disk/"), core.PersistOptions{})
+	x.must(err)
+	tried := func() bool {
+		d, err := x.Durability(x.ctx, x.path("/disk/f"))
+		x.must(err)
+		return d.Why != ""
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(20 * time.Second); !tried(); <-tick.C { // from now on the store is asked before bytes are sent
+		if time.Now().After(end) {
+			t.Fatal("the file was not tried")
+		}
+	}
+	var looks atomic.Int64
+	second := make(chan struct{})
+	x.looking = func(name string) {
+		if name != "f" {
+			return
+		}
+		switch looks.Add(1) {
+		case 1: // the adoption's, which has the lock
+			select {
+			case <-second:
+			case <-time.After(20 * time.Second):
+				t.Error("there was no try meanwhile")
+			}
+		case 2:
+			close(second)
+		}
+	}
+	_, err = x.EditMount(x.ctx, x.path("/disk/"), core.MountEdit{Adopt: true}, core.LifeOptions{})
+	x.must(err)
+	_, err = x.Persist(x.ctx, x.path("/disk/"), core.PersistOptions{Wait: true})
+	x.must(err)
+	_, err = x.stores["disk"].Stat(x.ctx, "f")
+	x.must(err)
+}
+
+// TestAdoptGone checks that a held file gets its place in a directory that is taken though who asked hangs up, or the store fails, after the
+// record of that, then or when it is asked for once more.
+func TestAdoptGone(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		x := heldElsewhere(t)
+		adopt := func(ctx context.Context) error {
+			_, err := x.EditMount(ctx, x.path("/disk/"), core.MountEdit{Adopt: true}, core.LifeOptions{})
+			return err
+		}
+		persist := func() error {
+			_, err := x.Persist(x.ctx, x.path("/disk/"), core.PersistOptions{Wait: true})
+			return err
+		}
+		ctx, cancel := context.WithCancel(x.ctx)
+		defer cancel()
+		var once sync.Once
+		x.looking = func(name string) {
+			if name == "f" {
+				once.Do(func() {
+					cancel()
+					x.mute.Store(fails)
+				})
+			}
+		}
+		x.must(adopt(ctx))
+		x.mute.Store(false)
+		if fails {
+			x.wantErr("what the store did not tell of", persist(), errs.Conflict, "changed by others")
+			x.must(adopt(x.ctx))
+		}
+		x.must(persist())
+		_, err := x.stores["disk"].Stat(x.ctx, "f")
+		x.must(err)
+	}
 }
 
 // hold writes a file that workers hold.
