@@ -59,10 +59,15 @@ func (n *Namespace) sameIs(ctx context.Context, m *mount.Mount, store ufs.Store)
 			"path", m.Path.String(), "directory", f.Root, "was", m.Is, "is", f.Is)
 		return nil
 	}
-	return &replacedError{fmt.Sprintf(
-		"another directory is at %s than the one that was mounted (that was %s, this is %s); mount its disk there, and Sluice goes on with it, or, "+
-			"if it was moved or restored on purpose, take this one for it with: sluice mount update %s --adopt", strings.TrimPrefix(f.Root, "file:"), m.Is, f.Is,
-		m.Path.File())}
+	return replaced(f, m.Is, "Sluice goes on with it, or, if it was moved or restored on purpose, take this one for it with: sluice mount update "+
+		m.Path.File().String()+" --adopt")
+}
+
+// replaced is the error of a mount that was of another directory than the one of f which is at its place; then is what to do once its disk
+// is mounted there, or else.
+func replaced(f ufs.Features, was, then string) error {
+	return &replacedError{fmt.Sprintf("another directory is at %s than the one that was mounted (that was %s, this is %s); mount its disk there, and %s",
+		strings.TrimPrefix(f.Root, "file:"), was, f.Is, then)}
 }
 
 // notBare reports a *replacedError if the store, of a mount of which it is not known what tells it from another, has nothing in it, and
@@ -154,7 +159,7 @@ func (n *Namespace) adoptHeld(ctx context.Context, was *mounted, s core.MountSpe
 		return r, err
 	}
 	same := *o
-	same.root = was.Root
+	same.root, same.is = was.Root, ""
 	store, root, err := n.openNew(ctx, s, o.table.Without(was.ID), &same)
 	if errs.KindOf(err) == errs.NotExist {
 		err = missing(s, err)

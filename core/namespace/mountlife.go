@@ -99,14 +99,26 @@ type tableChange struct {
 	core.LifeOptions
 	table *mount.Table // that counts: a dry run of several changes carries on what those before would have made of it
 	root  string       // that a store must have which is mounted again, "" for any
+	is    string       // Features.Is of that store, as far as it was kept
 }
 
-// sameRoot reports errs.Invalid if the store is remote and not the one that is to be mounted again; cf. openAgain.
+// sameRoot reports errs.Invalid if the store is remote and not the one that is to be mounted again, and a *replacedError if another
+// directory is at its place: the bare one where its disk is not mounted, say; cf. openAgain.
 func (t *tableChange) sameRoot(store ufs.Store, s core.MountSpec) error {
-	if !store.Features().Remote {
+	f := store.Features()
+	if f.Remote {
+		if err := sameRoot(t.root, store, s); err != nil {
+			return err
+		}
+	}
+	if ufs.SameRoot(t.is, f.Is) {
 		return nil
 	}
-	return sameRoot(t.root, store, s)
+	how := "mount add " + s.Path.File().String() + " " + s.URI
+	if t.table.At(s.Path) != nil {
+		how = "mount update " + s.Path.File().String() + " --uri " + s.URI
+	}
+	return replaced(f, t.is, "try again, or, if it was moved or restored on purpose, mount this one by hand with: sluice "+how)
 }
 
 // AddMount implements core.MountLife.

@@ -338,6 +338,41 @@ func TestAdoptGone(t *testing.T) {
 	}
 }
 
+// TestRollbackToReplaced checks that a rollback mounts no other directory than the one that was mounted then.
+func TestRollbackToReplaced(t *testing.T) {
+	for _, switched := range []bool{false, true} {
+		x := newTable(t, "disk", "bare", "next")
+		is := func(s string) { x.is.Store(&s) }
+		is("inode=1")
+		x.add("/disk", "disk", nil) // 1
+		x.put("/disk/a", "a")
+		var err error
+		if switched {
+			_, err = x.EditMount(x.ctx, x.path("/disk/"), core.MountEdit{URI: x.uri("next")}, core.LifeOptions{})
+		} else {
+			_, err = x.RemoveMount(x.ctx, x.path("/disk/"), core.LifeOptions{})
+		}
+		x.must(err)
+		disk := x.stores["disk"]
+		x.stores["disk"] = x.stores["bare"]
+		is("inode=2")
+		how := "sluice mount add /disk test://disk"
+		if switched {
+			how = "sluice mount update /disk --uri test://disk"
+		}
+		for _, dry := range []bool{true, false} {
+			_, err = x.RollbackMounts(x.ctx, 1, core.LifeOptions{DryRun: dry})
+			x.wantErr("a rollback to what is not there", err, errs.Unavailable, "another directory is at disk/")
+			x.wantErr("a rollback to what is not there", err, errs.Unavailable, how)
+		}
+		x.stores["disk"] = disk
+		is("inode=1")
+		_, err = x.RollbackMounts(x.ctx, 1, core.LifeOptions{})
+		x.must(err)
+		x.wantText("/disk/a", "a")
+	}
+}
+
 // hold writes a file that workers hold.
 func (x *table) hold(path, text string) {
 	x.Helper()

@@ -230,7 +230,7 @@ func (n *Namespace) restoreMount(ctx context.Context, kept json.RawMessage, o *t
 	if err != nil {
 		return core.MountReport{}, err
 	}
-	o.root = r.Root
+	o.root, o.is = r.Root, r.Is
 	m := o.table.At(want.Path)
 	for _, name := range r.LeftOut {
 		if m == nil || m.Options[name] == "" || !sameServer(m.MountSpec, want) {
