@@ -302,7 +302,9 @@ func (n *Namespace) another(ctx context.Context, m *mounted) (ufs.Store, error) 
 	if err != nil {
 		return nil, fmt.Errorf("the store of this mount does not open (%w); bring it back, give the mount other options, or unmount it", err)
 	}
-	if ufs.SameRoot(m.features.Is, store.Features().Is) && n.probe(ctx, m.store, m.MountSpec) == nil {
+	look := m.MountSpec
+	look.ReadOnly = true // a disk that takes no writes, as a full one, is no other
+	if ufs.SameRoot(m.features.Is, store.Features().Is) && n.probe(ctx, m.store, look) == nil {
 		return nil, store.Close()
 	}
 	return store, nil

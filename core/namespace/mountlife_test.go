@@ -51,6 +51,14 @@ func (s named) Stat(ctx context.Context, name string) (ufs.Info, error) {
 	return s.Store.Stat(ctx, name)
 }
 
+// Probe implements ufs.Prober.
+func (s named) Probe(ctx context.Context, write bool) error {
+	if write && s.x.full.Load() {
+		return errs.New("test", "", errs.NoSpace, "it is full")
+	}
+	return s.Store.Probe(ctx, write)
+}
+
 // Remove implements ufs.Store.
 func (s named) Remove(ctx context.Context, name, version string) error {
 	if s.x.removing != nil {
@@ -86,6 +94,7 @@ type table struct {
 	keyless  bool                   // no secret key
 	down     atomic.Bool            // no store opens
 	mute     atomic.Bool            // no store tells of a name
+	full     atomic.Bool            // no store takes a file
 	strict   atomic.Pointer[string] // the one secret_key that reads are taken with; nil: any
 	cluster  string                 // the etcd cluster
 	looking  func(name string)      // is called before a store is asked for a name

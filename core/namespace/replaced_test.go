@@ -373,6 +373,19 @@ func TestRollbackToReplaced(t *testing.T) {
 	}
 }
 
+// TestRememberFull checks that it is remembered which directory a mount is in though its disk is full.
+func TestRememberFull(t *testing.T) {
+	x := newTable(t, "disk")
+	x.add("/disk", "disk", nil)
+	x.put("/disk/a", "a")
+	x.stop()
+	is := "inode=1"
+	x.is.Store(&is)
+	x.full.Store(true)
+	x.start()
+	x.wantJournaled(is)
+}
+
 // hold writes a file that workers hold.
 func (x *table) hold(path, text string) {
 	x.Helper()
