@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"runtime"
 	"slices"
 	"strings"
@@ -59,6 +60,14 @@ func (s named) Probe(ctx context.Context, write bool) error {
 	return s.Store.Probe(ctx, write)
 }
 
+// List implements ufs.Store.
+func (s named) List(ctx context.Context, dir, after string, flat bool) iter.Seq2[ufs.Info, error] {
+	if s.x.listing != nil {
+		s.x.listing(dir)
+	}
+	return s.Store.List(ctx, dir, after, flat)
+}
+
 // Remove implements ufs.Store.
 func (s named) Remove(ctx context.Context, name, version string) error {
 	if s.x.removing != nil {
@@ -97,9 +106,11 @@ type table struct {
 	full     atomic.Bool            // no store takes a file
 	strict   atomic.Pointer[string] // the one secret_key that reads are taken with; nil: any
 	cluster  string                 // the etcd cluster
-	looking  func(name string)      // is called before a store is asked for a name
-	removing func(name string)      // is called before a store removes a file
-	opened   atomic.Int64           // stores
+	sync     namespace.SyncOptions
+	looking  func(name string) // is called before a store is asked for a name
+	listing  func(dir string)  // is called before a store lists a directory
+	removing func(name string) // is called before a store removes a file
+	opened   atomic.Int64      // stores
 	closed   atomic.Int64
 }
 
@@ -121,7 +132,7 @@ func (x *table) start() {
 		key = nil
 	}
 	x.Namespace, x.stop = leading(x.T, 1<<20, namespace.Options{
-		KV: x.kv, Root: memufs.New(memufs.Options{Dirs: true}), Member: "test", Store: x.cluster, SecretKey: key, Holders: x.workers, PersistDelay: time.Hour, PersistRetry: 20 * time.Millisecond,
+		KV: x.kv, Root: memufs.New(memufs.Options{Dirs: true}), Member: "test", Sync: x.sync, Store: x.cluster, SecretKey: key, Holders: x.workers, PersistDelay: time.Hour, PersistRetry: 20 * time.Millisecond,
 		OpenStore: func(_ context.Context, m core.MountSpec) (ufs.Store, error) {
 			name := strings.TrimPrefix(m.URI, "test://")
 			if other := m.Options["connection_string"]; other != "" {

@@ -13,6 +13,7 @@ import (
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/nstest"
 	"github.com/sluicefs/sluice/ufs"
+	"github.com/sluicefs/sluice/ufs/memufs"
 )
 
 // wantState waits until the mount at path has a state with text in it.
@@ -515,3 +516,57 @@ func TestReleaseOfBare(t *testing.T) {
 	x.wantText("/disk/theirs", "t")
 	x.wantText("/disk/h", "held")
 }
+
+// TestAdoptDuringSync has another directory be adopted while a sync waits for its turn to ask the old one: what that says is not taken
+// for what the new one has, though it was asked later.
+func TestAdoptDuringSync(t *testing.T) {
+	x := newTable(t)
+	x.stop()
+	x.sync.Prefetch = 1
+	x.start()
+	is := func(s string) { x.is.Store(&s) }
+	is("inode=1")
+	x.stores["disk"] = memufs.New(memufs.Options{Dirs: true})
+	x.add("/disk", "disk", nil)
+	x.put("/disk/d1/f", "old bytes of f")
+	x.put("/disk/d2/f", "old bytes of f")
+	waits, hold := make(chan struct{}), make(chan struct{})
+	open, first := sync.OnceFunc(func() { close(hold) }), sync.OnceFunc(func() { close(waits) })
+	t.Cleanup(open)
+	x.listing = func(dir string) {
+		if dir == "d1/" || dir == "d2/" {
+			first()
+			<-hold // the other one has its store, and waits for this one
+		}
+	}
+	synced := make(chan error, 1)
+	go func() { synced <- x.Sync(x.ctx, x.path("/disk/"), core.SyncOptions{Recursive: true}, nothingFound{}) }()
+	<-waits
+	other := memufs.New(memufs.Options{Dirs: true})
+	x.stores["disk"] = other
+	for range 10 { // versions are numbers of changes
+		x.stored("disk", "more", "")
+	}
+	for _, name := range []string{"d1/", "d2/"} {
+		if _, err := other.Mkdir(x.ctx, name, ufs.Attr{}); err != nil {
+			t.Fatal(err)
+		}
+		x.stored("disk", name+"f", "new")
+	}
+	is("inode=2")
+	_, err := x.EditMount(x.ctx, x.path("/disk/"), core.MountEdit{Adopt: true}, core.LifeOptions{})
+	x.must(err)
+	open()
+	if err := <-synced; err != nil {
+		t.Log("the sync says:", err)
+	}
+	x.wantText("/disk/d1/f", "new")
+	x.wantText("/disk/d2/f", "new")
+}
+
+type nothingFound struct{}
+
+func (nothingFound) Compared(int64, int64)              {}
+func (nothingFound) Differs(core.SyncChange, core.Path) {}
+func (nothingFound) Failed(core.Path, error)            {}
+func (nothingFound) Resumed(time.Time)                  {}
