@@ -3,11 +3,13 @@ package s3ufs
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/sluicefs/sluice/core/errs"
 )
@@ -43,6 +45,9 @@ func (s *Store) judgeNames(ctx context.Context, op, name string) error {
 			continue
 		}
 		_, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.o.Bucket, Key: s.key(other)})
+		if isBadRequest(err) { // of a HEAD, which cannot say why: it is the name if the plain one is answered
+			_, err = s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.o.Bucket, Key: s.key(name)})
+		}
 		switch err = fail(ctx, op, other, err); {
 		case err == nil || errors.Is(err, errs.Invalid):
 			folds = true
@@ -55,4 +60,9 @@ func (s *Store) judgeNames(ctx context.Context, op, name string) error {
 	s.folds.Store(folds)
 	s.named.Store(true)
 	return nil
+}
+
+func isBadRequest(err error) bool {
+	r, ok := errors.AsType[*smithyhttp.ResponseError](err)
+	return ok && r.HTTPStatusCode() == http.StatusBadRequest
 }
