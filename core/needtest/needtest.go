@@ -1,12 +1,15 @@
 // Package needtest says what becomes of a test for want of something that the machine has not: it is skipped with the reason or, where
-// everything is required, fails. It is for tests only, and installs nothing.
+// everything is required, fails; and waits for servers that tests start. It is for tests only, and installs nothing.
 package needtest
 
 import (
+	"context"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // Skip skips the test for want of something, or fails it if SLUICE_REQUIRE is set, as in CI.
@@ -40,4 +43,25 @@ func Server(t testing.TB, name string, path ...string) string {
 	}
 	t.Skipf("%s is neither in PATH nor at %s in $SLUICE_CACHE", name, below)
 	return ""
+}
+
+// Listens returns when something listens at the address on this machine; the test fails if nothing does within a minute.
+func Listens(t testing.TB, addr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var d net.Dialer
+		if c, err := d.DialContext(ctx, "tcp", addr); err == nil {
+			_ = c.Close()
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("nothing listens at %s", addr)
+		}
+	}
 }

@@ -1,7 +1,6 @@
 package azureufs
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"os"
@@ -46,7 +45,7 @@ func azurite(t *testing.T) string {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}
-	await(t, addr)
+	needtest.Listens(t, addr)
 	endpoint = "http://" + addr + "/" + account
 	return endpoint
 }
@@ -107,25 +106,4 @@ func TestAzurite(t *testing.T) {
 
 var azuriteDeviations = []ufstest.Deviation{
 	{Test: "Names/names with control characters and backslashes are byte-exact", Reason: "names with a backslash, which it takes for a slash, are refused; cannot list control characters"},
-}
-
-// await returns when something listens at addr.
-func await(t *testing.T, addr string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		var d net.Dialer
-		if c, err := d.DialContext(ctx, "tcp", addr); err == nil {
-			_ = c.Close()
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("nothing listens at %s", addr)
-		}
-	}
 }

@@ -1,7 +1,6 @@
 package gcsufs
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -40,7 +39,7 @@ func fakeGCS(t *testing.T) string {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}
-	await(t, addr)
+	needtest.Listens(t, addr)
 	endpoint = "http://" + addr
 	return endpoint
 }
@@ -107,25 +106,4 @@ func TestFakeGCS(t *testing.T) {
 var deviations = []ufstest.Deviation{
 	{Test: "Names/names with control characters and backslashes are byte-exact", Reason: "Cloud Storage holds no name with a line end"},
 	{Test: "SetAttr/attributes change, bytes do not", Reason: "the server empties metadata that it should remove; TestSetAttr holds the request to what the service wants"},
-}
-
-// await returns when something listens at addr.
-func await(t *testing.T, addr string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		var d net.Dialer
-		if c, err := d.DialContext(ctx, "tcp", addr); err == nil {
-			_ = c.Close()
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("nothing listens at %s", addr)
-		}
-	}
 }

@@ -239,7 +239,7 @@ func TestPython(t *testing.T) {
 		stop()
 		_ = cmd.Wait()
 	})
-	await(t, addr)
+	needtest.Listens(t, addr)
 	ufstest.Run(t, publish(t, root, "http://"+addr, false, false), deviations(false)...)
 }
 
@@ -254,25 +254,4 @@ func deviations(manifest bool) []ufstest.Deviation {
 		)
 	}
 	return all
-}
-
-// await returns when something listens at addr.
-func await(t *testing.T, addr string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		var d net.Dialer
-		if c, err := d.DialContext(ctx, "tcp", addr); err == nil {
-			_ = c.Close()
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("nothing listens at %s", addr)
-		}
-	}
 }

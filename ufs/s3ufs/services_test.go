@@ -1,7 +1,6 @@
 package s3ufs
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/http/httptest"
@@ -9,7 +8,6 @@ import (
 	"os/exec"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/johannesboyne/gofakes3"
@@ -115,7 +113,7 @@ func serve(t *testing.T, addr string, cmd *exec.Cmd) string {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	await(t, addr)
+	needtest.Listens(t, addr)
 	return "http://" + addr
 }
 
@@ -132,25 +130,4 @@ var versitygwDeviations = []ufstest.Deviation{
 	{Test: "Names/a file and a directory of one name stand side by side", Reason: "a name is a file or a directory"},
 	{Test: "List/byte order with what is not ASCII, and directories whose slash sorts late", Reason: "a name is a file or a directory"},
 	{Test: "List/flat: every key at any depth", Reason: "a name is a file or a directory"},
-}
-
-// await returns when something listens at addr.
-func await(t *testing.T, addr string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		var d net.Dialer
-		if c, err := d.DialContext(ctx, "tcp", addr); err == nil {
-			_ = c.Close()
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("nothing listens at %s", addr)
-		}
-	}
 }
