@@ -66,9 +66,10 @@ func TestQuota(t *testing.T) {
 			s := open(t)
 			kv := s.KV()
 			value := bytes.Repeat([]byte("x"), 512<<10)
+			// etcd counts what it has committed, ten times a second: a quick machine puts much more than the quota before that.
 			fill := func() (n int, err error) {
-				for ; err == nil && n < 100; n++ {
-					_, _, err = kv.Txn(t.Context(), meta.Txn{Puts: []meta.KeyValue{{Key: fmt.Sprintf("k%03d", n), Value: value}}})
+				for until := time.Now().Add(10 * time.Second); err == nil && time.Now().Before(until); n++ {
+					_, _, err = kv.Txn(t.Context(), meta.Txn{Puts: []meta.KeyValue{{Key: fmt.Sprintf("k%06d", n), Value: value}}})
 				}
 				return n, err
 			}
@@ -84,14 +85,14 @@ func TestQuota(t *testing.T) {
 			if len(full.Alarms) != 1 || full.Alarms[0].Name != "NOSPACE" || full.DBSize < smallQuota/2 || full.Quota != smallQuota {
 				t.Errorf("Status: got %+v, want the alarm", full)
 			}
-			if got, err := kv.Get(t.Context(), "k001"); err != nil || len(got.Value) != len(value) {
+			if got, err := kv.Get(t.Context(), "k000001"); err != nil || len(got.Value) != len(value) {
 				t.Errorf("Get: %d bytes, %v", len(got.Value), err)
 			}
 			// The alarm is raised when a value would not fit; whether the quota has been reached depends on its size.
 			if err := s.Disarm(t.Context()); errors.Is(err, errs.NoSpace) != (full.DBSize >= smallQuota) {
 				t.Errorf("Disarm at %d bytes: got %v", full.DBSize, err)
 			}
-			if ok, _, err := kv.Txn(t.Context(), meta.Txn{Deletes: []string{"k000"}}); !ok || err != nil {
+			if ok, _, err := kv.Txn(t.Context(), meta.Txn{Deletes: []string{"k000000"}}); !ok || err != nil {
 				t.Errorf("a delete: %v, %v", ok, err)
 			}
 			if _, err := kv.DeleteRange(t.Context(), "k", "l"); err != nil {
