@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -47,7 +48,7 @@ const rootID = "root"
 
 const (
 	complainEvery = time.Minute
-	// againEvery is how often a store is opened again that refuses.
+	// againEvery is how often a store is opened again that refuses, or that is another than the mounted one.
 	againEvery = 10 * time.Second
 )
 
@@ -63,8 +64,15 @@ type Worker struct {
 	mu      sync.Mutex
 	stores  map[string]ufs.Store // by id; those that are open
 	again   map[string]time.Time // when a store that refused was last opened again
+	others  map[string]other     // by id; those that were not the mounted ones when they were last opened
 	refused time.Time            // when it was last said that a ticket was
 	closed  bool
+}
+
+// other is what was found in place of a mounted store.
+type other struct {
+	err  error
+	seen time.Time
 }
 
 // New returns a worker.
@@ -72,7 +80,7 @@ func New(o Options) *Worker {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	w := &Worker{o: o, stores: map[string]ufs.Store{rootID: o.Root}, again: map[string]time.Time{}}
+	w := &Worker{o: o, stores: map[string]ufs.Store{rootID: o.Root}, again: map[string]time.Time{}, others: map[string]other{}}
 	w.Tender = NewTender(o.Cache, o.Sealer, func(t *seal.Ticket) page.Source { return source{w, t} })
 	return w
 }
@@ -212,13 +220,16 @@ func (w *Worker) close(id string, s ufs.Store) {
 // store returns the open store of that id.
 func (w *Worker) store(ctx context.Context, id string) (ufs.Store, error) {
 	w.mu.Lock()
-	s, closed := w.stores[id], w.closed
+	s, closed, x := w.stores[id], w.closed, w.others[id]
 	w.mu.Unlock()
 	if closed {
 		return nil, errs.New("worker.Read", id, errs.Unavailable, "the worker is stopping")
 	}
 	if s != nil {
 		return s, nil
+	}
+	if x.err != nil && time.Since(x.seen) < againEvery {
+		return nil, x.err
 	}
 	opened := w.opening.DoChan(id, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), openTime)
@@ -255,8 +266,10 @@ func (w *Worker) open(ctx context.Context, id string) (ufs.Store, error) {
 			return nil, errs.E("worker.Open", spec.Path.String(), errs.Unavailable, err)
 		}
 		if is := s.Features().Is; !ufs.SameRoot(spec.Is, is) { // such as the one that its disk should be mounted on
-			return nil, errors.Join(errs.New("worker.Open", spec.Path.String(), errs.Unavailable, fmt.Sprintf(
+			err := errors.Join(errs.New("worker.Open", spec.Path.String(), errs.Unavailable, fmt.Sprintf(
 				"another directory is at the place of the mounted one on this worker's host (that is %s, this is %s)", spec.Is, is)), s.Close())
+			w.isOther(id, err)
+			return nil, err
 		}
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -264,9 +277,21 @@ func (w *Worker) open(ctx context.Context, id string) (ufs.Store, error) {
 			return nil, errors.Join(errs.New("worker.Open", id, errs.Unavailable, "the worker is stopping"), s.Close())
 		}
 		w.stores[id] = s
+		delete(w.others, id)
 		return s, nil
 	}
 	return nil, errs.New("worker.Open", id, errs.Unavailable, "the store is mounted no more")
+}
+
+// isOther has reads of the store fail with err for againEvery. It is said once: others read in this worker's place, and nobody else
+// hears of it.
+func (w *Worker) isOther(id string, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.others[id].err == nil {
+		w.o.Logger.Warn("this worker reads nothing of a mount; others read in its place", "store", id, "err", err)
+	}
+	w.others[id] = other{err, time.Now()}
 }
 
 // keep closes the stores that are not among all.
@@ -285,4 +310,5 @@ func (w *Worker) keep(all []core.StoreSpec) {
 		delete(w.again, id)
 		w.close(id, s)
 	}
+	maps.DeleteFunc(w.others, func(id string, _ other) bool { return !mounted[id] })
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
@@ -123,19 +124,36 @@ func (f *fixture) read(ticket []byte, off, n int64) (got string, resident bool, 
 	return b.String(), resident, err
 }
 
-// A worker opens the directory that the masters have mounted, and none that is at its place.
+// A worker opens the directory that the masters have mounted, and none that is at its place. It says so once, and looks again in a while.
 func TestAnotherDirectory(t *testing.T) {
-	f, _ := start(t)
-	spec := (*f.specs.Load())[0]
-	spec.Is, f.is = "inode=1 made=5", "inode=2 made=5"
-	f.specs.Store(&[]core.StoreSpec{spec})
-	if _, _, err := f.read(f.ticket(1, nil), 0, 1); errs.KindOf(err) != errs.Unavailable || !strings.Contains(err.Error(), "another directory") {
-		t.Errorf("of another directory: %v", err)
-	}
-	f.is = "inode=1" // of a host that does not tell as much
-	if got, _, err := f.read(f.ticket(1, nil), 4, 5); got != text[4:9] || err != nil {
-		t.Errorf("of the directory: got %q, %v", got, err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		f, _ := start(t)
+		spec := (*f.specs.Load())[0]
+		spec.Is, f.is = "inode=1 made=5", "inode=2 made=5"
+		f.specs.Store(&[]core.StoreSpec{spec})
+		refused := func(opened int32) {
+			t.Helper()
+			if _, _, err := f.read(f.ticket(1, nil), 0, 1); errs.KindOf(err) != errs.Unavailable || !strings.Contains(err.Error(), "another directory") {
+				t.Errorf("of another directory: %v", err)
+			}
+			if n := f.opened.Load(); n != opened {
+				t.Errorf("it was opened %d times, want %d", n, opened)
+			}
+			if n := strings.Count(f.log.String(), "another directory"); n != 1 {
+				t.Errorf("the log says it %d times:\n%s", n, &f.log)
+			}
+		}
+		refused(1)
+		refused(1) // that was seen a moment ago
+		time.Sleep(10 * time.Second)
+		refused(2)
+		f.is = "inode=1" // of a host that does not tell as much
+		refused(2)
+		time.Sleep(10 * time.Second)
+		if got, _, err := f.read(f.ticket(1, nil), 4, 5); got != text[4:9] || err != nil {
+			t.Errorf("of the directory: got %q, %v", got, err)
+		}
+	})
 }
 
 func TestTickets(t *testing.T) {
