@@ -114,11 +114,15 @@ func (t *tableChange) sameRoot(store ufs.Store, s core.MountSpec) error {
 	if ufs.SameRoot(t.is, f.Is) {
 		return nil
 	}
-	how := "mount add " + s.Path.File().String() + " " + s.URI
+	return replaced(f, t.is, "try again, or, if it was moved or restored on purpose, mount this one by hand with: sluice "+t.byHand(s))
+}
+
+// byHand is the command that mounts s whatever is there.
+func (t *tableChange) byHand(s core.MountSpec) string {
 	if t.table.At(s.Path) != nil {
-		how = "mount update " + s.Path.File().String() + " --uri " + s.URI
+		return "mount update " + s.Path.File().String() + " --uri " + s.URI
 	}
-	return replaced(f, t.is, "try again, or, if it was moved or restored on purpose, mount this one by hand with: sluice "+how)
+	return "mount add " + s.Path.File().String() + " " + s.URI
 }
 
 // AddMount implements core.MountLife.

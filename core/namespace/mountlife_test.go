@@ -133,7 +133,7 @@ func (x *table) start() {
 	}
 	x.Namespace, x.stop = leading(x.T, 1<<20, namespace.Options{
 		KV: x.kv, Root: memufs.New(memufs.Options{Dirs: true}), Member: "test", Sync: x.sync, Store: x.cluster, SecretKey: key, Holders: x.workers, PersistDelay: time.Hour, PersistRetry: 20 * time.Millisecond,
-		OpenStore: func(_ context.Context, m core.MountSpec) (ufs.Store, error) {
+		OpenStore: func(ctx context.Context, m core.MountSpec) (ufs.Store, error) {
 			name := strings.TrimPrefix(m.URI, "test://")
 			if other := m.Options["connection_string"]; other != "" {
 				name = other
@@ -141,6 +141,17 @@ func (x *table) start() {
 			s := x.stores[name]
 			if x.down.Load() {
 				return nil, errs.New("test", m.URI, errs.Unavailable, "it does not answer")
+			}
+			if s == nil && m.Options["create"] != "" {
+				switch may, dry, err := ufs.MayMake(ctx, name+"/"); {
+				case err != nil:
+					return nil, err
+				case dry:
+					return nil, ufs.ErrWouldMake
+				case may:
+					s = memufs.New(memufs.Options{})
+					x.stores[name] = s
+				}
 			}
 			if s == nil {
 				return nil, errs.New("test", m.URI, errs.NotExist, "there is no such store")

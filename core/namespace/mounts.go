@@ -223,7 +223,8 @@ func (n *Namespace) reserved(root string, s core.MountSpec) error {
 }
 
 // openNew opens and probes a store that is to be mounted as s says, beside the mounts others, and returns the identity of its root. Of a
-// writable one a missing root is made, if its options say so, once nothing else forbids the mount; in a dry run there is no store then.
+// writable one a missing root is made, if its options say so, once nothing else forbids the mount; in a dry run there is no store then. The
+// root of a mount of before is not: an empty one is not what was mounted.
 func (n *Namespace) openNew(ctx context.Context, s core.MountSpec, others *mount.Table, o *tableChange) (store ufs.Store, root string, err error) {
 	check := func(of string) error {
 		root = of
@@ -236,7 +237,7 @@ func (n *Namespace) openNew(ctx context.Context, s core.MountSpec, others *mount
 		}
 		return nil
 	}
-	if !s.ReadOnly {
+	if !s.ReadOnly && o.is == "" {
 		ctx = ufs.WithMaking(ctx, ufs.Making{Check: check, Dry: o.DryRun})
 	}
 	if store, err = n.open1(ctx, s); err == nil {
@@ -251,8 +252,12 @@ func (n *Namespace) openNew(ctx context.Context, s core.MountSpec, others *mount
 			err, store = errors.Join(err, store.Close()), nil
 		}
 	}
-	if o.DryRun && errors.Is(err, ufs.ErrWouldMake) {
+	switch {
+	case o.DryRun && errors.Is(err, ufs.ErrWouldMake):
 		err = nil
+	case o.is != "" && errs.KindOf(err) == errs.NotExist:
+		err = &replacedError{fmt.Sprintf("the directory that was mounted is missing (%v); mount its disk there or put it back, and try again, or, if it is lost, "+
+			"mount another by hand with: sluice %s", err, o.byHand(s))}
 	}
 	return store, root, err
 }

@@ -374,6 +374,42 @@ func TestRollbackToReplaced(t *testing.T) {
 	}
 }
 
+// TestRollbackMakesNothing checks that a rollback makes no empty directory in place of the one that was mounted, also where the two could
+// not be told apart.
+func TestRollbackMakesNothing(t *testing.T) {
+	for _, switched := range []bool{false, true} {
+		x := newTable(t, "next")
+		is := "kind=fuse"
+		x.is.Store(&is)
+		create := map[string]string{"create": "true"}
+		x.add("/disk", "disk", create) // 1
+		x.put("/disk/a", "a")
+		var err error
+		how := "sluice mount add /disk test://disk"
+		if switched {
+			_, err = x.EditMount(x.ctx, x.path("/disk/"), core.MountEdit{URI: x.uri("next")}, core.LifeOptions{})
+			how = "sluice mount update /disk --uri test://disk"
+		} else {
+			_, err = x.RemoveMount(x.ctx, x.path("/disk/"), core.LifeOptions{})
+		}
+		x.must(err)
+		disk := x.stores["disk"]
+		delete(x.stores, "disk")
+		for _, dry := range []bool{true, false} {
+			_, err = x.RollbackMounts(x.ctx, 1, core.LifeOptions{DryRun: dry})
+			x.wantErr("a rollback to what is missing", err, errs.Unavailable, "the directory that was mounted is missing")
+			x.wantErr("a rollback to what is missing", err, errs.Unavailable, how)
+			if x.stores["disk"] != nil {
+				t.Fatal("an empty directory was made")
+			}
+		}
+		x.stores["disk"] = disk
+		_, err = x.RollbackMounts(x.ctx, 1, core.LifeOptions{})
+		x.must(err)
+		x.wantText("/disk/a", "a")
+	}
+}
+
 // TestRememberFull checks that it is remembered which directory a mount is in though its disk is full.
 func TestRememberFull(t *testing.T) {
 	x := newTable(t, "disk")
