@@ -371,7 +371,9 @@ func (n *Namespace) adopt(ctx context.Context, id string) {
 		_, err = n.log.Append(ctx, meta.Batch{Puts: []meta.KeyValue{{Key: mountPrefix + id, Value: kept}}})
 	}
 	if err != nil {
-		n.o.Logger.Warn("it is not remembered which directory a mount is in", "path", m.Path.String(), "err", err)
+		if why := err.Error(); was.unkept.Swap(why) != why { // it is tried again and again
+			n.o.Logger.Warn("it is not remembered which directory a mount is in", "path", m.Path.String(), "err", err)
+		}
 		return
 	}
 	n.mounts.Store(&mountSet{old.table.With(&m), with(old.byID, &now)})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"log/slog"
 	"runtime"
 	"slices"
 	"strings"
@@ -106,6 +107,7 @@ type table struct {
 	full     atomic.Bool            // no store takes a file
 	strict   atomic.Pointer[string] // the one secret_key that reads are taken with; nil: any
 	cluster  string                 // the etcd cluster
+	log      *slog.Logger           // nil: none
 	sync     namespace.SyncOptions
 	looking  func(name string) // is called before a store is asked for a name
 	listing  func(dir string)  // is called before a store lists a directory
@@ -132,7 +134,7 @@ func (x *table) start() {
 		key = nil
 	}
 	x.Namespace, x.stop = leading(x.T, 1<<20, namespace.Options{
-		KV: x.kv, Root: memufs.New(memufs.Options{Dirs: true}), Member: "test", Sync: x.sync, Store: x.cluster, SecretKey: key, Holders: x.workers, PersistDelay: time.Hour, PersistRetry: 20 * time.Millisecond,
+		KV: x.kv, Root: memufs.New(memufs.Options{Dirs: true}), Member: "test", Logger: x.log, Sync: x.sync, Store: x.cluster, SecretKey: key, Holders: x.workers, PersistDelay: time.Hour, PersistRetry: 20 * time.Millisecond,
 		OpenStore: func(ctx context.Context, m core.MountSpec) (ufs.Store, error) {
 			name := strings.TrimPrefix(m.URI, "test://")
 			if other := m.Options["connection_string"]; other != "" {

@@ -35,6 +35,7 @@ type trouble struct {
 	refusal   atomic.Pointer[string] // why the last of them was
 	waiting   atomic.Int64           // callers that wait for the store now
 	waits     atomic.Int64           // that have ever
+	unkept    atomic.Value           // string: why it was not journaled which directory it is in, as was last logged
 }
 
 // refusing is after how many refused changes in a row a store is said to refuse them: one file may have rights of its own.

@@ -1,16 +1,21 @@
 package namespace_test
 
 import (
+	"bytes"
 	"context"
 	"io"
+	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
+	"github.com/sluicefs/sluice/core/meta"
 	"github.com/sluicefs/sluice/core/nstest"
 	"github.com/sluicefs/sluice/ufs"
 	"github.com/sluicefs/sluice/ufs/memufs"
@@ -421,6 +426,40 @@ func TestRememberFull(t *testing.T) {
 	x.full.Store(true)
 	x.start()
 	x.wantJournaled(is)
+}
+
+// unkeptKV is a KV that has no room for mounts.
+type unkeptKV struct {
+	meta.KV
+	tries atomic.Int64
+}
+
+func (k *unkeptKV) Txn(ctx context.Context, t meta.Txn) (bool, int64, error) {
+	if slices.ContainsFunc(t.Puts, func(kv meta.KeyValue) bool { return strings.Contains(kv.Key, "sys/mounts/") }) {
+		k.tries.Add(1)
+		return false, 0, errs.New("test.Txn", "", errs.NoSpace, "the quota is exceeded")
+	}
+	return k.KV.Txn(ctx, t)
+}
+
+// TestRememberLater checks that it is said once why it is not remembered which directory a mount is in, though that is tried again and again.
+func TestRememberLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTable(t, "disk")
+		x.add("/disk", "disk", nil)
+		x.stop()
+		is := "inode=1"
+		x.is.Store(&is)
+		var log bytes.Buffer
+		kv := &unkeptKV{KV: x.kv}
+		x.kv, x.log = kv, slog.New(slog.NewTextHandler(&log, nil))
+		x.start()
+		<-time.After(time.Minute)
+		x.stop()
+		if n := strings.Count(log.String(), "not remembered which directory"); n != 1 || kv.tries.Load() < 10 {
+			t.Errorf("after %d tries the log says it %d times:\n%s", kv.tries.Load(), n, &log)
+		}
+	})
 }
 
 // hold writes a file that workers hold.
