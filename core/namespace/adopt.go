@@ -212,7 +212,7 @@ func (n *Namespace) adoptHeld(ctx context.Context, was *mounted, s core.MountSpe
 
 // rebase has held files of m that were to replace what its store, which was just taken, does not have, or that the store of before refused,
 // be new there. What it has under their names in whatever version may be another's, and is left for somebody to decide about. The lock of
-// the mount point is held. The first name that the store does not tell of ends it; those before it are done.
+// the mount point is held. The first name that the store does not tell of, within ProbeTimeout, ends it; those before it are done.
 func (n *Namespace) rebase(ctx context.Context, m *mounted, held []*heldItem) (failed error) {
 	var ops []meta.Op
 	for _, it := range held {
@@ -220,7 +220,7 @@ func (n *Namespace) rebase(ctx context.Context, m *mounted, held []*heldItem) (f
 		if !ok || !pl.mount.is(m) || pl.entry.Hold.Base == "" && pl.entry.Hold.Refused == "" {
 			continue
 		}
-		_, err := m.store.Stat(ctx, pl.key)
+		err := n.look(ctx, m, pl.key)
 		if isGone(err) {
 			e, h := *pl.entry, *pl.entry.Hold
 			h.Base, h.Refused, e.Hold = "", "", &h
@@ -236,6 +236,14 @@ func (n *Namespace) rebase(ctx context.Context, m *mounted, held []*heldItem) (f
 		}
 	}
 	return failed
+}
+
+// look asks the store for the key, for as long as a mount may be probed.
+func (n *Namespace) look(ctx context.Context, m *mounted, key string) error {
+	ctx, cancel := context.WithTimeout(ctx, n.o.ProbeTimeout)
+	defer cancel()
+	_, err := m.store.Stat(ctx, key)
+	return n.tooLate("namespace.AdoptMount", key, err)
 }
 
 // keptIn says what is unfinished in the mount, which an adoption keeps.

@@ -47,6 +47,13 @@ func (s named) Stat(ctx context.Context, name string) (ufs.Info, error) {
 	if s.x.looking != nil {
 		s.x.looking(name)
 	}
+	if s.x.hangs.Load() {
+		select {
+		case <-ctx.Done():
+			return ufs.Info{}, ctx.Err()
+		case <-time.After(hanging):
+		}
+	}
 	if s.x.mute.Load() {
 		return ufs.Info{}, errs.New("test", name, errs.Unavailable, "it does not tell")
 	}
@@ -89,6 +96,9 @@ func (s named) Features() ufs.Features {
 	return f
 }
 
+// hanging is how long a store says nothing, if who asks waits.
+const hanging = 20 * time.Second
+
 // table is a namespace over stores by name, which can be started again.
 type table struct {
 	*testing.T
@@ -104,10 +114,12 @@ type table struct {
 	keyless  bool                   // no secret key
 	down     atomic.Bool            // no store opens
 	mute     atomic.Bool            // no store tells of a name
+	hangs    atomic.Bool            // no store tells of a name before hanging is over
 	full     atomic.Bool            // no store takes a file
 	strict   atomic.Pointer[string] // the one secret_key that reads are taken with; nil: any
 	cluster  string                 // the etcd cluster
 	log      *slog.Logger           // nil: none
+	probe    time.Duration          // Options.ProbeTimeout
 	sync     namespace.SyncOptions
 	looking  func(name string) // is called before a store is asked for a name
 	listing  func(dir string)  // is called before a store lists a directory
@@ -134,7 +146,7 @@ func (x *table) start() {
 		key = nil
 	}
 	x.Namespace, x.stop = leading(x.T, 1<<20, namespace.Options{
-		KV: x.kv, Root: memufs.New(memufs.Options{Dirs: true}), Member: "test", Logger: x.log, Sync: x.sync, Store: x.cluster, SecretKey: key, Holders: x.workers, PersistDelay: time.Hour, PersistRetry: 20 * time.Millisecond,
+		KV: x.kv, Root: memufs.New(memufs.Options{Dirs: true}), Member: "test", Logger: x.log, ProbeTimeout: x.probe, Sync: x.sync, Store: x.cluster, SecretKey: key, Holders: x.workers, PersistDelay: time.Hour, PersistRetry: 20 * time.Millisecond,
 		OpenStore: func(ctx context.Context, m core.MountSpec) (ufs.Store, error) {
 			name := strings.TrimPrefix(m.URI, "test://")
 			if other := m.Options["connection_string"]; other != "" {

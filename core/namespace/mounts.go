@@ -372,9 +372,13 @@ func (n *Namespace) attachable(ctx context.Context, p core.Path) error {
 func (n *Namespace) probe(ctx context.Context, store ufs.Store, s core.MountSpec) error {
 	ctx, cancel := context.WithTimeout(ctx, n.o.ProbeTimeout)
 	defer cancel()
-	err := ufs.Probe(ctx, store, !s.ReadOnly && !n.holding())
+	return n.tooLate("namespace.Mount", s.URI, ufs.Probe(ctx, store, !s.ReadOnly && !n.holding()))
+}
+
+// tooLate says of what was to be done within ProbeTimeout that it was not.
+func (n *Namespace) tooLate(op, name string, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
-		return errs.New("namespace.Mount", s.URI, errs.Unavailable, fmt.Sprintf("the store did not answer within %v", n.o.ProbeTimeout))
+		return errs.New(op, name, errs.Unavailable, fmt.Sprintf("the store did not answer within %v", n.o.ProbeTimeout))
 	}
 	return err
 }

@@ -344,6 +344,34 @@ func TestAdoptGone(t *testing.T) {
 	}
 }
 
+// TestAdoptHanging checks that an adoption waits for a store that tells of no name no longer than for a probe, and may be asked for again.
+func TestAdoptHanging(t *testing.T) {
+	x := heldElsewhere(t)
+	adopt := func() {
+		t.Helper()
+		_, err := x.EditMount(x.ctx, x.path("/disk/"), core.MountEdit{Adopt: true}, core.LifeOptions{})
+		x.must(err)
+	}
+	x.stop()
+	var log bytes.Buffer
+	x.log, x.probe = slog.New(slog.NewTextHandler(&log, nil)), time.Second
+	x.start()
+	x.hangs.Store(true)
+	began := time.Now()
+	adopt()
+	if d := time.Since(began); d >= hanging {
+		t.Errorf("it took %v", d)
+	}
+	x.hangs.Store(false)
+	adopt()
+	_, err := x.Persist(x.ctx, x.path("/disk/"), core.PersistOptions{Wait: true})
+	x.must(err)
+	x.stop()
+	if !strings.Contains(log.String(), "the store did not answer within 1s") {
+		t.Errorf("the log says:\n%s", &log)
+	}
+}
+
 // TestRollbackToReplaced checks that a rollback mounts no other directory than the one that was mounted then.
 func TestRollbackToReplaced(t *testing.T) {
 	for _, switched := range []bool{false, true} {
