@@ -63,9 +63,10 @@ func startClusterOf(t *testing.T, bin string, args ...string) (c *cluster, dir s
 			syscall.Kill(-run.Process.Pid, syscall.SIGKILL)
 		}
 		if t.Failed() {
-			for _, name := range []string{"m1", "m2", "m3", "w1", "w2", "w3", "g1", "g2"} {
-				b, _ := os.ReadFile(filepath.Join(dir, name+".log"))
-				t.Logf("%s:\n%s", name, tail(string(b)))
+			logs, _ := filepath.Glob(filepath.Join(dir, "*.log"))
+			for _, name := range logs {
+				b, _ := os.ReadFile(name)
+				t.Logf("%s:\n%s", filepath.Base(name), tail(string(b)))
 			}
 		}
 	})
