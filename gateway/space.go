@@ -200,8 +200,7 @@ func (g *gateway) defragOwn(ctx context.Context) admin.Defragmented {
 		var after etcd.Status
 		after, err = g.etcd.Status(ctx)
 		d.Before, d.After = before.DBSize, after.DBSize
-		g.journalSpace.size.Store(after.DBSize)
-		g.journalSpace.inUse.Store(after.DBInUse)
+		g.lookAtSpace(ctx) // else whoever leads next refuses changes until it looks by itself
 	}
 	if err != nil {
 		d.Error = err.Error()
