@@ -1,0 +1,179 @@
+package localufs
+
+import (
+	"os"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// syncs has fsyncs carried out by threads of the kernel (io_submit(2)), so that goroutines wait for them as they do for a socket. A
+// goroutine in fsync(2) keeps its processor from the others until the runtime notices that it is blocked: noticing and handing the
+// processor over take more time than the sync of a small file does. Nothing else differs: it is the same call in the
+// kernel, on the same open file, which is told the same errors. What the kernel refuses to take is synced by fsync(2).
+// The zero value is ready.
+type syncs struct {
+	mu     sync.Mutex
+	ctx    uintptr // of io_setup(2); 0: none
+	closed bool
+	all    []*flight
+	idle   []*flight
+}
+
+// flight is one fsync at a time. done and result are guarded by syncs.mu.
+type flight struct {
+	number uint64   // in syncs.all
+	landed *os.File // eventfd that the kernel signals
+	fd     uint32   // of landed
+	done   bool     // result is set
+	result int64    // 0, or a negative errno
+}
+
+const (
+	// maxFlights is how many fsyncs are handed to the kernel at once: its threads are the whole machine's, and a disk that does not
+	// answer keeps that many of them.
+	maxFlights = 32
+
+	// maxAsync is the size in bytes of the largest file that is handed to it: it complains of tasks that compute for 10 ms.
+	maxAsync = 4 << 20
+)
+
+// iocb is the kernel's struct of this name. Source: include/uapi/linux/aio_abi.h
+type iocb struct {
+	data     uint64
+	_        [2]uint32 // key and flags, in the order of the processor's bytes
+	opcode   uint16
+	_        int16
+	fd       uint32
+	buf      uint64
+	bytes    uint64
+	_        int64
+	_        uint64
+	flags    uint32
+	signaled uint32 // eventfd
+}
+
+const (
+	opFsync   = 2 // IOCB_CMD_FSYNC
+	flagEvent = 1 // IOCB_FLAG_RESFD
+)
+
+// ioEvent is the kernel's struct io_event.
+type ioEvent struct {
+	data, _     uint64
+	result, err int64
+}
+
+// fsync is fsync(2).
+func (s *syncs) fsync(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err == nil && (isKind(&st, true) || st.Size <= maxAsync) {
+		if f := s.submit(&iocb{opcode: opFsync, fd: uint32(fd)}); f != nil { //nolint:gosec // descriptors are small
+			return s.land(f)
+		}
+	}
+	return retry(func() error { return unix.Fsync(fd) })
+}
+
+// submit hands cb to the kernel. Without a flight it has not taken it.
+func (s *syncs) submit(cb *iocb) *flight {
+	f := s.take()
+	if f == nil {
+		return nil
+	}
+	cb.data, cb.flags, cb.signaled = f.number, flagEvent, f.fd
+	if _, _, e := unix.Syscall(unix.SYS_IO_SUBMIT, s.ctx, 1, uintptr(unsafe.Pointer(&cb))); e != 0 {
+		s.give(f)
+		return nil
+	}
+	return f
+}
+
+// take returns a flight that is not in use, nil if there is none.
+func (s *syncs) take() *flight {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	if n := len(s.idle); n > 0 {
+		f := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		f.done = false
+		return f
+	}
+	if len(s.all) == maxFlights {
+		return nil
+	}
+	if s.ctx == 0 {
+		if _, _, e := unix.Syscall(unix.SYS_IO_SETUP, maxFlights, uintptr(unsafe.Pointer(&s.ctx)), 0); e != 0 {
+			s.closed = true // by the kernel's configuration, or who confines the process
+			return nil
+		}
+	}
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil
+	}
+	f := &flight{number: uint64(len(s.all)), landed: os.NewFile(uintptr(fd), "eventfd"), fd: uint32(fd)} //nolint:gosec // descriptors are small
+	s.all = append(s.all, f)
+	return f
+}
+
+// land waits for the end of the flight and returns what the kernel says of it.
+func (s *syncs) land(f *flight) error {
+	var count [8]byte
+	if _, err := f.landed.Read(count[:]); err != nil {
+		return err // the flight is not used again, and its result is not known
+	}
+	s.mu.Lock()
+	for !f.done { // else who has landed before has brought its result along
+		var landed [maxFlights]ioEvent
+		n, _, e := unix.Syscall6(unix.SYS_IO_GETEVENTS, s.ctx, 1, maxFlights, uintptr(unsafe.Pointer(&landed)), 0, 0)
+		if e != 0 && e != unix.EINTR {
+			s.mu.Unlock()
+			return e
+		}
+		for _, l := range landed[:n] {
+			s.all[l.data].done, s.all[l.data].result = true, l.result
+		}
+	}
+	result := f.result
+	s.mu.Unlock()
+	s.give(f)
+	if result < 0 {
+		return unix.Errno(-result)
+	}
+	return nil
+}
+
+// give takes a flight back.
+func (s *syncs) give(f *flight) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle = append(s.idle, f)
+	if s.closed {
+		s.release()
+	}
+}
+
+// close releases what the kernel keeps, once the last flight has landed. What is synced from then on is synced by fsync(2).
+func (s *syncs) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.release()
+}
+
+// release is what close says. mu must be held.
+func (s *syncs) release() {
+	if len(s.idle) < len(s.all) || s.ctx == 0 {
+		return
+	}
+	for _, f := range s.all {
+		_ = f.landed.Close() // nothing is written to it
+	}
+	_, _, _ = unix.Syscall(unix.SYS_IO_DESTROY, s.ctx, 0, 0)
+	s.ctx, s.all, s.idle = 0, nil, nil
+}

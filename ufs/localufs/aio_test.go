@@ -1,0 +1,142 @@
+package localufs
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluicefs/sluice/ufs"
+)
+
+// flying returns a syncs that the kernel takes fsyncs from, and a file and its directory on a file system that it does so for.
+func flying(t *testing.T) (s *syncs, file, dir int) {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "f")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = &syncs{}
+	t.Cleanup(func() { s.close(); _ = f.Close(); _ = d.Close() })
+	file, dir = int(f.Fd()), int(d.Fd())
+	fl := s.submit(&iocb{opcode: opFsync, fd: uint32(file)})
+	if fl == nil {
+		t.Skip("the kernel takes no asynchronous fsync here")
+	}
+	if err := s.land(fl); err != nil {
+		t.Fatal(err)
+	}
+	return s, file, dir
+}
+
+// TestSyncsAtOnce has more fsyncs at once than are handed to the kernel, and checks that each ends and all is given back.
+func TestSyncsAtOnce(t *testing.T) {
+	s, file, dir := flying(t)
+	var wg sync.WaitGroup
+	for i := range 4 * maxFlights {
+		wg.Go(func() {
+			for range 20 {
+				if err := s.fsync([]int{file, dir}[i%2]); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if len(s.idle) != len(s.all) || len(s.all) > maxFlights {
+		t.Errorf("got %d of %d given back, want all, of at most %d", len(s.idle), len(s.all), maxFlights)
+	}
+}
+
+// TestSyncsErrors checks that what the kernel says of a task that it has carried out is returned, and what it says of one that it
+// does not take.
+func TestSyncsErrors(t *testing.T) {
+	s, _, _ := flying(t)
+	sealed, err := unix.MemfdCreate("sealed", unix.MFD_ALLOW_SEALING|unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeFD(sealed)
+	if _, err := unix.FcntlInt(uintptr(sealed), unix.F_ADD_SEALS, unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
+		t.Fatal(err)
+	}
+	const write = 1 // IOCB_CMD_PWRITE: no fsync fails here by being asked to
+	b := []byte("x")
+	f := s.submit(&iocb{opcode: write, fd: uint32(sealed), buf: uint64(uintptr(unsafe.Pointer(&b[0]))), bytes: 1})
+	if f == nil {
+		t.Fatal("the write was not taken")
+	}
+	if err := s.land(f); !errors.Is(err, unix.EPERM) {
+		t.Errorf("a write to what is sealed: got %v, want EPERM", err)
+	}
+	pipe := make([]int, 2)
+	if err := unix.Pipe2(pipe, unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.fsync(pipe[1]); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("a pipe: got %v, want EINVAL", err)
+	}
+	closeFD(pipe[0])
+	closeFD(pipe[1])
+	if err := s.fsync(-1); !errors.Is(err, unix.EBADF) {
+		t.Errorf("no descriptor: got %v, want EBADF", err)
+	}
+}
+
+// TestSyncsClose checks that a flight under way when the store is closed lands, that its end releases what the kernel keeps, and
+// that one can sync after that.
+func TestSyncsClose(t *testing.T) {
+	s, file, _ := flying(t)
+	f := s.submit(&iocb{opcode: opFsync, fd: uint32(file)})
+	if f == nil {
+		t.Fatal("the fsync was not taken")
+	}
+	s.close()
+	if s.ctx == 0 {
+		t.Fatal("released under a flight")
+	}
+	if err := s.land(f); err != nil {
+		t.Error(err)
+	}
+	if s.ctx != 0 || s.all != nil {
+		t.Error("the last flight has landed, and nothing was released")
+	}
+	if err := s.fsync(file); err != nil || s.ctx != 0 {
+		t.Errorf("after close: got %v and context %d, want neither", err, s.ctx)
+	}
+}
+
+// TestCommitHandsOverSyncs checks that the fsyncs of a small file and of its directory are handed to the kernel.
+func TestCommitHandsOverSyncs(t *testing.T) {
+	flying(t)
+	s, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if s.network {
+		t.Skip("a network file system is synced by calls of our own")
+	}
+	w, err := s.Create(t.Context(), "a", 1, ufs.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.syncs.all) != 1 || len(s.syncs.idle) != 1 {
+		t.Errorf("got %d flights, %d of them given back, want one used again and again", len(s.syncs.all), len(s.syncs.idle))
+	}
+}
