@@ -188,6 +188,7 @@ type carriage struct {
 	had     copied      // all that this process has copied
 	copies  copied      // what there is to be removed
 	drop    *openIntent // the originals are; nil before the copies are the names
+	taken   bool        // another process, or an earlier try, has left drop: what it copied is not known
 
 	count *headway
 	done  chan struct{} // closed when it ends
@@ -203,11 +204,6 @@ type carryTrouble struct {
 	next        time.Time
 	there, left int64 // names with a copy, and without; as far as that was found
 	whole       bool  // it is all of them
-}
-
-// again notes a try that failed; the next is after wait.
-func (f *carryTrouble) again(err error, wait time.Duration) {
-	f.tries, f.err, f.next = f.tries+1, err, time.Now().Add(wait)
 }
 
 // carryOn carries a rename through in the background, unless that is being done. at is where it begins.
@@ -244,7 +240,7 @@ func (n *Namespace) carryOn(in openIntent, at *carriage) {
 			n.o.Logger.Warn("a rename could not be carried through to its store; it is tried again", "from", in.path, "to", in.to, "kind", errs.KindOf(err).Error(), "err", err)
 			n.resolving.Lock()
 			f := &at.failed
-			f.again(err, wait)
+			f.tries, f.err, f.next = f.tries+1, err, time.Now().Add(wait)
 			f.there, f.whole = at.count.there.Load(), at.count.whole.Load()
 			f.left = max(0, at.count.listed.Load()-f.there)
 			n.resolving.Unlock()
@@ -281,6 +277,13 @@ func (n *Namespace) carry(ctx context.Context, in *openIntent, at *carriage) err
 		return err
 	case m.err != nil:
 		return m.unavailable()
+	}
+	if at.taken {
+		done, err := n.resolveIntent(ctx, in)
+		if done {
+			n.noLonger(in)
+		}
+		return err
 	}
 	from, err := core.ParsePath(in.path)
 	if err != nil {
@@ -515,7 +518,6 @@ func (n *Namespace) noLonger(in *openIntent) {
 	n.resolving.Lock()
 	defer n.resolving.Unlock()
 	delete(n.open, in.edge)
-	delete(n.dropping, in.edge)
 	close(n.resolved)
 	n.resolved = make(chan struct{})
 }
@@ -538,7 +540,7 @@ func (n *Namespace) troubleOf(in *openIntent) *carryTrouble {
 	if at := n.carrying[in.edge]; at != nil && at.failed.err != nil {
 		return &at.failed
 	}
-	return n.dropping[in.edge]
+	return nil
 }
 
 // describeCarried describes a rename that is carried through. resolving must be held.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
@@ -813,4 +814,40 @@ func TestRenameTellsOfItsOriginals(t *testing.T) {
 	if got := c.n.Carries(); got != (namespace.Carries{}) {
 		t.Errorf("counted are %+v", got)
 	}
+}
+
+// TestRenameTakesItsTime has another process remove originals longer than one look at what is unfinished may take: that is no failure, and
+// nothing is begun again.
+func TestRenameTakesItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCarrying(t)
+		const files = 3
+		c.late(files)
+		c.slow.Add(wrap.Rule{Op: wrap.Remove, Name: "d/2/f", Err: errs.New("x", "", errs.Permission, "403 AccessDenied")})
+		c.open()
+		c.until("a removal that failed", func() bool { r := c.renames(); return r.Removing && r.Err != nil })
+		c.stop()
+		c.slow.Heal()
+		c.slow.Add(wrap.Rule{Op: wrap.Remove, Name: "d/2/f", Delay: 5 * time.Minute})
+		c.slow.Add(wrap.Rule{Op: wrap.RemoveFiles, Delay: 5 * time.Minute})
+		c.lead(time.Hour)
+		lists := c.slow.Calls(wrap.List)
+		for range 4 {
+			<-time.After(time.Minute)
+			if r := c.renames(); !r.Removing || r.Tries != 0 || r.Err != nil {
+				t.Errorf("told is %+v", r)
+			}
+			if got := c.n.Carries().Failing; got != 0 {
+				t.Errorf("%d are failing, want 0", got)
+			}
+			if got := c.slow.Calls(wrap.List) - lists; got > 2 {
+				t.Errorf("the store has listed %d times since it was taken over", got)
+			}
+		}
+		<-time.After(2 * time.Minute)
+		c.carried(files)
+		if r := c.renames(); r.ID != "" {
+			t.Errorf("still told is %+v", r)
+		}
+	})
 }

@@ -466,7 +466,13 @@ func (n *Namespace) tryResolve(ctx context.Context, in *openIntent) {
 	if ctx.Err() != nil || !n.due(in) {
 		return
 	}
-	done, err := n.resolveIntent(ctx, in)
+	var done bool
+	var err error
+	if in.op == opDropTree { // nobody knows how long it takes
+		n.carryOn(*in, &carriage{drop: in, taken: true})
+	} else {
+		done, err = n.resolveIntent(ctx, in)
+	}
 	n.resolving.Lock()
 	carried := n.carrying[in.edge]
 	n.resolving.Unlock()
@@ -476,14 +482,6 @@ func (n *Namespace) tryResolve(ctx context.Context, in *openIntent) {
 		case <-ctx.Done():
 		}
 		return
-	}
-	if err != nil && in.op == opDropTree {
-		n.resolving.Lock()
-		if n.dropping[in.edge] == nil {
-			n.dropping[in.edge] = new(carryTrouble)
-		}
-		n.dropping[in.edge].again(err, watchInterval)
-		n.resolving.Unlock()
 	}
 	if err != nil {
 		n.o.Logger.Warn("a change without an answer from its store stays open", "op", in.op, "path", in.path, "kind", errs.KindOf(err).Error(), "err", err)

@@ -205,14 +205,13 @@ type Namespace struct {
 	stretches stretches
 	feeds     feeds
 
-	resolving sync.Mutex // guards open, resolved, lost, late, gone, carrying and dropping
+	resolving sync.Mutex // guards open, resolved, lost, late, gone and carrying
 	open      map[string]openIntent
-	resolved  chan struct{}            // closed, and another made, when an intent leaves open
-	lost      map[string]time.Time     // by upload id: when it is looked for
-	late      int64                    // renames that were acknowledged before they were carried through
-	gone      int64                    // files that renames went on without
-	carrying  map[string]*carriage     // by edge: of intents that are carried through in the background
-	dropping  map[string]*carryTrouble // by edge: of renames that another process carried through, but for their originals
+	resolved  chan struct{}        // closed, and another made, when an intent leaves open
+	lost      map[string]time.Time // by upload id: when it is looked for
+	late      int64                // renames that were acknowledged before they were carried through
+	gone      int64                // files that renames went on without
+	carrying  map[string]*carriage // by edge: of intents that are carried through in the background
 
 	running  context.Context // of what is carried through in the background; ends with Run
 	end      context.CancelFunc
@@ -249,7 +248,7 @@ const JournalGroup = "0"
 func Open(ctx context.Context, o Options) (*Namespace, error) {
 	o = o.withDefaults()
 	n := &Namespace{o: o, log: o.Log, locks: newLocks(), reconciling: newLocks(), appending: map[uint64]bool{}, open: map[string]openIntent{},
-		resolved: make(chan struct{}), lost: map[string]time.Time{}, carrying: map[string]*carriage{}, dropping: map[string]*carryTrouble{}, released: make(chan struct{}), holds: newHolds(), syncs: newSyncs(o.Sync)}
+		resolved: make(chan struct{}), lost: map[string]time.Time{}, carrying: map[string]*carriage{}, released: make(chan struct{}), holds: newHolds(), syncs: newSyncs(o.Sync)}
 	n.running, n.end = context.WithCancel(context.WithoutCancel(ctx))
 	sealer, err := seal.New(o.SecretKey)
 	if err != nil {
