@@ -29,10 +29,14 @@ type CarriedRename struct {
 	Left     int64 // names that are known to have none
 	Counted  bool  // Left are all
 
-	Tries int64     // that failed since this process leads
-	Err   error     // of the last of them; nil for who is no superuser
-	Next  time.Time // when the next begins; in the past: it is under way
+	Tries   int64     // that failed since this process leads
+	Err     error     // of the last of them; nil for who is no superuser
+	Refused []Failure // the first of what it could not copy, by new names, at most MaxRefused; none for who is no superuser
+	Next    time.Time // when the next begins; in the past: it is under way
 }
+
+// MaxRefused is how many files of a rename are named that its store refuses to copy.
+const MaxRefused = 5
 
 // String says it for people.
 func (r *CarriedRename) String() string {

@@ -39,12 +39,29 @@ type copying struct {
 type headway struct {
 	listed, there atomic.Int64 // names that the store has; those that have their copy
 	whole         atomic.Bool  // listed are all
+
+	refused []refusedCopy // the first of those that the store refused to copy, key being below the old name; read when the look has ended
+}
+
+// refusedCopy is why a file was not copied.
+type refusedCopy struct {
+	key string
+	err error
 }
 
 func (t *headway) begin() {
 	t.whole.Store(false)
 	t.listed.Store(0)
 	t.there.Store(0)
+}
+
+// refuse notes what the store has refused of what is below key.
+func (t *headway) refuse(key string, all []refusedCopy) {
+	slices.SortFunc(all, func(a, b refusedCopy) int { return cmp.Compare(a.key, b.key) })
+	t.refused = slices.Clone(all[:min(len(all), core.MaxRefused)])
+	for i := range t.refused {
+		t.refused[i].key = t.refused[i].key[len(key):]
+	}
 }
 
 // startCopy begins to copy what m's store has below key to toKey. It ends with the namespace's Run, not with ctx. at is nil the first time;
@@ -202,8 +219,9 @@ type carryTrouble struct {
 	tries       int64 // that failed, one after the other
 	err         error // of the last of them
 	next        time.Time
-	there, left int64 // names with a copy, and without; as far as that was found
-	whole       bool  // it is all of them
+	there, left int64         // names with a copy, and without; as far as that was found
+	whole       bool          // it is all of them
+	refused     []refusedCopy // cf. headway
 }
 
 // carryOn carries a rename through in the background, unless that is being done. at is where it begins.
@@ -243,6 +261,7 @@ func (n *Namespace) carryOn(in openIntent, at *carriage) {
 			f.tries, f.err, f.next = f.tries+1, err, time.Now().Add(wait)
 			f.there, f.whole = at.count.there.Load(), at.count.whole.Load()
 			f.left = max(0, at.count.listed.Load()-f.there)
+			f.refused = at.count.refused
 			n.resolving.Unlock()
 			again := time.NewTimer(wait)
 			select {
@@ -549,6 +568,11 @@ func (n *Namespace) describeCarried(in *openIntent) core.CarriedRename {
 	if f := n.troubleOf(in); f != nil {
 		r.Tries, r.Err, r.Next = f.tries, f.err, f.next
 		r.Copied, r.Left, r.Counted = f.there, f.left, f.whole
+		for _, x := range f.refused {
+			if p, err := core.ParsePath(in.to + x.key); err == nil {
+				r.Refused = append(r.Refused, core.Failure{Path: p, Err: x.err})
+			}
+		}
 		return r
 	}
 	at := n.carrying[in.edge]

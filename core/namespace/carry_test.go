@@ -675,6 +675,9 @@ func TestRenameOfWhatIsRefused(t *testing.T) {
 					r.Since.Before(began) || r.Since.After(time.Now()) || r.Tries < 1 || r.Next.Before(began) {
 					t.Errorf("%s: told is %+v", when, r)
 				}
+				if len(r.Refused) != 1 || r.Refused[0].Path != c.path("/e/1/f") || !errors.Is(r.Refused[0].Err, errs.Permission) {
+					t.Errorf("%s: refused are %+v", when, r.Refused)
+				}
 				if x, err := c.n.Explain(c.ctx, c.path("/e/1/f"), core.ExplainOptions{}); err != nil || x.Carried == nil || x.Carried.ID != r.ID {
 					t.Errorf("%s: explain says %+v, %v", when, x.Carried, err)
 				}
@@ -696,7 +699,7 @@ func TestRenameOfWhatIsRefused(t *testing.T) {
 			c.lead(time.Hour)
 			told("by the next leader")
 			ctx := core.WithPrincipal(c.ctx, core.Principal{User: "ann"})
-			if x, err := c.n.Explain(ctx, c.path("/e/1/f"), core.ExplainOptions{}); err != nil || x.Carried == nil || x.Carried.Err != nil {
+			if x, err := c.n.Explain(ctx, c.path("/e/1/f"), core.ExplainOptions{}); err != nil || x.Carried == nil || x.Carried.Err != nil || x.Carried.Refused != nil {
 				t.Errorf("others are told %+v, %v", x.Carried, err)
 			}
 			if _, err := c.n.CarriedRenames(ctx); errs.KindOf(err) != errs.Permission {
@@ -723,6 +726,33 @@ func TestRenameOfWhatIsRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRenameNamesWhatIsRefused has a store refuse the copies of many files: the first few are named, by their new names, until they can be
+// copied.
+func TestRenameNamesWhatIsRefused(t *testing.T) {
+	t.Parallel()
+	c := newCarrying(t)
+	const files, refused = 3, core.MaxRefused + 2
+	c.late(files)
+	for i := range refused {
+		name := fmt.Sprintf("d/n%d", i)
+		c.stranger(name, "new")
+		c.slow.Add(wrap.Rule{Op: wrap.Copy, Name: name, Err: errs.New("x", name, errs.Permission, "403 AccessDenied")})
+	}
+	c.open()
+	c.until("a try that failed", func() bool { return c.renames().Tries > 0 })
+	r := c.renames()
+	if r.Left != refused || len(r.Refused) != core.MaxRefused {
+		t.Errorf("told is %+v", r)
+	}
+	for i, f := range r.Refused {
+		if at := c.path(fmt.Sprintf("/e/n%d", i)); f.Path != at || !errors.Is(f.Err, errs.Permission) {
+			t.Errorf("refused is %v: %v, want %v", f.Path, f.Err, at)
+		}
+	}
+	c.slow.Heal()
+	c.carried(files + refused)
 }
 
 // TestRenameTakesBackStaleCopies has a file change after it was copied and its store refuse the copy of that, and then the file be

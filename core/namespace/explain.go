@@ -130,7 +130,7 @@ func (x *explained) conceal() {
 		x.Gone.First = nil
 	}
 	if x.Carried != nil {
-		x.Carried.Err = nil // it may name what is below, and the store
+		x.Carried.Err, x.Carried.Refused = nil, nil // they may name what is below, and the store
 	}
 }
 

@@ -556,7 +556,8 @@ func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string,
 		return c, err
 	}
 	var mu sync.Mutex
-	var refused []error
+	var refused []refusedCopy
+	defer func() { how.count.refuse(key, refused) }()
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(copyParallel)
 	for info, err := range m.store.List(ctx, key, "", true) {
@@ -601,10 +602,12 @@ func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string,
 			case err == nil:
 				c.of[info.Name], c.made[to] = info.Version, made.Version
 				delete(c.failed, info.Name)
-			case !how.rest || unanswered(err) || len(refused) >= maxUncopied:
+			case unanswered(err):
 				return err
 			default:
-				refused = append(refused, err)
+				if refused = append(refused, refusedCopy{info.Name, err}); !how.rest || len(refused) > maxUncopied {
+					return err
+				}
 				return nil
 			}
 			how.count.there.Add(1)
@@ -616,7 +619,7 @@ func (n *Namespace) copyTree(ctx context.Context, m *mounted, key, toKey string,
 	}
 	how.count.whole.Store(true)
 	if len(refused) > 0 {
-		return c, refused[0]
+		return c, refused[0].err
 	}
 	return c, nil
 }

@@ -79,6 +79,8 @@ type Rename struct {
 	Failed int64      `json:"failed" doc:"Tries of this leader that failed."`
 	Error  string     `json:"error,omitempty" doc:"Why the last of them did; told to superusers."`
 	Next   *time.Time `json:"next_try,omitempty" doc:"When it is tried again; none, or in the past: now."`
+
+	Refused []Failure `json:"refused,omitempty" doc:"The first of what the last of them could not copy, by the new names; told to superusers."`
 }
 
 // Synced is a sync that has ended.
@@ -178,6 +180,9 @@ func renderRename(r core.CarriedRename) Rename {
 	}
 	if r.Err != nil {
 		out.Error = r.Err.Error()
+	}
+	for _, f := range r.Refused {
+		out.Refused = append(out.Refused, Failure{Path: f.Path.String(), Why: f.Err.Error()})
 	}
 	return out
 }

@@ -26,9 +26,15 @@ func (count) Pins(context.Context) ([]core.Pin, error)                         {
 func TestRenderRename(t *testing.T) {
 	since := time.Unix(1000, 0)
 	why := errs.New("x", "d/f", errs.Permission, "403")
-	got := renderRename(core.CarriedRename{ID: "7", From: "/d/", To: "/e/", Since: since, Copied: 5, Left: 2, Counted: true, Tries: 3, Err: why, Next: since})
+	file, err := core.ParsePath("/e/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := renderRename(core.CarriedRename{ID: "7", From: "/d/", To: "/e/", Since: since, Copied: 5, Left: 2, Counted: true, Tries: 3, Err: why, Next: since,
+		Refused: []core.Failure{{Path: file, Err: why}}})
 	at := since.UTC()
-	if diff := cmp.Diff(Rename{ID: "7", From: "/d/", To: "/e/", Phase: "copying", Since: at, Copied: 5, Left: 2, Failed: 3, Error: why.Error(), Next: &at}, got); diff != "" {
+	if diff := cmp.Diff(Rename{ID: "7", From: "/d/", To: "/e/", Phase: "copying", Since: at, Copied: 5, Left: 2, Failed: 3, Error: why.Error(), Next: &at,
+		Refused: []Failure{{"/e/f", why.Error()}}}, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 	got = renderRename(core.CarriedRename{ID: "7", From: "/d/", Since: since, Removing: true, Copied: 5})

@@ -329,6 +329,22 @@ func TestProgressOfRenames(t *testing.T) {
 	}
 }
 
+// TestTroubleOfRenames says why renames are not carried through.
+func TestTroubleOfRenames(t *testing.T) {
+	for _, k := range []struct {
+		r    admin.Rename
+		want []string
+	}{
+		{admin.Rename{}, []string{""}},
+		{admin.Rename{Error: "it is away"}, []string{"it is away"}},
+		{admin.Rename{Error: "d/f: 403", Refused: []admin.Failure{{Path: "/e/f", Why: "d/f: 403"}, {Path: "/e/g", Why: "d/g: 404"}}}, []string{"/e/f: d/f: 403", "/e/g: d/g: 404"}},
+	} {
+		if got := troubleOf(&k.r); !slices.Equal(got, k.want) {
+			t.Errorf("%+v: %q, want %q", k.r, got, k.want)
+		}
+	}
+}
+
 func TestCare(t *testing.T) {
 	serve(t)
 	t.Chdir(t.TempDir())

@@ -15,17 +15,32 @@ func renamesCommand(s Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "renames", Short: "List the renames that were answered and that their stores do not have yet", Args: cobra.NoArgs,
 		Long: `List the renames of directories that were answered and that their stores do not have yet: since when, how many files are copied and
-left, why the last try failed, and when the next one begins. Everything can be read under the new name; nothing below either name is
+left, why the last try failed, of the first files that were refused which and why, and when the next one begins. Everything can be read under the new name; nothing below either name is
 changed until the rename is through. A store that refuses a file is asked again, at last every minute: let it be copied or, to go on
 without it, move it in the store itself to a place outside both names.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return showList(cmd, c, s, "/renames", nil, "list the renames", "ID\tFROM\tTO\tSTATE\tLAST ERROR", func(w io.Writer, r *admin.Rename) {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.ID, r.From, r.To, progressOf(r), r.Error)
+				why := troubleOf(r)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.ID, r.From, r.To, progressOf(r), why[0])
+				for _, more := range why[1:] {
+					fmt.Fprintf(w, "\t\t\t\t%s\n", more)
+				}
 			})
 		},
 	}
 	c.addFlags(cmd.Flags())
 	return cmd
+}
+
+// troubleOf says in lines why the last try failed: for the first files that were refused, or, if it was not that, for all.
+func troubleOf(r *admin.Rename) (lines []string) {
+	for _, f := range r.Refused {
+		lines = append(lines, f.Path+": "+f.Why)
+	}
+	if len(lines) == 0 {
+		return []string{r.Error}
+	}
+	return lines
 }
 
 // progressOf says how far a rename is.
