@@ -148,6 +148,17 @@ func TestTreeModel(t *testing.T) {
 							t.Fatalf("%s: %s%s is no Local file", what, path, edge)
 						}
 					}
+					from := randomEdge(r, false, true)
+					stored := maps.Collect(v.Stored(id, from))
+					for edge, e := range v.Children(id, from) {
+						if got := stored[edge]; (got != nil) != (e.Class != Local) || got != nil && !cmp.Equal(got, e) {
+							t.Fatalf("%s: %s%s: Stored has %+v of %+v", what, path, edge, got, e)
+						}
+						delete(stored, edge)
+					}
+					if len(stored) != 0 {
+						t.Fatalf("%s: %s: entries that are not there: %v", what, path, stored)
+					}
 					subdirs := map[string]DirID{}
 					for edge, sub := range v.Subdirs(id) {
 						subdirs[path+edge] = sub

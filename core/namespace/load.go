@@ -366,7 +366,11 @@ func (l *listed) compare(v meta.View, id meta.DirID, key string, path core.Path)
 	if i := strings.IndexByte(from, '/'); i >= 0 {
 		from = from[:i+1]
 	}
-	for edge, e := range v.Children(id, from) {
+	entries := v.Stored // there may be very many others, and every change waits for this
+	if l.mine != nil {
+		entries = v.Children
+	}
+	for edge, e := range entries(id, from) {
 		name := key + edge
 		if !l.complete && name > l.last {
 			return

@@ -376,7 +376,7 @@ func (n *Namespace) flipCopied(ctx context.Context, m *mounted, in *openIntent, 
 	if src.inTree {
 		ops = append(ops, meta.Op{Kind: meta.Set, Dir: src.parent, Edge: src.edge, Entry: meta.Entry{Class: meta.Whiteout}})
 	}
-	if id, ok := src.dirID(); ok {
+	if id, ok := src.dirID(); ok && len(copies.made)+len(copies.gone) > 0 { // else it would be looked through for nothing, and everybody wait for that
 		n.tree.View(func(v meta.View) { ops = movedEntries(v, id, src.key, dst.key, copies, ops) })
 	}
 	// From the first record on, what the store had at either name no longer counts: whoever looks there waits. The old name
