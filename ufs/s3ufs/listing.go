@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/aws/smithy-go/middleware"
 	smithytime "github.com/aws/smithy-go/time"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
 )
 
 // readListing has a ListObjectsV2 read plain answers here: the SDK takes eleven milliseconds of processor time for a thousand keys,
@@ -33,8 +35,15 @@ func readListing(o *s3.Options) {
 	})
 }
 
-// maxListing is up to how many bytes an answer is read at once: a thousand keys of 1 KiB, each byte escaped, are less.
-const maxListing = 16 << 20
+// maxListing is up to how many bytes an answer is read at once: a thousand keys of 1 KiB, each byte escaped, are less. maxRoom is up to
+// how many are kept for the next.
+const (
+	maxListing = 16 << 20
+	maxRoom    = 1 << 20
+)
+
+// listings are what answers are read into. Nothing of them is kept.
+var listings = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 type listingReader struct {
 	sdk middleware.DeserializeMiddleware
@@ -49,9 +58,14 @@ func (l *listingReader) HandleDeserialize(ctx context.Context, in middleware.Des
 	resp, ok := out.RawResponse.(*smithyhttp.Response)
 	if err == nil && ok && resp.StatusCode == http.StatusOK {
 		body := resp.Body
-		b, rerr := io.ReadAll(io.LimitReader(body, maxListing))
-		if rerr == nil && len(b) < maxListing {
+		room := listings.Get().(*bytes.Buffer)
+		_, rerr := room.ReadFrom(io.LimitReader(body, maxListing))
+		b := room.Bytes()
+		if rerr == nil && len(b) < maxListing { // all of it is here
 			if out.Result, ok = parseListing(b); ok {
+				if room.Reset(); len(b) <= maxRoom {
+					listings.Put(room)
+				}
 				return out, md, nil
 			}
 			out.Result = nil
