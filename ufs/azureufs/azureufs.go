@@ -97,6 +97,7 @@ func Open(o Options) (*Store, error) {
 	s.root = "azure:" + web.Service(at) + strings.TrimRight(at.Path, "/") + "/" + o.Container + "/" + s.prefix
 	co := &container.ClientOptions{ClientOptions: azcore.ClientOptions{
 		Transport: o.Client, Retry: policy.RetryOptions{MaxRetries: -1}, Telemetry: policy.TelemetryOptions{Disabled: true},
+		PerRetryPolicies: []policy.Policy{inTurn{}},
 	}}
 	to := strings.TrimRight(at.String(), "/") + "/" + url.PathEscape(o.Container)
 	switch {

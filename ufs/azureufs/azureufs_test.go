@@ -19,6 +19,7 @@ import (
 
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/ufs"
+	"github.com/sluicefs/sluice/ufs/ufstest"
 )
 
 func wantKind(t *testing.T, what string, err error, kind errs.Kind) {
@@ -393,6 +394,22 @@ func TestListingsThatLie(t *testing.T) {
 		}
 		wantKind(t, what, err, errs.Unavailable)
 	}
+}
+
+// TestListsInTurns checks that the pages of a listing are decoded, and made entries of, in turns that nobody has while the service is
+// waited for.
+func TestListsInTurns(t *testing.T) {
+	var turns ufstest.Turns
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		turns.Want(t, 0, "while the service is asked")
+		name, next := "a", "m"
+		if r.URL.Query().Get("marker") != "" {
+			name, next = "b", ""
+		}
+		w.Header().Set("Content-Type", "application/xml")
+		_, _ = fmt.Fprintf(w, "<EnumerationResults><Blobs><Blob><Name>%s</Name><Properties><Etag>1</Etag></Properties></Blob></Blobs><NextMarker>%s</NextMarker></EnumerationResults>", name, next)
+	})
+	turns.WantTurns(t, s, 2, 2)
 }
 
 // TestDeadServer checks that calls of a service that says nothing end with their ctx, and that one which is not there is

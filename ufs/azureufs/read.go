@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 
@@ -105,7 +107,10 @@ func (s *Store) List(ctx context.Context, dir, after string, flat bool) iter.Seq
 			return
 		}
 		for page, err := range s.pages(ctx, s.prefix+dir, flat, 0) {
-			if !yield(s.entries(page, dir, flat), fail(ctx, op, dir, err)) {
+			give := ufs.Turn(ctx)
+			entries := s.entries(page, dir, flat)
+			give()
+			if !yield(entries, fail(ctx, op, dir, err)) {
 				return
 			}
 		}
@@ -133,6 +138,9 @@ func (s *Store) pages(ctx context.Context, prefix string, flat bool, size int32)
 	}
 	malformed := errors.New("the answer is no listing")
 	return web.Pages(func(at string) (page, string, error) {
+		d := &decoding{give: func() {}}
+		defer func() { d.give() }()
+		ctx := context.WithValue(ctx, decodingKey{}, d)
 		var marker *string
 		if at != "" {
 			marker = &at
@@ -154,6 +162,24 @@ func (s *Store) pages(ctx context.Context, prefix string, flat bool, size int32)
 		}
 		return page{out.Segment.BlobItems, out.Segment.BlobPrefixes}, next(out.NextMarker), nil
 	})
+}
+
+type decodingKey struct{}
+
+// decoding is an answer whose decoding has a turn once it has arrived.
+type decoding struct{ give func() }
+
+// inTurn has the SDK decode a listing in a turn: it is the last to see the answer before that, and the SDK has all of it by then.
+type inTurn struct{}
+
+// Do implements policy.Policy.
+func (inTurn) Do(req *policy.Request) (*http.Response, error) {
+	answer, err := req.Next()
+	if d, ok := req.Raw().Context().Value(decodingKey{}).(*decoding); ok {
+		d.give()
+		d.give = ufs.Turn(req.Raw().Context())
+	}
+	return answer, err
 }
 
 // entries returns the entries of one answer in order. Blobs that are no names below dir are left out.

@@ -124,12 +124,20 @@ func read(answer *http.Response, out any) error {
 	if out == nil {
 		return nil
 	}
-	const most = 64 << 20 // a page of a thousand objects, each with its metadata
-	if err := json.NewDecoder(io.LimitReader(answer.Body, most)).Decode(out); err != nil {
-		return fmt.Errorf("the answer cannot be read: %w", err)
+	return decode(io.LimitReader(answer.Body, maxAnswer), out)
+}
+
+// maxAnswer is up to how many bytes of an answer are read: a page of a thousand objects, each with its metadata, has less.
+const maxAnswer = 64 << 20
+
+func decode(answer io.Reader, out any) error {
+	if err := json.NewDecoder(answer).Decode(out); err != nil {
+		return unreadable(err)
 	}
 	return nil
 }
+
+func unreadable(err error) error { return fmt.Errorf("the answer cannot be read: %w", err) }
 
 // change sends a request that others can see the outcome of. An error says if it has not been carried out (ufs.ErrUnsent).
 func (s *Store) change(ctx context.Context, op, name string, c call, out any) error {

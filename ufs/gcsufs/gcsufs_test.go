@@ -25,6 +25,7 @@ import (
 
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/ufs"
+	"github.com/sluicefs/sluice/ufs/ufstest"
 )
 
 func wantKind(t *testing.T, what string, err error, kind errs.Kind) {
@@ -391,6 +392,21 @@ func TestListingsThatLie(t *testing.T) {
 	wantKind(t, "a bucket that is gone", err, errs.Unavailable)
 	_, err = s.Stat(t.Context(), "a/")
 	wantKind(t, "a bucket that is gone, by a directory", err, errs.Unavailable)
+}
+
+// TestListsInTurns checks that the pages of a listing are decoded, and made entries of, in turns that nobody has while the service is
+// waited for.
+func TestListsInTurns(t *testing.T) {
+	var turns ufstest.Turns
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		turns.Want(t, 0, "while the service is asked")
+		name, next := "a", "p"
+		if r.URL.Query().Get("pageToken") != "" {
+			name, next = "b", ""
+		}
+		_, _ = fmt.Fprintf(w, `{"items":[{"name":%q,"size":"1","generation":"1"}],"nextPageToken":%q}`, name, next)
+	})
+	turns.WantTurns(t, s, 2, 2)
 }
 
 // TestDeadServer checks that calls of a service that says nothing end with their ctx, and that one which is not there is

@@ -1,6 +1,7 @@
 package gcsufs
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -118,7 +119,13 @@ func (s *Store) page(ctx context.Context, prefix, start string, flat bool, next 
 	if err != nil {
 		return p, err
 	}
-	return p, read(answer, &p)
+	defer web.Drain(answer.Body)
+	b, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	if err != nil {
+		return p, unreadable(err)
+	}
+	defer ufs.Turn(ctx)()
+	return p, decode(bytes.NewReader(b), &p)
 }
 
 // pages yields the answers to a listing of what begins with prefix, from the object named start on.
@@ -146,7 +153,9 @@ func (s *Store) List(ctx context.Context, dir, after string, flat bool) iter.Seq
 				yield(nil, s.listed(ctx, op, dir, err))
 				return
 			}
+			give := ufs.Turn(ctx)
 			entries, ok := s.entries(p, dir)
+			give()
 			if !ok {
 				yield(nil, errs.New(op, dir, errs.Unavailable, "the listing has an object without a size or a generation"))
 				return

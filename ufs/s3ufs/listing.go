@@ -18,6 +18,7 @@ import (
 	smithytime "github.com/aws/smithy-go/time"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"github.com/sluicefs/sluice/ufs"
 )
 
 // readListing has a ListObjectsV2 read plain answers here: the SDK takes eleven milliseconds of processor time for a thousand keys,
@@ -62,6 +63,7 @@ func (l *listingReader) HandleDeserialize(ctx context.Context, in middleware.Des
 		_, rerr := room.ReadFrom(io.LimitReader(body, maxListing))
 		b := room.Bytes()
 		if rerr == nil && len(b) < maxListing { // all of it is here
+			defer ufs.Turn(ctx)()
 			if out.Result, ok = parseListing(b); ok {
 				if room.Reset(); len(b) <= maxRoom {
 					listings.Put(room)

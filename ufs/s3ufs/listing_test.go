@@ -13,6 +13,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/sluicefs/sluice/ufs/ufstest"
 )
 
 // listingPages are answers as services write them.
@@ -105,6 +107,29 @@ func TestReadListing(t *testing.T) {
 		if _, ok := parseListing([]byte(body)); ok { // what is left to the SDK is the same
 			same()
 		}
+	}
+}
+
+// TestListsInTurns checks that the pages of a listing are read, and made entries of, in turns that nobody has while the service is
+// waited for: pages that are read here, and pages that are left to the SDK.
+func TestListsInTurns(t *testing.T) {
+	for what, strange := range map[string]string{"read here": "", "left to the SDK": "<!-- -->"} {
+		t.Run(what, func(t *testing.T) {
+			var turns ufstest.Turns
+			service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				turns.Want(t, 0, "while the service is asked")
+				name, more := "a", `<IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken>`
+				if r.URL.Query().Has("continuation-token") {
+					name, more = "b", `<IsTruncated>false</IsTruncated>`
+				}
+				_, _ = fmt.Fprintf(w, "<ListBucketResult>%s%s<Contents><Key>%s</Key>", strange, more, name)
+				w.(http.Flusher).Flush()
+				turns.Want(t, 0, "while the answer comes")
+				_, _ = io.WriteString(w, "</Contents></ListBucketResult>")
+			}))
+			defer service.Close()
+			turns.WantTurns(t, at(t, service.URL), 2, 2)
+		})
 	}
 }
 

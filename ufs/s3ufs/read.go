@@ -153,7 +153,10 @@ func (s *Store) List(ctx context.Context, dir, after string, flat bool) iter.Seq
 				return
 			}
 			idle++
-			for _, e := range s.page(out, dir) {
+			give := ufs.Turn(ctx)
+			entries := s.page(out, dir)
+			give()
+			for _, e := range entries {
 				if e.Name > furthest {
 					furthest, idle = e.Name, 0
 				}

@@ -131,7 +131,10 @@ func (f fixture) mkdir(name string) {
 func (f fixture) list(dir, after string, flat bool) []string {
 	f.Helper()
 	names := []string{}
-	for in, err := range f.s.List(f.ctx(), dir, after, flat) {
+	var turns Turns
+	defer turns.Want(f, 0, "after a listing")
+	for in, err := range f.s.List(turns.Context(f.ctx()), dir, after, flat) {
+		turns.Want(f, 0, "while a name is yielded")
 		if err != nil {
 			f.Fatalf("list %q after %q: %v", dir, after, err)
 		}

@@ -240,6 +240,7 @@ func (c *Client) document(ctx context.Context, q request, doc any) error {
 	if err != nil {
 		return err
 	}
+	defer ufs.Turn(ctx)()
 	if err := json.Unmarshal(b, doc); err != nil {
 		return errs.New("webhdfsufs."+q.op, q.path, errs.Unavailable, "the server's answer is not WebHDFS's JSON")
 	}
