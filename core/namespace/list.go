@@ -14,6 +14,7 @@ import (
 
 // Stat implements core.Namespace.
 func (n *Namespace) Stat(ctx context.Context, p core.Path) (i core.Info, err error) {
+	n.syncs.turns.request()
 	if n.statKnown(ctx, p, &i) {
 		return i, nil
 	}

@@ -200,6 +200,7 @@ func (n *Namespace) askOnce(ctx context.Context, m *mounted, need meta.Need) (l 
 			break
 		}
 	}
+	defer ufs.Turn(ctx)()
 	l.rows = make(map[string]*meta.Row, len(l.names))
 	for i := range l.names {
 		l.rows[l.names[i].Name] = &l.names[i].Row
@@ -282,6 +283,7 @@ func (n *Namespace) takeNames(ctx context.Context, m *mounted, need meta.Need, d
 			m.forgetListed(name)
 		}
 	}
+	defer l.turn(ctx)()
 	if l.deep {
 		l.flight.ListFlat(need.Dir, need.After, l.last, l.names, l.complete)
 	} else {
@@ -297,9 +299,7 @@ const maxRefused = 8
 // listing said. Those that differ are looked at again one by one, under their lock; it returns those that could not be.
 func (n *Namespace) reconcileListed(ctx context.Context, m *mounted, need meta.Need, dir core.Path, l *listed) (all []missed, err error) {
 	n.compare(need, dir, l)
-	for _, u := range l.same {
-		n.checked(m, u.dir, u.edge, u.version, l.sent)
-	}
+	n.checkSame(m, l)
 	var refused error
 	for i, tries := 0, 0; i < len(l.differ); i++ {
 		p, err := l.differ[i], refused
@@ -332,6 +332,14 @@ func (n *Namespace) compare(need meta.Need, dir core.Path, l *listed) {
 	}
 }
 
+// checkSame notes that the entries which are what the store has were compared, once.
+func (n *Namespace) checkSame(m *mounted, l *listed) {
+	for _, u := range l.same {
+		n.checked(m, u.dir, u.edge, u.version, l.sent)
+	}
+	l.same = nil
+}
+
 // listed is a store's listing of the names after the name after up to the name last, or of all if it is complete.
 type listed struct {
 	names       []meta.NamedRow
@@ -344,11 +352,20 @@ type listed struct {
 
 	flight *meta.Flight
 	sent   time.Time
+	turns  *turns // of a sync that asked for it, nil if a request did
 
 	compared bool
 	same     []checked
 	differ   []core.Path
 	mine     map[string]bool // names of which the overlay says more than the store, if not nil; a directory's with all below
+}
+
+// turn waits until whoever asked for the listing may work on it, and returns what must be called when he waits for something again.
+func (l *listed) turn(ctx context.Context) (give func()) {
+	if l.turns == nil {
+		return func() {}
+	}
+	return l.turns.take(ctx)
 }
 
 // checked is an entry that is what the store has.

@@ -118,6 +118,7 @@ func (n *Namespace) require(ctx context.Context, nd *node, want uint32) error {
 // traverse reports errs.Permission unless the principal may pass every existing directory above p, and errs.NotExist never:
 // what is missing is for the caller to find.
 func (n *Namespace) traverse(ctx context.Context, p core.Path) error {
+	n.syncs.turns.request()
 	if core.PrincipalOf(ctx).Super || p.IsRoot() {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 	"weak"
@@ -18,16 +19,20 @@ import (
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta"
 	"github.com/sluicefs/sluice/core/wait"
+	"github.com/sluicefs/sluice/ufs"
 )
 
 /*
 A sync asks the stores for what a request would ask for, and takes it over as a request does (askList, takeList): what it adds is
 that it comes to all names, and tells what it found.
 
-	pending directories ──► list ──► compare, tell ──► record, reconcile ──► those that were in it are pending
-	                        │ at most Prefetch of all   │ at most Executors
-	                        │ syncs, and as many as     │ of all syncs
-	                        ▼ the mount's pace allows   ▼
+	pending directories ──► list, decode ──► compare, tell ──► record, reconcile ──► those that were in it are pending
+	                        │ at most Prefetch of all      │ at most Executors
+	                        │ syncs, and as many as        │ of all syncs
+	                        ▼ the mount's pace allows      ▼
+
+What of that computes and waits for nobody has a turn meanwhile (see turns), so that requests have processors; what waits for a store
+has none, and as many wait at once as the pools and paces say.
 
 Directories are worked on breadth first as long as not many are pending, then depth first, so that what is pending stays in
 proportion to the depth of the tree. A store that lists flat is asked so: one stream of keys for all below a directory, whose next
@@ -49,6 +54,7 @@ func (o SyncOptions) withDefaults() SyncOptions {
 type syncs struct {
 	o                   SyncOptions
 	executors, prefetch *semaphore.Weighted
+	turns               *turns
 
 	mu    sync.Mutex
 	paces map[string]*pace // by mount
@@ -59,7 +65,7 @@ type syncs struct {
 func newSyncs(o SyncOptions) *syncs {
 	o = o.withDefaults()
 	return &syncs{o: o, executors: semaphore.NewWeighted(int64(o.Executors)), prefetch: semaphore.NewWeighted(int64(o.Prefetch)),
-		paces: map[string]*pace{}, last: map[string]core.Synced{}, cut: map[cutKey]*cutOff{}}
+		turns: processorTurns(), paces: map[string]*pace{}, last: map[string]core.Synced{}, cut: map[cutKey]*cutOff{}}
 }
 
 // pace returns that of the mount.
@@ -704,11 +710,20 @@ func (s *syncing) askOnce(ctx context.Context, m *mounted, need meta.Need) (*lis
 	}
 	defer s.n.syncs.prefetch.Release(1)
 	began := time.Now()
-	l, err := s.n.askOnce(ctx, m, need)
+	var waited atomic.Int64 // for turns, which says nothing of the store
+	turns := s.n.syncs.turns
+	l, err := s.n.askOnce(ufs.WithTurns(ctx, func(ctx context.Context) func() {
+		began := time.Now()
+		defer func() { waited.Add(int64(time.Since(began))) }()
+		return turns.take(ctx)
+	}), m, need)
 	if err != nil && !passes(err) {
 		p.quit() // how long that took says nothing of listings
 	} else {
-		p.leave(time.Since(began), err != nil, time.Now())
+		p.leave(time.Since(began)-time.Duration(waited.Load()), err != nil, time.Now())
+	}
+	if l != nil {
+		l.turns = turns
 	}
 	return l, err
 }
@@ -721,13 +736,16 @@ func (s *syncing) take1(ctx context.Context, m *mounted, need meta.Need, dir cor
 	}
 	release := sync.OnceFunc(func() { s.n.syncs.executors.Release(1) })
 	defer release()
+	give := l.turn(ctx)
 	l.mine = map[string]bool{}
 	s.n.compare(need, dir, l)
 	found := s.differences(m, need, l)
 	gone := map[core.Path]bool{} // directories that are told of with what is in them
 	for i := range found {
 		found[i].path = dir.Child(found[i].name[len(need.Dir):])
-		gone[found[i].path] = found[i].path.IsDir() && found[i].change == core.SyncRemoved
+		if found[i].path.IsDir() && found[i].change == core.SyncRemoved {
+			gone[found[i].path] = true
+		}
 	}
 	again := s.doubted(m, l)
 	var dirs []core.Path
@@ -738,8 +756,13 @@ func (s *syncing) take1(ctx context.Context, m *mounted, need meta.Need, dir cor
 			}
 		}
 	}
+	var was map[core.Path]string
 	if !s.o.DryRun {
-		was := s.versions(l.differ)
+		was = s.versions(l.differ)
+		s.n.checkSame(m, l)
+	}
+	give()
+	if !s.o.DryRun {
 		missed, err := s.n.takeNames(ctx, m, need, dir, l)
 		release() // what follows waits for stores, one name at a time, or for changes
 		if err == nil {

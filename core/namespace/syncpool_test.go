@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -145,6 +146,159 @@ func TestSyncPools(t *testing.T) {
 			})
 		})
 	}
+}
+
+// computing is a store that takes its time to answer a listing, and then has it decoded for as long as it says.
+type computing struct {
+	ufs.Store
+	answer, decode time.Duration
+	waits, works   *gauge
+}
+
+func (s computing) List(ctx context.Context, dir, after string, flat bool) iter.Seq2[ufs.Info, error] {
+	return func(yield func(ufs.Info, error) bool) {
+		end := s.waits.begin()
+		time.Sleep(s.answer)
+		end()
+		give := ufs.Turn(ctx)
+		end = s.works.begin()
+		time.Sleep(s.decode)
+		end()
+		give()
+		s.Store.List(ctx, dir, after, flat)(yield)
+	}
+}
+
+// computed returns a namespace of a leader with four processors, and its mounts /m0, /m1 and so on of computing stores, each with so many
+// directories of a file.
+func computed(t *testing.T, mounts, dirs int, store computing) (*namespace.Namespace, context.Context) {
+	t.Helper()
+	procs := runtime.GOMAXPROCS(4)
+	t.Cleanup(func() { runtime.GOMAXPROCS(procs) })
+	ctx := core.WithPrincipal(t.Context(), core.Principal{User: "root", Super: true})
+	n, stop := leading(t, 1<<20, namespace.Options{KV: memkv.New(), Root: memufs.New(memufs.Options{Dirs: true}),
+		OpenStore: func(context.Context, core.MountSpec) (ufs.Store, error) {
+			s := store
+			s.Store = memufs.New(memufs.Options{Dirs: true})
+			for i := range dirs {
+				if _, err := ufs.Mkdir(ctx, s.Store, fmt.Sprintf("%d/", i), ufs.Attr{}); err != nil {
+					return nil, err
+				}
+				if _, err := ufs.WriteFile(ctx, s.Store, fmt.Sprintf("%d/f", i), []byte("x"), ufs.CreateOptions{}); err != nil {
+					return nil, err
+				}
+			}
+			return s, nil
+		}})
+	t.Cleanup(stop)
+	for i := range mounts {
+		at, never := fmt.Sprintf("/m%d", i), time.Duration(-1)
+		if _, err := n.Mount(ctx, core.MountSpec{Path: parse(t, at), URI: "test://" + at, SyncInterval: &never}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n, ctx
+}
+
+// TestSyncTurns syncs mounts whose listings take long to come and long to decode: no more are decoded at once than there are processors
+// for syncs, while many more are waited for. What a request asks for is decoded at once.
+func TestSyncTurns(t *testing.T) {
+	const turns = 2 // of four processors
+	synctest.Test(t, func(t *testing.T) {
+		store := computing{answer: time.Second, decode: time.Second, waits: new(gauge), works: new(gauge)}
+		n, ctx := computed(t, 4, 20, store)
+		store.waits.most, store.works.most = 0, 0
+		var all sync.WaitGroup
+		for i := range 3 {
+			all.Go(func() {
+				if err := n.Sync(ctx, parse(t, fmt.Sprintf("/m%d/", i)), core.SyncOptions{Recursive: true}, nobody{t}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if store.works.most != turns || store.waits.most <= 2*turns {
+			t.Errorf("%d listings were decoded at once, want %d; %d were waited for at once", store.works.most, turns, store.waits.most)
+		}
+		all.Go(func() {
+			if err := n.Sync(ctx, parse(t, "/m0/"), core.SyncOptions{Recursive: true}, nobody{t}); err != nil {
+				t.Error(err)
+			}
+		})
+		for i := range 5 {
+			began, names := time.Now(), 0
+			for _, err := range n.List(ctx, parse(t, fmt.Sprintf("/m3/%d/", i)), core.ListOptions{Children: true}) {
+				if err != nil {
+					t.Error(err)
+				}
+				names++
+			}
+			if took := time.Since(began); took != store.answer+store.decode || names != 1 {
+				t.Errorf("a listing of %d names, for a request, took %v, want %v", names, took, store.answer+store.decode)
+			}
+		}
+		all.Wait()
+	})
+}
+
+// TestSyncRests syncs a mount whose listings take long to decode, while requests come and while none do: they have the processors for
+// most of the time.
+func TestSyncRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, ctx := computed(t, 1, 100, computing{decode: 10 * time.Millisecond, waits: new(gauge), works: new(gauge)})
+		file, own := parse(t, "/m0/7/f"), parse(t, "/own")
+		w, err := n.Create(ctx, own, core.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Commit(ctx, core.CommitOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		sync := func() time.Duration {
+			began := time.Now()
+			if err := n.Sync(ctx, parse(t, "/m0/"), core.SyncOptions{Recursive: true}, nobody{t}); err != nil {
+				t.Error(err)
+			}
+			return time.Since(began)
+		}
+		sync()
+		alone := sync()
+		for name, request := range map[string]func() error{
+			"Stat": func() error { _, err := n.Stat(ctx, own); return err },
+			"List": func() (err error) {
+				for _, err = range n.List(ctx, file.Parent(), core.ListOptions{Children: true}) {
+				}
+				return err
+			},
+			"Open": func() error {
+				r, err := n.Open(ctx, file, core.Range{})
+				if err == nil {
+					err = r.Close()
+				}
+				return err
+			},
+		} {
+			time.Sleep(time.Second)
+			if took := sync(); took > alone+alone/10 {
+				t.Errorf("before %s the sync took %v, and %v the last time", name, took, alone)
+			}
+			done := make(chan time.Duration)
+			go func() { done <- sync() }()
+			var took time.Duration
+			for took == 0 {
+				if err := request(); err != nil {
+					t.Fatal(err)
+				}
+				select {
+				case took = <-done:
+				case <-time.After(5 * time.Millisecond):
+				}
+			}
+			if took < 4*alone || took > 6*alone {
+				t.Errorf("beside %s the sync took %v, and alone %v, want about five times", name, took, alone)
+			}
+		}
+	})
 }
 
 // TestDeletesAreSeen removes files behind the namespace, one of several and then all that a directory had. One is gone at the next look
