@@ -148,8 +148,9 @@ func (b *base) List(ctx context.Context, dir, after string, flat bool) iter.Seq2
 		defer s.cancel(nil)
 		next, stop := iter.Pull2(b.inner.List(s.ctx, dir, after, flat))
 		defer stop()
+		var run []ufs.Info
 		for size, total, more := 1, 0, true; more; size = min(2*size, longest, page-total%page) {
-			var run []ufs.Info
+			run = run[:0]
 			err := s.call(&call{op: List, name: dir}, func(c *call) error {
 				for c.n < size {
 					in, err, ok := next()
