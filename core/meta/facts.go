@@ -14,6 +14,7 @@ type facts struct {
 	blocks []*factBlock
 	n      int
 	near   int // the block that an edge was looked for in last: the next one mostly is there, or in the one after it
+	at     int // where in that block: the next one mostly is that, or the one after it
 }
 
 /*
@@ -86,7 +87,7 @@ func (f *facts) set(edge string, k fact) (there, was bool) {
 			b, i = b+1, i-n
 		}
 	}
-	f.near = b
+	f.near, f.at = b, i
 	f.blocks[b].insert(i, edge, k)
 	return false, false
 }
@@ -137,7 +138,8 @@ func (f *facts) find(edge string) (b, i int, ok bool) {
 		}
 	}
 	f.near = b
-	i, ok = f.blocks[b].search(edge)
+	i, ok = f.blocks[b].search(edge, f.at)
+	f.at = i
 	return b, i, ok
 }
 
@@ -178,25 +180,46 @@ func (x *factBlock) fact(i int) fact {
 	return fact{row, x.marks[i].at}
 }
 
-// search returns the first fact whose edge is not less than edge, and whether it is edge's.
-func (x *factBlock) search(edge string) (int, bool) {
-	return sort.Find(len(x.marks), func(i int) int {
-		shared, rest, _ := x.entry(i)
-		n := min(shared, len(edge))
-		switch c := strings.Compare(edge[:n], x.base[:n]); {
-		case c != 0:
-			return c
-		case n < shared:
-			return -1
+// search returns the first fact whose edge is not less than edge, and whether it is edge's. It looks first whether that is fact near, or
+// the one after it.
+func (x *factBlock) search(edge string, near int) (int, bool) {
+	c := -1 // of edge with fact near; there is none at the end
+	if near < len(x.marks) {
+		c = x.compare(edge, near)
+	}
+	switch {
+	case c == 0:
+		return near, true
+	case near > len(x.marks):
+	case c < 0 && (near == 0 || x.compare(edge, near-1) > 0):
+		return near, false
+	case c > 0 && near+1 == len(x.marks):
+		return near + 1, false
+	case c > 0:
+		if c := x.compare(edge, near+1); c <= 0 {
+			return near + 1, c == 0
 		}
-		switch tail := edge[n:]; { // conversions within a comparison copy nothing
-		case tail < string(rest):
-			return -1
-		case tail > string(rest):
-			return 1
-		}
-		return 0
-	})
+	}
+	return sort.Find(len(x.marks), func(i int) int { return x.compare(edge, i) })
+}
+
+// compare compares an edge with that of fact i.
+func (x *factBlock) compare(edge string, i int) int {
+	shared, rest, _ := x.entry(i)
+	n := min(shared, len(edge))
+	switch c := strings.Compare(edge[:n], x.base[:n]); {
+	case c != 0:
+		return c
+	case n < shared:
+		return -1
+	}
+	switch tail := edge[n:]; { // conversions within a comparison copy nothing
+	case tail < string(rest):
+		return -1
+	case tail > string(rest):
+		return 1
+	}
+	return 0
 }
 
 func (x *factBlock) insert(i int, edge string, k fact) {
