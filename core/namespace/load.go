@@ -183,6 +183,9 @@ func (n *Namespace) askOnce(ctx context.Context, m *mounted, need meta.Need) (l 
 			flight.Done()
 		}
 	}()
+	if flat && need.After != "" { // where a part was full, the next mostly is
+		l.names = make([]meta.NamedRow, 0, loadBatch)
+	}
 	for info, err := range m.store.List(ctx, need.Dir, need.After, flat) {
 		if errs.KindOf(err) == errs.NotExist && m.features.Dirs {
 			if need.Dir == "" {
