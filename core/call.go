@@ -1,6 +1,11 @@
 package core
 
-import "context"
+import (
+	"context"
+	"fmt"
+
+	"github.com/sluicefs/sluice/core/errs"
+)
 
 // Call names a change that its caller asks for again if no answer comes: the Sequence-th of a session, from 1. An
 // implementation that journals what it answered gives the same name the same answer, and makes the change once.
@@ -22,3 +27,24 @@ func CallOf(ctx context.Context) Call {
 	c, _ := ctx.Value(callKey{}).(Call)
 	return c
 }
+
+// opNoMaster is the operation of errors that NoMaster made.
+const opNoMaster = "remote.Master"
+
+// NoMaster returns the errs.Unavailable of a call that no master answered. made says that it may have taken place all the same, why what
+// the last try failed with; nil if there was none.
+func NoMaster(made bool, why error) error {
+	text := "no master answers: none leads, or the one that does cannot be reached"
+	if made {
+		text += "; the change may have taken place"
+	}
+	err := errs.New(opNoMaster, "", errs.Unavailable, text)
+	if why != nil {
+		err = fmt.Errorf("%w (%w)", err, why)
+	}
+	return err
+}
+
+// WhyNoMaster returns what a user is told of an error that NoMaster made, whatever it was wrapped in: that, and not what the try failed
+// with. It is "" of other errors.
+func WhyNoMaster(err error) string { return toldOf(opNoMaster, err) }

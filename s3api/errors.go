@@ -178,6 +178,9 @@ func toAPI(res resource, err error) *apiError {
 	if why := core.WhyNotGiven(err); why != "" && kind == errs.Unavailable {
 		row.Message = "This version of the object cannot be read now: " + why + ". Try again when they are back, or write the object again."
 	}
+	if why := core.WhyNoMaster(err); why != "" && kind == errs.Unavailable {
+		row.Message = "The namespace does not answer now: " + why + ". Please try again."
+	}
 	if why := core.WhyCarried(err); why != "" && kind == errs.Unavailable {
 		row.Message = "This cannot be changed now: " + why + "."
 	}

@@ -120,6 +120,12 @@ func TestOutageIsNeverNotFound(t *testing.T) {
 	if e := toAPI(object, away); e.Status != 503 || !strings.Contains(e.Message, "(w1, w2) do not give them") || strings.Contains(e.Message, "10.0.0.1") {
 		t.Errorf("of workers that are away: %d %s", e.Status, e.Message)
 	}
+	for made, want := range map[bool]string{false: "cannot be reached. Please", true: "cannot be reached; the change may have taken place. Please"} {
+		alone := errs.E("test.Put", "k", errs.Unavailable, core.NoMaster(made, errors.New("dial tcp 10.0.0.1: refused")))
+		if e := toAPI(object, alone); e.Status != 503 || !strings.Contains(e.Message, "no master answers: ") || !strings.Contains(e.Message, want) || strings.Contains(e.Message, "10.0.0.1") {
+			t.Errorf("of masters that are away: %d %s", e.Status, e.Message)
+		}
+	}
 }
 
 func TestRefusalsNameTheMount(t *testing.T) {

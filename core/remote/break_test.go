@@ -422,7 +422,8 @@ func TestNoMaster(t *testing.T) {
 	addr := l.Addr().String()
 	l.Close()
 	c := dial(t, quick(addr))
-	if _, err := c.Stat(t.Context(), core.Root); !errors.Is(err, errs.Unavailable) {
+	_, err = c.Stat(t.Context(), core.Root)
+	if why := core.WhyNoMaster(err); !errors.Is(err, errs.Unavailable) || why == "" || strings.Contains(why, "taken place") {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
@@ -432,6 +433,27 @@ func TestNoMaster(t *testing.T) {
 	}
 	if _, err := remote.Dial(t.Context(), remote.Options{}); !errors.Is(err, errs.Invalid) {
 		t.Errorf("no address: got %v", err)
+	}
+}
+
+// TestNoMasterAnyMore has a master go away with a change.
+func TestNoMasterAnyMore(t *testing.T) {
+	began := make(chan struct{}, 1)
+	f := &fake{rename: func(ctx context.Context, _, _ core.Path) error {
+		began <- struct{}{}
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}}
+	addr, _ := serve(t, remote.ServerOptions{Tree: f, Authenticator: users{}}, 0)
+	p := newProxy(t, addr)
+	c := dial(t, quick(p.addr()))
+	got := make(chan error, 1)
+	go func() { got <- c.Rename(t.Context(), core.Root, core.Root, core.RenameOptions{}) }()
+	within(t, "the change", began)
+	p.deaf.Store(true)
+	err := within(t, "the answer", got)
+	if why := core.WhyNoMaster(err); !errors.Is(err, errs.Unavailable) || !strings.Contains(why, "the change may have taken place") {
+		t.Errorf("got %v", err)
 	}
 }
 

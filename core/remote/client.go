@@ -268,7 +268,7 @@ func (c *Client) leader(ctx context.Context, until *time.Time) (*link, error) {
 			if why == nil && l != nil {
 				why = context.Cause(l.ctx)
 			}
-			return nil, errs.E("remote", "", errs.Unavailable, why)
+			return nil, core.NoMaster(false, why)
 		}
 	}
 }
@@ -395,6 +395,9 @@ func (c *Client) do(ctx context.Context, o *op, result func(c *coder)) error {
 		l, err := c.leader(ctx, &until)
 		if err != nil {
 			if o.sent && describe[o.method].repeat != read {
+				if core.WhyNoMaster(err) != "" {
+					return core.NoMaster(true, err)
+				}
 				return unknown(o, err)
 			}
 			return err
