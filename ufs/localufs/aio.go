@@ -2,18 +2,22 @@ package localufs
 
 import (
 	"os"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// syncs has fsyncs carried out by threads of the kernel (io_submit(2)), so that goroutines wait for them as they do for a socket. A
-// goroutine in fsync(2) keeps its processor from the others until the runtime notices that it is blocked: noticing and handing the
-// processor over take more time than the sync of a small file does. Nothing else differs: it is the same call in the
-// kernel, on the same open file, which is told the same errors. What the kernel refuses to take is synced by fsync(2).
+// syncs has fsyncs carried out by threads of the kernel (io_submit(2)) where goroutines that wait for one in fsync(2) would leave too few
+// processors (GOMAXPROCS) to the others: each keeps its processor until the runtime notices that it is blocked, and both noticing
+// and handing the processor over take more time than the sync of a small file does. Nothing else differs: it is the same call in
+// the kernel, on the same open file, which is told the same errors. What the kernel refuses to take is synced by fsync(2).
 // The zero value is ready.
 type syncs struct {
+	calls atomic.Int32 // of fsync(2) under way
+
 	mu     sync.Mutex
 	ctx    uintptr // of io_setup(2); 0: none
 	closed bool
@@ -37,6 +41,10 @@ const (
 
 	// maxAsync is the size in bytes of the largest file that is handed to it: it complains of tasks that compute for 10 ms.
 	maxAsync = 4 << 20
+
+	// spare is how many processors those in fsync(2) leave to other goroutines. With more, a thread of one's own is as fast as the
+	// kernel's: of those only one computes at a time on each processor.
+	spare = 2
 )
 
 // iocb is the kernel's struct of this name. Source: include/uapi/linux/aio_abi.h
@@ -67,13 +75,21 @@ type ioEvent struct {
 
 // fsync is fsync(2).
 func (s *syncs) fsync(fd int) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err == nil && (isKind(&st, true) || st.Size <= maxAsync) {
+	if int(s.calls.Add(1)) > runtime.GOMAXPROCS(0)-spare && small(fd) {
+		s.calls.Add(-1)
 		if f := s.submit(&iocb{opcode: opFsync, fd: uint32(fd)}); f != nil { //nolint:gosec // descriptors are small
 			return s.land(f)
 		}
+		s.calls.Add(1)
 	}
+	defer s.calls.Add(-1)
 	return retry(func() error { return unix.Fsync(fd) })
+}
+
+// small reports whether fd is a directory, or no larger than maxAsync.
+func small(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && (isKind(&st, true) || st.Size <= maxAsync)
 }
 
 // submit hands cb to the kernel. Without a flight it has not taken it.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 	"unsafe"
@@ -41,6 +42,7 @@ func flying(t *testing.T) (s *syncs, file, dir int) {
 // TestSyncsAtOnce has more fsyncs at once than are handed to the kernel, and checks that each ends and all is given back.
 func TestSyncsAtOnce(t *testing.T) {
 	s, file, dir := flying(t)
+	s.calls.Store(int32(runtime.GOMAXPROCS(0)))
 	var wg sync.WaitGroup
 	for i := range 4 * maxFlights {
 		wg.Go(func() {
@@ -52,6 +54,9 @@ func TestSyncsAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	if n := int(s.calls.Load()); n != runtime.GOMAXPROCS(0) {
+		t.Errorf("got %d calls under way at the end, want %d", n, runtime.GOMAXPROCS(0))
+	}
 	if len(s.idle) != len(s.all) || len(s.all) > maxFlights {
 		t.Errorf("got %d of %d given back, want all, of at most %d", len(s.idle), len(s.all), maxFlights)
 	}
@@ -61,6 +66,7 @@ func TestSyncsAtOnce(t *testing.T) {
 // does not take.
 func TestSyncsErrors(t *testing.T) {
 	s, _, _ := flying(t)
+	s.calls.Store(int32(runtime.GOMAXPROCS(0)))
 	sealed, err := unix.MemfdCreate("sealed", unix.MFD_ALLOW_SEALING|unix.MFD_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
@@ -115,28 +121,38 @@ func TestSyncsClose(t *testing.T) {
 	}
 }
 
-// TestCommitHandsOverSyncs checks that the fsyncs of a small file and of its directory are handed to the kernel.
+// TestCommitHandsOverSyncs checks that the fsyncs of a small file and of its directory are handed to the kernel if none but the spare
+// processors are left, and else are not.
 func TestCommitHandsOverSyncs(t *testing.T) {
 	flying(t)
-	s, err := Open(t.TempDir(), Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	if s.network {
-		t.Skip("a network file system is synced by calls of our own")
-	}
-	w, err := s.Create(t.Context(), "a", 1, ufs.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write([]byte("x")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if len(s.syncs.all) != 1 || len(s.syncs.idle) != 1 {
-		t.Errorf("got %d flights, %d of them given back, want one used again and again", len(s.syncs.all), len(s.syncs.idle))
+	for _, test := range []struct {
+		calls int // of fsync(2) that are under way, less than there are processors
+		want  int // flights, each used again and again
+	}{{spare, 1}, {spare + 1, 0}} {
+		s, err := Open(t.TempDir(), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if s.network {
+			t.Skip("a network file system is synced by calls of our own")
+		}
+		s.syncs.calls.Store(int32(runtime.GOMAXPROCS(0) - test.calls))
+		w, err := s.Create(t.Context(), "a", 1, ufs.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(s.syncs.all); got != test.want || len(s.syncs.idle) != got {
+			t.Errorf("%d processors left: got %d flights, %d of them given back, want %d", test.calls, got, len(s.syncs.idle), test.want)
+		}
+		if got, want := int(s.syncs.calls.Load()), runtime.GOMAXPROCS(0)-test.calls; got != want {
+			t.Errorf("%d processors left: got %d calls under way at the end, want %d", test.calls, got, want)
+		}
 	}
 }
