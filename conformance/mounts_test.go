@@ -895,8 +895,8 @@ func TestMountsDead(t *testing.T) {
 	m.run(t, "WebHDFS says so too", func(t *testing.T) {
 		for _, op := range []string{"GETFILESTATUS", "LISTSTATUS", "OPEN"} {
 			_, err := m.hdfs(t.Context(), "GET", "/dead/cold", op, "", nil, 0)
-			if e, ok := err.(*hdfsError); !ok || e.Exception != "RetriableException" {
-				t.Errorf("%s: %v, want a RetriableException", op, err)
+			if e, ok := err.(*hdfsError); !ok || e.Exception != "RetriableException" || !strings.Contains(e.Message, "the store of the mount /dead ") {
+				t.Errorf("%s: %v, want a RetriableException that names the mount", op, err)
 			}
 		}
 	})

@@ -2,7 +2,6 @@ package core
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/sluicefs/sluice/core/errs"
@@ -93,18 +92,18 @@ func AccessRefused(p Path, mount Path, a Access) error {
 
 // WhyAccessRefused returns what a user is told of an error that AccessRefused made, whatever it was wrapped in and wherever it
 // comes from; "" of other errors.
-func WhyAccessRefused(err error) string {
-	for {
-		e, ok := errors.AsType[*errs.Error](err)
-		switch {
-		case !ok || e.Err == nil:
-			return ""
-		case e.Op == opAccess:
-			return e.Err.Error()
-		}
-		err = e.Err
-	}
-}
+func WhyAccessRefused(err error) string { return toldOf(opAccess, err) }
+
+// opStoreAway is the operation of errors that StoreAway makes.
+const opStoreAway = "mount store"
+
+// StoreAway returns the errs.Unavailable of what is at the name, which needs the store of a mount that cannot be asked. why names the mount,
+// and says to everybody what it is.
+func StoreAway(name string, why error) error { return errs.E(opStoreAway, name, errs.Unavailable, why) }
+
+// WhyStoreAway returns what a user is told of an error that StoreAway made, whatever it was wrapped in and wherever it comes from; "" of
+// other errors.
+func WhyStoreAway(err error) string { return toldOf(opStoreAway, err) }
 
 // Known reports whether a is one of them.
 func (a Access) Known() bool { return a == AccessNone || a == AccessRead || a == AccessWrite }

@@ -181,6 +181,9 @@ func toAPI(res resource, err error) *apiError {
 	if why := core.WhyNoMaster(err); why != "" && kind == errs.Unavailable {
 		row.Message = "The namespace does not answer now: " + why + ". Please try again."
 	}
+	if why := core.WhyStoreAway(err); why != "" && kind == errs.Unavailable {
+		row.Message = "The store behind this path does not answer now: " + why + "."
+	}
 	if why := core.WhyCarried(err); why != "" && kind == errs.Unavailable {
 		row.Message = "This cannot be changed now: " + why + "."
 	}

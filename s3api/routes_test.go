@@ -2,6 +2,7 @@ package s3api
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -125,6 +126,10 @@ func TestOutageIsNeverNotFound(t *testing.T) {
 		if e := toAPI(object, alone); e.Status != 503 || !strings.Contains(e.Message, "no master answers: ") || !strings.Contains(e.Message, want) || strings.Contains(e.Message, "10.0.0.1") {
 			t.Errorf("of masters that are away: %d %s", e.Status, e.Message)
 		}
+	}
+	silent := fmt.Errorf("%w: %w", core.StoreAway("/lake/", errors.New("the store of the mount /lake has not answered")), errors.New("dial tcp 10.0.0.1: refused"))
+	if e := toAPI(object, errs.E("remote.Stat", "f", errs.Unavailable, silent)); e.Status != 503 || !strings.HasSuffix(e.Message, ": the store of the mount /lake has not answered.") {
+		t.Errorf("of a store that does not answer: %d %s", e.Status, e.Message)
 	}
 }
 

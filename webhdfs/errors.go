@@ -154,7 +154,7 @@ func message(r *request, kind errs.Kind, err error) string {
 	msg := r.op.name + " " + r.name + ": " + kind.Error()
 	switch kind {
 	case errs.Other, errs.Unavailable, errs.Corrupt:
-		if why := cmp.Or(core.WhyNotGiven(err), core.WhyCarried(err), core.WhyNoMaster(err)); why != "" && kind == errs.Unavailable {
+		if why := cmp.Or(core.WhyNotGiven(err), core.WhyCarried(err), core.WhyNoMaster(err), core.WhyStoreAway(err)); why != "" && kind == errs.Unavailable {
 			msg += ": " + why
 		}
 		if id := core.RequestID(r.Context()); id != "" {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -347,6 +348,18 @@ func TestEveryKindMaps(t *testing.T) {
 		if a.status != row.status || class != row.class || strings.Contains(message, "secret-path") {
 			t.Errorf("%v: got %d %s %q, want %d %s", k, a.status, class, message, row.status, row.class)
 		}
+	}
+}
+
+// TestOutageNamesTheMount answers what needs a store that does not answer: with which mount's it is, and nothing of the inside.
+func TestOutageNamesTheMount(t *testing.T) {
+	f := serve(t, nil)
+	away := core.StoreAway("/d/", errors.New("the store of the mount /d has not answered"))
+	f.ns.fail = errs.E("remote.Stat", "x", errs.Unavailable, fmt.Errorf("%w: %w", away, errors.New("dial tcp 10.0.0.1: refused")))
+	a := f.send("GET", "/d/f?op=GETFILESTATUS", nil)
+	class, message := a.exception(t)
+	if a.status != 403 || class != classRetriable || !strings.Contains(message, ": the store of the mount /d has not answered") || strings.Contains(message, "10.0.0.1") {
+		t.Errorf("got %d %s %q", a.status, class, message)
 	}
 }
 

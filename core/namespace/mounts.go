@@ -136,7 +136,7 @@ func asWritten(s core.MountSpec) string {
 func (n *Namespace) mounted(m *mount.Mount, store ufs.Store, err error) *mounted {
 	x := &mounted{Mount: m, err: err, trouble: new(trouble)}
 	if store != nil {
-		x.store, x.features = n.watched(x.trouble, store), store.Features()
+		x.store, x.features = n.watched(m, x.trouble, store), store.Features()
 	}
 	x.derived = meta.NewDerived(meta.DerivedOptions{Flat: !x.features.Dirs, Apart: x.features.Buckets, MaxRows: n.o.MaxDerived})
 	return x

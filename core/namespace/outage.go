@@ -3,6 +3,7 @@ package namespace
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"sync/atomic"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/core/mount"
 	"github.com/sluicefs/sluice/ufs"
 	"github.com/sluicefs/sluice/ufs/wrap"
 )
@@ -41,11 +43,24 @@ type trouble struct {
 // refusing is after how many refused changes in a row a store is said to refuse them: one file may have rights of its own.
 const refusing = 3
 
-// watched notes in t how store does, and changes it only while this process leads and changes are not held.
-func (n *Namespace) watched(t *trouble, store ufs.Store) ufs.Store {
+// watched notes in t how the store of a mount does, and changes it only while this process leads and changes are not held. Errors
+// of a store that does not answer say whose it is.
+func (n *Namespace) watched(m *mount.Mount, t *trouble, store ufs.Store) ufs.Store {
 	t.isolation = wrap.IsolationOf(store)
 	observed := wrap.Observe(wrap.Gate(wrap.Guard(store, n.leads), n.held), t.note)
-	return wrap.Enter(observed, func(op wrap.Op) func() {
+	said := wrap.Reword(observed, func(err error) error {
+		var why error
+		switch out := wrap.OutageOf(err); {
+		case out != nil:
+			why = &outageError{m.Path, out}
+		case errs.KindOf(err) == errs.Unavailable && !ufs.Stopped(err):
+			why = errors.New("the store of the mount " + m.Path.File().String() + " did not answer; try again later")
+		default:
+			return err
+		}
+		return fmt.Errorf("%w: %w", core.StoreAway(m.Path.String(), why), err)
+	})
+	return wrap.Enter(said, func(op wrap.Op) func() {
 		switch op {
 		case wrap.Stat, wrap.List, wrap.Read, wrap.Check, wrap.Write, wrap.Abort, wrap.Probe: // of look-ups and listings, who waits for the answer is counted
 			return nil
@@ -64,7 +79,7 @@ func (n *Namespace) reopened(x *mounted, store ufs.Store) {
 	t := new(trouble)
 	t.waits.Store(x.waits.Load()) // counts on; who waits for the old store is forgotten when he is done
 	x.trouble = t
-	x.store, x.features, x.err, x.renew = n.watched(t, store), store.Features(), nil, nil
+	x.store, x.features, x.err, x.renew = n.watched(x.Mount, t, store), store.Features(), nil, nil
 }
 
 func (t *trouble) note(e wrap.Event) {
@@ -196,7 +211,7 @@ func (n *Namespace) lookupStale(ctx context.Context, pl place, out *wrap.Outage)
 
 // notAsked is the error of what needs a store that is not asked.
 func (m *mounted) notAsked(op string, p core.Path, out *wrap.Outage) error {
-	return errs.E(op, p.String(), errs.Unavailable, &outageError{m.Path.String(), out})
+	return errs.E(op, p.String(), errs.Unavailable, core.StoreAway(m.Path.String(), &outageError{m.Path, out}))
 }
 
 // tooOld is the error of a copy of what is served as core.Stale.
@@ -206,12 +221,12 @@ func tooOld(op string, src core.Path) error {
 }
 
 type outageError struct {
-	mount string
+	mount core.Path
 	out   *wrap.Outage
 }
 
 func (e *outageError) Error() string {
-	return "the store of the mount " + e.mount + " has not answered since " + e.out.Since.UTC().Format(time.RFC3339) +
+	return "the store of the mount " + e.mount.File().String() + " has not answered since " + e.out.Since.UTC().Format(time.RFC3339) +
 		", and what is known here does not answer this; try again later"
 }
 

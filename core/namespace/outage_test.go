@@ -202,8 +202,13 @@ func TestOutage(t *testing.T) {
 				},
 				"a removal": func() error { return r.ns.Remove(r.ctx, r.path("/far/d/a"), core.RemoveOptions{}) },
 			} {
-				if err := call(); !errors.Is(err, errs.Unavailable) {
+				err := call()
+				if !errors.Is(err, errs.Unavailable) {
 					t.Errorf("%s: got %v, want errs.Unavailable", what, err)
+				}
+				if why := core.WhyStoreAway(err); !strings.Contains(what, "of it") && !strings.Contains(what, "copy") &&
+					!strings.HasPrefix(why, "the store of the mount /far has not answered since 2") {
+					t.Errorf("%s: users are told %q, of %v", what, why, err)
 				}
 			}
 			if x, err := r.ns.Explain(r.ctx, r.path("/far/d/a"), core.ExplainOptions{}); err != nil || x.Asks || !strings.Contains(x.Access, "STALE") {
@@ -245,6 +250,16 @@ func TestOutage(t *testing.T) {
 				t.Errorf("its state: %q", got)
 			}
 		})
+	}
+}
+
+// TestNoAnswer has a store answer a call with an outage, which is not one yet: users are told whose it is, and nothing of the inside.
+func TestNoAnswer(t *testing.T) {
+	r := newOutageRig(t, memufs.New(memufs.Options{Dirs: true}))
+	r.far.Add(wrap.Rule{Op: wrap.Mkdir, Err: errs.New("test", "", errs.Unavailable, "dial tcp 10.0.0.1: refused")})
+	_, err := r.ns.Mkdir(r.ctx, r.path("/far/d/"), core.MkdirOptions{})
+	if got, want := core.WhyStoreAway(err), "the store of the mount /far did not answer; try again later"; errs.KindOf(err) != errs.Unavailable || got != want || !strings.Contains(err.Error(), "10.0.0.1") {
+		t.Errorf("users are told %q, want %q, of %v", got, want, err)
 	}
 }
 

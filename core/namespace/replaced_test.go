@@ -88,6 +88,9 @@ func TestReplaced(t *testing.T) {
 		x.wantState("/disk", "another directory is at disk/")
 		_, err = x.get("/disk/none")
 		x.wantErr("a name that is not known", err, errs.Unavailable, "sluice mount update /disk --adopt")
+		if why := core.WhyStoreAway(err); !strings.HasPrefix(why, "the store of the mount /disk does not open;") || strings.Contains(why, "inode") {
+			t.Errorf("users are told %q", why)
+		}
 		w, err := x.Create(x.ctx, x.path("/disk/new"), core.CreateOptions{Size: 1})
 		if err == nil {
 			_, _ = w.Write([]byte("x"))

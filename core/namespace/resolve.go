@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"time"
@@ -285,8 +286,10 @@ func (m *mounted) opened() error {
 	return m.unavailable()
 }
 
+// unavailable is the error of what needs a store that is not open. Users are told that, and not why: it may name files of the server.
 func (m *mounted) unavailable() error {
-	return errs.E("mount "+m.Path.String(), m.ID, errs.Unavailable, m.err)
+	why := errors.New("the store of the mount " + m.Path.File().String() + " does not open; an operator sees why with `sluice mount ls`")
+	return fmt.Errorf("%w: %v", core.StoreAway(m.Path.String(), why), m.err)
 }
 
 // resolve is lookup for any path: an ambiguous one is the directory, else the file.

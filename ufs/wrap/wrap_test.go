@@ -28,6 +28,7 @@ var decorators = map[string]func(ufs.Store) ufs.Store{
 	},
 	"enter":   func(s ufs.Store) ufs.Store { return wrap.Enter(s, func(wrap.Op) func() { return func() {} }) },
 	"observe": func(s ufs.Store) ufs.Store { return wrap.Observe(s, func(wrap.Event) {}) },
+	"reword":  func(s ufs.Store) ufs.Store { return wrap.Reword(s, func(err error) error { return err }) },
 	"fault":   func(s ufs.Store) ufs.Store { return wrap.Fault(s) },
 	"guard":   func(s ufs.Store) ufs.Store { return wrap.Guard(s, func() error { return nil }) },
 	"gate":    func(s ufs.Store) ufs.Store { return wrap.Gate(s, func() error { return nil }) },
