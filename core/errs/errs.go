@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io/fs"
 	"strings"
+	"unicode/utf8"
 )
 
 // Kind classifies an error. A Kind is itself an error, so that errors.Is(err, errs.NotExist) works, and it matches the
@@ -88,12 +89,27 @@ type Error struct {
 	Err  error // the cause, nil if the kind says it all
 }
 
-// Error returns "op name: kind: cause", leaving out what is empty.
+// maxShown is how many bytes of a name are shown: no client has what it sent, of whatever length, come back to it and into the log.
+const maxShown = 1 << 10
+
+// shown returns the name as messages have it: only the beginning of a long one.
+func shown(name string) string {
+	if len(name) <= maxShown {
+		return name
+	}
+	n := maxShown
+	for n > maxShown-utf8.UTFMax && !utf8.RuneStart(name[n]) {
+		n--
+	}
+	return name[:n] + "…"
+}
+
+// Error returns "op name: kind: cause", leaving out what is empty, and the rest of a long name.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Op)
 	if e.Name != "" {
-		b.WriteString(" " + e.Name)
+		b.WriteString(" " + shown(e.Name))
 	}
 	if b.Len() > 0 {
 		b.WriteString(": ")

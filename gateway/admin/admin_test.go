@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"log/slog"
@@ -305,6 +306,27 @@ func (e *env) want(status int, text, method, path, body string, change ...func(*
 		e.Errorf("%s %s: the answer shows a secret: %s", method, path, b)
 	}
 	return b
+}
+
+// TestLongValues sends paths and settings that are far too long: what comes back has their beginning and the reason.
+func TestLongValues(t *testing.T) {
+	e := start(t)
+	long := strings.Repeat("x", 600<<10)
+	for _, k := range []struct{ path, body, want string }{
+		{"fs/move", `{"from":%q,"to":"/b"}`, "a path starts with /"},
+		{"fs/copy", `{"from":"/a","to":%q}`, "a path starts with /"},
+		{"mounts", `{"path":%q,"uri":"s3://b"}`, "is not a path"},
+		{"mounts", `{"path":"/m","uri":"s3://b","mode":%q}`, "is not a mode"},
+		{"mounts", `{"path":"/m","uri":"s3://b","sync_interval":%q}`, "is not an interval"},
+	} {
+		status, _, body := e.do("POST", "/api/v1/"+k.path, fmt.Sprintf(k.body, long))
+		if status/100 != 4 || len(body) > 2<<10 || !strings.Contains(body, "xxx") || !strings.Contains(body, k.want) {
+			t.Errorf("%s %s: got %d, %d bytes: %.3000s", k.path, k.body, status, len(body), body)
+		}
+	}
+	if n := e.log.Len(); n > 16<<10 {
+		t.Errorf("the log has %d bytes of it", n)
+	}
 }
 
 func TestAuthentication(t *testing.T) {

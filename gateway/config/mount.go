@@ -248,12 +248,12 @@ func mountPath(s string) (core.Path, error) {
 	}
 	p, err := core.ParsePath(s)
 	if err != nil {
-		return core.Path{}, fmt.Errorf("%q is not a path: it starts with / and is UTF-8 without NUL", s)
+		return core.Path{}, fmt.Errorf("%.1000q is not a path: it starts with / and is UTF-8 without NUL", s)
 	}
 	for _, edge := range p.Edges() {
 		switch strings.TrimSuffix(edge, "/") {
 		case "", ".", "..":
-			return core.Path{}, fmt.Errorf("%q is not a mount point: it has an empty, . or .. segment", s)
+			return core.Path{}, fmt.Errorf("%.1000q is not a mount point: it has an empty, . or .. segment", s)
 		}
 	}
 	return p.Dir(), nil
@@ -287,7 +287,7 @@ func ParseMode(s string) (uint32, error) {
 	}
 	n, err := strconv.ParseUint(s, 8, 32)
 	if err != nil || n > 0o1777 {
-		return 0, fmt.Errorf("%q is not a mode; write it in octal, such as 0755", s)
+		return 0, fmt.Errorf("%.1000q is not a mode; write it in octal, such as 0755", s)
 	}
 	return uint32(n), nil
 }
@@ -297,7 +297,7 @@ func checkWriteType(s string) error {
 	if s == "" || core.WriteType(s).Known() {
 		return nil
 	}
-	return fmt.Errorf("%q is not a write type; it is CACHE_THROUGH, THROUGH, ASYNC_THROUGH or MUST_CACHE", s)
+	return fmt.Errorf("%.1000q is not a write type; it is CACHE_THROUGH, THROUGH, ASYNC_THROUGH or MUST_CACHE", s)
 }
 
 // checkReplicas takes 0 for what is left open.
@@ -326,7 +326,7 @@ func checkLoadType(s string) error {
 	if s == "" || core.LoadType(s).Known() {
 		return nil
 	}
-	return fmt.Errorf("%q is not a load type; it is NEVER, ONCE or ALWAYS", s)
+	return fmt.Errorf("%.1000q is not a load type; it is NEVER, ONCE or ALWAYS", s)
 }
 
 func checkReadType(s string) error {
@@ -334,5 +334,5 @@ func checkReadType(s string) error {
 	case "", core.CachePromote, core.CacheRead, core.NoCache:
 		return nil
 	}
-	return fmt.Errorf("%q is not a read type; it is CACHE_PROMOTE, CACHE or NO_CACHE", s)
+	return fmt.Errorf("%.1000q is not a read type; it is CACHE_PROMOTE, CACHE or NO_CACHE", s)
 }

@@ -57,7 +57,7 @@ type Bytes int64
 func ParseBytes(s string) (Bytes, error) {
 	n, err := humanize.ParseBytes(s)
 	if err != nil || n > math.MaxInt64 {
-		return 0, fmt.Errorf("%q is not a size; write it as 64MiB, 10GB or a number of bytes", s)
+		return 0, fmt.Errorf("%.1000q is not a size; write it as 64MiB, 10GB or a number of bytes", s)
 	}
 	return Bytes(n), nil
 }
@@ -94,7 +94,7 @@ func ParseInterval(s string) (Interval, error) {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 {
-		return 0, fmt.Errorf("%q is not an interval; write a number and a unit (60s, 5m, 1h), 0s, or -1 for never", s)
+		return 0, fmt.Errorf("%.1000q is not an interval; write a number and a unit (60s, 5m, 1h), 0s, or -1 for never", s)
 	}
 	return Interval(d), nil
 }
