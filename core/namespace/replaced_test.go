@@ -268,6 +268,23 @@ func heldElsewhere(t *testing.T) *table {
 	return x
 }
 
+// TestHeldWhereStoreDoesNotOpen checks that a file that workers hold is there by a path that may be a directory's too, as WebHDFS's
+// are, while the store that could tell does not open.
+func TestHeldWhereStoreDoesNotOpen(t *testing.T) {
+	x := heldElsewhere(t)
+	for path, there := range map[string]bool{"/disk/f": true, "/disk/g": false} {
+		p, err := core.ParseEither(path)
+		x.must(err)
+		info, err := x.Stat(x.ctx, p)
+		if there && (err != nil || info.Size != int64(len("held f"))) {
+			t.Errorf("%s: got %+v %v, want the file", path, info, err)
+		}
+		if !there {
+			x.wantErr(path, err, errs.Unavailable, "another directory")
+		}
+	}
+}
+
 // TestAdoptDuringPersist checks that a try to bring a held file to its store that began before its place in the directory which was taken
 // was known has nothing refused.
 func TestAdoptDuringPersist(t *testing.T) {

@@ -289,8 +289,13 @@ func (m *mounted) opened() error {
 // unavailable is the error of what needs a store that is not open. Users are told that, and not why: it may name files of the server.
 func (m *mounted) unavailable() error {
 	why := errors.New("the store of the mount " + m.Path.File().String() + " does not open; an operator sees why with `sluice mount ls`")
-	return fmt.Errorf("%w: %v", core.StoreAway(m.Path.String(), why), m.err)
+	return fmt.Errorf("%w: %w", core.StoreAway(m.Path.String(), why), notOpenError{m.err})
 }
+
+// notOpenError is why a store does not open. What kind of error that was is not the kind of what needs the store.
+type notOpenError struct{ why error }
+
+func (e notOpenError) Error() string { return e.why.Error() }
 
 // resolve is lookup for any path: an ambiguous one is the directory, else the file.
 func (n *Namespace) resolve(ctx context.Context, p core.Path) (node, error) {
@@ -301,7 +306,7 @@ func (n *Namespace) resolve(ctx context.Context, p core.Path) (node, error) {
 	if errs.KindOf(err) == errs.NotExist {
 		return n.lookup(ctx, p.File())
 	}
-	if out := (*outageError)(nil); errors.As(err, &out) { // nobody can say that it is no directory: a file that is known will do
+	if out := (*outageError)(nil); errors.As(err, &out) || errors.As(err, new(notOpenError)) { // nobody can say that it is no directory: a file that is known will do
 		if file, ferr := n.lookup(ctx, p.File()); ferr == nil {
 			return file, nil
 		}
