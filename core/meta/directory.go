@@ -199,6 +199,7 @@ func (x *scan) byte(i int) byte {
 // editor changes directories. It holds what it needs for one change at a time.
 type editor struct {
 	items   []item
+	merged  []item // for its use while several changes are made
 	scratch []byte
 }
 
@@ -215,43 +216,74 @@ func (x *editor) load(s *slab) {
 // set makes the entry at edge be packed. at and found are what find says of edge. It returns by how much the directory
 // grows in bytes.
 func (x *editor) set(d *directory, at spot, found bool, edge string, packed []byte) (grown int64) {
-	added := item{edge: []byte(edge), packed: packed}
 	if len(d.groups) == 0 {
-		s := newSlab([]item{added})
+		s := x.alone(edge, packed)
 		d.grow(0, slabGroup{slabs: []*slab{s}})
 		return s.bytes()
 	}
 	g := d.groups[at.group].slabs
 	old := g[at.slab]
 	full := old.len() == slabMax || len(old.data)+len(edge)+len(packed) > slabWeight
-	last := at.slab == len(g)-1 && at.group == len(d.groups)-1
 	// Names that arrive in order fill their slabs. An intent is gone again soon, and has one of its own: nothing is copied for it.
-	if !found && at.i == old.len() && (full && last || d.id == IntentsDir) {
-		s := newSlab([]item{added})
+	if !found && at.i == old.len() && (full && d.next(at) == nil || d.id == IntentsDir) {
+		s := x.alone(edge, packed)
 		d.insert(at, s)
 		return s.bytes()
 	}
 	x.load(old)
-	if found {
+	if added := x.item(edge, packed); found {
 		x.items[at.i] = added
 	} else {
 		x.items = slices.Insert(x.items, at.i, added)
 	}
-	return x.put(d, at) - old.bytes()
+	return x.put(d, at, false) - old.bytes()
 }
 
-// put makes the slab at at of the items, or two of them if they are too many, and returns the bytes of both.
-func (x *editor) put(d *directory, at spot) int64 {
-	n := len(x.items)
-	if n <= slabMax && (n == 1 || weight(x.items) <= slabWeight) {
-		s := newSlab(x.items)
-		d.replace(at, s)
-		return s.bytes()
+// item returns an item of an entry that is new.
+func (x *editor) item(edge string, packed []byte) item {
+	at := len(x.scratch)
+	x.scratch = append(x.scratch, edge...)
+	return item{edge: x.scratch[at:len(x.scratch):len(x.scratch)], packed: packed}
+}
+
+// alone returns a slab of one entry.
+func (x *editor) alone(edge string, packed []byte) *slab {
+	x.scratch = x.scratch[:0]
+	x.items = append(x.items[:0], x.item(edge, packed))
+	return newSlab(x.items)
+}
+
+// put makes the slab at at of the items, or several if they are too many, and returns the bytes of all. The first of several are full
+// if dense is set; else all have room for more.
+func (x *editor) put(d *directory, at spot, dense bool) (bytes int64) {
+	for rest := x.items; len(rest) > 0; {
+		n := share(rest, dense)
+		s := newSlab(rest[:n])
+		if len(rest) == len(x.items) {
+			d.replace(at, s)
+		} else {
+			d.insert(d.slabOf(string(rest[0].edge)), s)
+		}
+		bytes, rest = bytes+s.bytes(), rest[n:]
 	}
-	left, right := newSlab(x.items[:n/2]), newSlab(x.items[n/2:])
-	d.replace(at, left)
-	d.insert(at, right)
-	return left.bytes() + right.bytes()
+	return bytes
+}
+
+// share returns how many of the items make the next slab.
+func share(items []item, dense bool) int {
+	n, heavy := len(items), weight(items)
+	if n <= slabMax && (n == 1 || heavy <= slabWeight) {
+		return n
+	}
+	most := min(n, slabMax)
+	if !dense {
+		pieces := max((n+slabMax-1)/slabMax, (heavy+slabWeight-1)/slabWeight)
+		most = max(n/pieces, 1)
+	}
+	for heavy = weight(items[:most]); most > 1 && heavy > slabWeight; heavy = weight(items[:most]) {
+		most--
+	}
+	return most
 }
 
 // replace puts s in the place of the slab at at.
@@ -335,19 +367,24 @@ func (d *directory) hintAll() {
 
 // remove takes the entry at at away and returns by how much the directory shrinks in bytes.
 func (x *editor) remove(d *directory, at spot) (shrunk int64) {
-	g := d.groups[at.group].slabs
-	old := g[at.slab]
-	shrunk = old.bytes()
-	if old.len() == 1 {
-		d.cut(at)
-		return shrunk
-	}
+	old := d.slabAt(at)
 	x.load(old)
 	x.items = slices.Delete(x.items, at.i, at.i+1)
+	return old.bytes() - x.rest(d, at)
+}
+
+// rest makes the slab at at of the items that are left of it, and of those of the next one if both are small. It returns by how much
+// the bytes of all slabs but that at at have grown.
+func (x *editor) rest(d *directory, at spot) (bytes int64) {
+	if len(x.items) == 0 {
+		d.cut(at)
+		return 0
+	}
+	g := d.groups[at.group].slabs
 	if len(x.items) <= slabMax/4 && at.slab+1 < len(g) && len(x.items)+g[at.slab+1].len() <= slabMax/2 &&
 		weight(x.items)+len(g[at.slab+1].data) <= slabWeight/2 {
 		next := g[at.slab+1]
-		shrunk += next.bytes()
+		bytes = -next.bytes()
 		n := len(x.items)
 		x.items, x.scratch = slabItems(next.data, x.items, x.scratch)
 		for i := n; i < len(x.items); i++ {
@@ -355,7 +392,7 @@ func (x *editor) remove(d *directory, at spot) (shrunk int64) {
 		}
 		d.cut(spot{at.group, at.slab + 1, 0})
 	}
-	return shrunk - x.put(d, at)
+	return bytes + x.put(d, at, false)
 }
 
 // cut removes the slab at at.
@@ -370,6 +407,17 @@ func (d *directory) cut(at spot) {
 	}
 	d.firstChanged(at)
 	d.hint(at.group)
+}
+
+// next returns the slab that follows the one at at, nil if that is the last.
+func (d *directory) next(at spot) *slab {
+	if g := d.groups[at.group].slabs; at.slab+1 < len(g) {
+		return g[at.slab+1]
+	}
+	if at.group+1 < len(d.groups) {
+		return d.groups[at.group+1].slabs[0]
+	}
+	return nil
 }
 
 // last returns the last slab of d, nil if it has none.

@@ -33,6 +33,7 @@ type Tree struct {
 	edit     editor
 	vals     values
 	packed   []byte
+	turns    []int32 // of operations
 
 	bytes atomic.Int64
 }
@@ -60,22 +61,34 @@ func NewTree() *Tree {
 func (t *Tree) Apply(seq uint64, ops []Op) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i := range ops {
-		switch op := &ops[i]; op.Kind {
-		case Set:
-			t.set(t.directory(op.Dir), op.Edge, &op.Entry)
-		case Del:
-			if d := t.dirs[op.Dir]; d != nil {
-				t.del(d, op.Edge)
-			}
-		case DropDir:
-			t.drop(op.Dir)
-		case Counter:
-			t.counters[op.Name] = op.Value
+	for rest := ops; len(rest) > 0; {
+		n := plain(rest)
+		if n >= manyMin {
+			t.many(rest[:n])
+		} else {
+			n = 1
+			t.one(&rest[0])
 		}
+		rest = rest[n:]
 	}
 	t.seq = max(t.seq, seq)
 	t.free(dropStep + 2*len(ops))
+}
+
+// one does one operation.
+func (t *Tree) one(op *Op) {
+	switch op.Kind {
+	case Set:
+		t.set(t.directory(op.Dir), op.Edge, &op.Entry)
+	case Del:
+		if d := t.dirs[op.Dir]; d != nil {
+			t.del(d, op.Edge)
+		}
+	case DropDir:
+		t.drop(op.Dir)
+	case Counter:
+		t.counters[op.Name] = op.Value
+	}
 }
 
 // become makes t hold what other holds, which must not be used any more. Checks of entries are lost.
@@ -164,6 +177,11 @@ func (t *Tree) del(d *directory, edge string) {
 func (t *Tree) unlink(d *directory, edge string, b []byte, i int) {
 	_, body := slabBody(b)
 	_, packed := slabEntry(b, body, i)
+	t.unpath(d, edge, packed)
+}
+
+// unpath is unlink for a packed entry.
+func (t *Tree) unpath(d *directory, edge string, packed []byte) {
 	if class, id := t.shapes.peek(packed); class == Directory {
 		if c := t.dirs[id]; c != nil && c.parent == d && c.edge == edge {
 			c.parent, c.edge = nil, ""
