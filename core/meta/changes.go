@@ -46,15 +46,7 @@ func (d *Derived) ended(name string, row *Row) {
 		d.lost.add(name)
 		d.purge(name)
 	}
-	if name == "" {
-		return
-	}
-	dir, edge := split(name)
-	if l := d.use(dir); l != nil { // no attribute of what was there stays
-		l.delete(edge)
-		d.settle(l)
-	}
-	d.put(name, row, at)
+	d.learn(name, row, at, false) // no attribute of what was there stays
 }
 
 // Settled returns a channel that is closed when no change is pending at name or at a directory above it. It may have to be

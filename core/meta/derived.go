@@ -295,7 +295,10 @@ func (d *Derived) purge(dir string) {
 }
 
 // put notes that name is there.
-func (d *Derived) put(name string, row *Row, at int64) {
+func (d *Derived) put(name string, row *Row, at int64) { d.learn(name, row, at, true) }
+
+// learn is put; keep says that attributes may stay that row does not know.
+func (d *Derived) learn(name string, row *Row, at int64, keep bool) {
 	if name == "" {
 		return
 	}
@@ -306,7 +309,7 @@ func (d *Derived) put(name string, row *Row, at int64) {
 		}
 		row = impliedDir
 	}
-	d.putEdge(dir, edge, row, at)
+	d.learnEdge(dir, edge, row, at, keep)
 	d.putDir(dir, at)
 }
 
@@ -320,12 +323,19 @@ func (d *Derived) putMarker(dir string, row *Row, at int64) {
 
 // putEdge notes one row; nil: absent.
 func (d *Derived) putEdge(dir, edge string, row *Row, at int64) {
+	d.learnEdge(dir, edge, row, at, true)
+}
+
+func (d *Derived) learnEdge(dir, edge string, row *Row, at int64, keep bool) {
 	l := d.make(dir)
 	f := fact{at: at}
 	if row != nil {
-		if old, ok := l.known.get(edge); ok && old.there() && d.keepsAttrs(old.row, row) {
-			f.row = old.row
-		} else {
+		if keep {
+			if old, ok := l.known.get(edge); ok && old.there() && d.keepsAttrs(old.row, row) {
+				f.row = old.row
+			}
+		}
+		if f.row == nil {
 			f.row = d.packer.pack(row)
 		}
 	}

@@ -193,7 +193,8 @@ func (s *shape) splitVersion(v *values, e *Entry) bool {
 		s.version = textSame
 		return true
 	}
-	if stamp, ok := strings.CutPrefix(e.Version, e.ETag+"|"); ok && e.ETag != "" {
+	if n := len(e.ETag); n > 0 && len(e.Version) > n && e.Version[:n] == e.ETag && e.Version[n] == '|' {
+		stamp := e.Version[n+1:]
 		n, err := strconv.ParseInt(stamp, 10, 64)
 		if err != nil || strconv.FormatInt(n, 10) != stamp {
 			return false
@@ -317,14 +318,32 @@ func (v *values) joinText(s *shape, version uint8, e *Entry, t *Text) {
 		return
 	}
 	var array [160]byte
-	b := array[:0]
+	b, n := v.appendText(array[:0], s, version, e)
+	written := ""
+	if t != nil {
+		written = t.Keep(b)
+	} else {
+		written = string(b)
+	}
+	if s.etag != textNone {
+		e.ETag = written[:n]
+	}
+	if version == textSame {
+		e.Version = e.ETag
+	} else if version != textNone {
+		e.Version = written[n:]
+	}
+}
+
+// appendText appends the ETag, of n bytes, and the version, as far as they have a form. b is empty; what e has otherwise is filled in.
+func (v *values) appendText(b []byte, s *shape, version uint8, e *Entry) (text []byte, n int) {
 	if s.etag != textNone {
 		b = appendMD5(b, &v.etag)
 		if s.etag == etagParts {
 			b = strconv.AppendInt(append(b, '-'), v.num[colParts], 10)
 		}
 	}
-	n := len(b)
+	n = len(b)
 	switch version {
 	case textLocal:
 		for i, x := range [...]uint64{s.device, uint64(v.num[colInode]), uint64(e.Size), uint64(e.MTime), uint64(v.num[colCTime] + e.MTime)} {
@@ -341,20 +360,7 @@ func (v *values) joinText(s *shape, version uint8, e *Entry, t *Text) {
 		}
 		b = strconv.AppendInt(append(b, '|'), v.num[colCTime]+e.MTime/1e9, 10)
 	}
-	written := ""
-	if t != nil {
-		written = t.Keep(b)
-	} else {
-		written = string(b)
-	}
-	if s.etag != textNone {
-		e.ETag = written[:n]
-	}
-	if version == textSame {
-		e.Version = e.ETag
-	} else if version != textNone {
-		e.Version = written[n:]
-	}
+	return b, n
 }
 
 // appendMD5 appends the hexadecimal digits of sum.
@@ -462,8 +468,17 @@ func (x *shapes) hasVersion(packed []byte, version string) bool {
 	var e Entry
 	v.unpack(b, s)
 	v.fill(s, &e)
-	v.joinText(s, s.version, &e, nil)
-	return e.Version == version
+	var array [160]byte
+	text, n := v.appendText(array[:0], s, s.version, &e)
+	switch {
+	case s.version == textNone:
+		return e.Version == version
+	case s.version != textSame:
+		return string(text[n:]) == version
+	case s.etag == textNone:
+		return e.ETag == version
+	}
+	return string(text) == version
 }
 
 // A File is an entry that is a Persisted file. What most files have is in its fields, and what nearly all of them share is told by
