@@ -72,16 +72,21 @@ type call struct {
 	size int // Read: bytes that fit, which around may lower
 
 	writes bool // Probe: it would write
+
+	behind []around                    // those it has still to go through
+	last   func(context.Context) error // behind them
+	next   func(context.Context) error // step, made once
 }
 
 // around does the call c by calling do, at most once, with ctx or one derived from it.
 type around func(ctx context.Context, c *call, do func(context.Context) error) error
 
-// base is a store all of whose calls go through around. A decorator is a base with an around, and perhaps a method of its
-// own. It implements every optional interface; the inner store's Features say what is behind them.
+// base is a store all of whose calls go through around, and those behind it. A decorator is a base with an around, and perhaps a method
+// of its own. It implements every optional interface; the inner store's Features say what is behind them.
 type base struct {
 	inner  ufs.Store
 	around around
+	behind []around                        // see over
 	narrow func(ufs.Features) ufs.Features // nil: the inner store's
 	// under returns the context that the store sees instead of one, also of streams; nil: the same.
 	under func(context.Context) context.Context
@@ -97,9 +102,27 @@ func over(s ufs.Store, a around) *base {
 	if !ok {
 		return &base{inner: s, around: a}
 	}
-	return &base{inner: b.inner, narrow: b.narrow, under: b.under, around: func(ctx context.Context, c *call, do func(context.Context) error) error {
-		return a(ctx, c, func(ctx context.Context) error { return b.around(ctx, c, do) })
-	}}
+	return &base{inner: b.inner, narrow: b.narrow, under: b.under, around: a, behind: append([]around{b.around}, b.behind...)}
+}
+
+// run does the call c by do.
+func (b *base) run(ctx context.Context, c *call, do func(context.Context) error) error {
+	if len(b.behind) > 0 {
+		c.behind, c.last = b.behind, do
+		c.next = c.step
+		do = c.next
+	}
+	return b.around(ctx, c, do)
+}
+
+// step goes on with what is behind the around that calls it.
+func (c *call) step(ctx context.Context) error {
+	if len(c.behind) == 0 {
+		return c.last(ctx)
+	}
+	next := c.behind[0]
+	c.behind = c.behind[1:]
+	return next(ctx, c, c.next)
 }
 
 func (b *base) do(ctx context.Context, op Op, name string, do func(context.Context) error) error {
@@ -110,7 +133,7 @@ func (b *base) pass(ctx context.Context, c *call, do func(context.Context) error
 	if b.under != nil {
 		ctx = b.under(ctx)
 	}
-	return b.around(ctx, c, do)
+	return b.run(ctx, c, do)
 }
 
 // get is do for a call with a result.

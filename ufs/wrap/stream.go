@@ -26,7 +26,7 @@ func (b *base) stream(ctx context.Context, name string) *stream {
 }
 
 func (s *stream) call(c *call, do func(*call) error) error {
-	return s.b.around(s.ctx, c, func(ctx context.Context) error {
+	return s.b.run(s.ctx, c, func(ctx context.Context) error {
 		if ctx.Done() != s.ctx.Done() { // else it ends when the stream does
 			stop := context.AfterFunc(ctx, func() { s.cancel(context.Cause(ctx)) })
 			defer stop()
