@@ -276,9 +276,9 @@ func (a *appender) commitAppend(ctx context.Context) (info core.Info, again bool
 		stored, err = a.out.Commit(ctx)
 		a.ended = true
 		return err
-	}, func() []meta.Op {
+	}, func(ops []meta.Op) []meta.Op {
 		settle(&a.entry, &a.mount.features, stored)
-		return []meta.Op{{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: a.entry}}
+		return append(ops, meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: a.entry})
 	}, &stored)
 	if err != nil {
 		if a.cache != nil {

@@ -348,7 +348,7 @@ func (n *Namespace) mkdir(ctx context.Context, p core.Path, o core.MkdirOptions)
 		err = n.through(ctx, &pl, &in, func(ctx context.Context) (err error) {
 			made, err = mkdirStore(ctx, pl.mount, &in)
 			return err
-		}, func() []meta.Op { return []meta.Op{set} }, &made)
+		}, func(ops []meta.Op) []meta.Op { return append(ops, set) }, &made)
 	}
 	if err != nil {
 		return core.Info{}, false, err

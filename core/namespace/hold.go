@@ -54,17 +54,27 @@ type heldItem struct {
 	running   bool
 	due       time.Time
 	tries     int
-	why       string // what the last try failed with
-	slot      int    // in the heap, -1 if it is not there
-	changed   chan struct{}
-	lacking   time.Time // since when one of its workers cannot be reached, or has not the bytes
-	stuck     string    // what the last try to copy it to another failed with
+	why       string        // what the last try failed with
+	slot      int           // in the heap, -1 if it is not there
+	changed   chan struct{} // nil if nobody waits: most items are never waited for
+	lacking   time.Time     // since when one of its workers cannot be reached, or has not the bytes
+	stuck     string        // what the last try to copy it to another failed with
 }
 
 // settled wakes those who wait for the item to get on. holds.mu must be held.
 func (it *heldItem) settled() {
-	close(it.changed)
-	it.changed = make(chan struct{})
+	if it.changed != nil {
+		close(it.changed)
+		it.changed = nil
+	}
+}
+
+// change returns what settled closes. holds.mu must be held.
+func (it *heldItem) change() <-chan struct{} {
+	if it.changed == nil {
+		it.changed = make(chan struct{})
+	}
+	return it.changed
 }
 
 // dueItems is a heap of items by when they are due.
@@ -242,7 +252,7 @@ func (h *holds) put(s spot, e *meta.Entry) {
 	id := heldID(e)
 	it := h.items[id]
 	if it == nil {
-		it = &heldItem{id: id, size: e.Size, since: time.Unix(0, e.Hold.Since), write: core.WriteType(e.Hold.Write), slot: -1, changed: make(chan struct{})}
+		it = &heldItem{id: id, size: e.Size, since: time.Unix(0, e.Hold.Since), write: core.WriteType(e.Hold.Write), slot: -1}
 		h.items[id] = it
 		h.count.Add(1)
 		h.bytes.Add(e.Size)

@@ -172,8 +172,11 @@ func (w *writer) commitHeld(ctx context.Context, pl *place) (core.Info, error) {
 	e.Hold = &meta.Hold{ID: w.hold.id.ID, Workers: w.hold.workers, Write: string(w.how), Base: w.base, Since: time.Now().UnixNano()}
 	info := n.infoAt(*pl, &e)
 	info.Write = w.how
-	ops := append(n.answered(core.CallOf(ctx), info), meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: e})
-	_, err := n.commit(ctx, ops...)
+	record := newRecord()
+	defer record.free()
+	record.ops = append(record.ops, n.answered(core.CallOf(ctx), info)...)
+	record.ops = append(record.ops, meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: e})
+	_, err := n.commit(ctx, record.ops...)
 	// After an error the record may be in the journal all the same: what is held is then for whoever leads to release.
 	n.holds.end(w.hold.id)
 	w.ended, w.entry = true, e

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -174,8 +173,11 @@ func (n *Namespace) beginning(ctx context.Context, in *openIntent, ops ...meta.O
 	case in.op != opTrash: // a tree is gone from view with its intent, which answers
 		in.call = core.CallOf(ctx)
 	}
-	committed := n.committing(ctx, append(ops, in.set()))
+	record := newRecord()
+	record.ops = append(append(record.ops, ops...), in.set())
+	committed := n.committing(ctx, record.ops)
 	return func() error {
+		defer record.free()
 		_, err := committed()
 		return err
 	}
@@ -224,9 +226,9 @@ func unanswered(err error) bool {
 }
 
 // through carries a change of one name to its store: it journals the intent, takes the store's step, and journals what
-// outcome returns then. row is what the store has at the key after the step; its Name is empty if nothing.
+// outcome appends then. row is what the store has at the key after the step; its Name is empty if nothing.
 // The caller holds the name's lock. A client that hangs up does not stop it.
-func (n *Namespace) through(ctx context.Context, pl *place, in *openIntent, step func(context.Context) error, outcome func() []meta.Op, row *ufs.Info) error {
+func (n *Namespace) through(ctx context.Context, pl *place, in *openIntent, step func(context.Context) error, outcome func([]meta.Op) []meta.Op, row *ufs.Info) error {
 	ctx = context.WithoutCancel(ctx)
 	if err := pl.mount.opened(); err != nil {
 		return err
@@ -243,12 +245,15 @@ func (n *Namespace) through(ctx context.Context, pl *place, in *openIntent, step
 		}
 		return n.failed(ctx, in, err)
 	}
-	ops := outcome()
-	ops = append(slices.Grow(ops, 2), n.answer(in, *pl, ops)...)
+	record := newRecord()
+	defer record.free()
+	ops := outcome(record.ops)
+	ops = append(ops, n.answer(in, *pl, ops)...)
+	record.ops = append(ops, in.close())
 	if in.op == opRemove { // from the record on, what was known of the store no longer counts
 		d.Forget(pl.key)
 	}
-	seq, err := n.commit(ctx, append(ops, in.close())...)
+	seq, err := n.commit(ctx, record.ops...)
 	if err != nil { // the store has it: until the journal can say so, nothing else happens to the name
 		d.End(pl.key, n.Seq(), nil, false)
 		n.keepOpen(in)

@@ -23,7 +23,9 @@ func (n *Namespace) loadName(ctx context.Context, pl *place, since time.Time) er
 	if m.err != nil {
 		return m.unavailable()
 	}
-	defer m.wait()()
+	if m.enter() {
+		defer m.leave()
+	}
 	ask := func(ctx context.Context) error {
 		sent := time.Now()
 		f := m.derived.Sent(n.Seq(), sent)
@@ -93,7 +95,9 @@ func (n *Namespace) loadList(ctx context.Context, m *mounted, need meta.Need, di
 	if m.err != nil {
 		return m.unavailable()
 	}
-	defer m.wait()()
+	if m.enter() {
+		defer m.leave()
+	}
 	name, ask := n.listFlight(m, need, dir)
 	return n.shared(ctx, name, since, func(ctx context.Context) error {
 		if need.Flat && n.stretches.came(m.ID, need, since) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/sluicefs/sluice/core"
 )
@@ -83,7 +84,17 @@ func (l *locks) lock(ctx context.Context, paths ...core.Path) (unlock func(), er
 			return nil, err
 		}
 	}
-	return sync.OnceFunc(func() { l.give(ws) }), nil
+	return l.giving(ws), nil
+}
+
+// giving returns what gives ws back, and does nothing when it is called again.
+func (l *locks) giving(ws []want) func() {
+	var given atomic.Bool
+	return func() {
+		if !given.Swap(true) {
+			l.give(ws)
+		}
+	}
 }
 
 // tryLock is lock without waiting; ok is false if a name is not free.
@@ -105,7 +116,7 @@ func (l *locks) try(ws []want) (unlock func(), ok bool) {
 			return nil, false
 		}
 	}
-	return sync.OnceFunc(func() { l.give(ws) }), true
+	return l.giving(ws), true
 }
 
 func (l *locks) shard(name string) *lockShard {

@@ -458,6 +458,21 @@ func (n *Namespace) recordingBatch(ctx context.Context, b meta.Batch) (outcome f
 	}
 }
 
+// opList is a list of the operations of one record. Nobody keeps any of it once the record was committed, or was not, so that it serves
+// for the next one: an operation has room for a whole entry.
+type opList struct{ ops []meta.Op }
+
+var opLists = sync.Pool{New: func() any { return &opList{make([]meta.Op, 0, 4)} }}
+
+func newRecord() *opList { return opLists.Get().(*opList) }
+
+func (l *opList) free() {
+	clear(l.ops)
+	if l.ops = l.ops[:0]; cap(l.ops) <= 16 { // a rare long one does not stay
+		opLists.Put(l)
+	}
+}
+
 // A counter hands out numbers that are never used twice: it journals the end of a block before it hands out the first
 // number of it.
 type counter struct {

@@ -60,12 +60,16 @@ func (n *Namespace) watched(m *mount.Mount, t *trouble, store ufs.Store) ufs.Sto
 		}
 		return fmt.Errorf("%w: %w", core.StoreAway(m.Path.String(), why), err)
 	})
+	leave := t.leave
 	return wrap.Enter(said, func(op wrap.Op) func() {
 		switch op {
 		case wrap.Stat, wrap.List, wrap.Read, wrap.Check, wrap.Write, wrap.Abort, wrap.Probe: // of look-ups and listings, who waits for the answer is counted
 			return nil
 		}
-		return t.wait()
+		if !t.enter() {
+			return nil
+		}
+		return leave
 	})
 }
 
@@ -107,15 +111,17 @@ func (t *trouble) note(e wrap.Event) {
 	}
 }
 
-// wait counts the caller as one who waits for the store, until he calls done. Who will be refused at once does not wait.
-func (t *trouble) wait() (done func()) {
+// enter counts the caller as one who waits for the store, until he calls leave. Who will be refused at once does not wait, and is told so.
+func (t *trouble) enter() bool {
 	if t.isolation.Outage() != nil {
-		return func() {}
+		return false
 	}
 	t.waits.Add(1)
 	t.waiting.Add(1)
-	return func() { t.waiting.Add(-1) }
+	return true
 }
+
+func (t *trouble) leave() { t.waiting.Add(-1) }
 
 // state says how the mount does, "ready" if all is well.
 func (m *mounted) state() string {

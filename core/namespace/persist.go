@@ -382,13 +382,13 @@ func (n *Namespace) persistStaged(ctx context.Context, it *heldItem, was *place,
 			}
 		}
 		return err
-	}, func() []meta.Op {
+	}, func(ops []meta.Op) []meta.Op {
 		e.Version = stored.Version // all else stays what was acknowledged
 		// Nobody's change is under way here: who compares the entry with the store from now on waits until the lock is free.
 		if done, err := n.reconciling.lock(ctx, pl.path); err == nil {
 			compared = done
 		}
-		return []meta.Op{{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: e}}
+		return append(ops, meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: e})
 	}, &stored)
 	if err != nil {
 		return ended, err
@@ -682,7 +682,7 @@ func (n *Namespace) await(ctx context.Context, it *heldItem, tries int) error {
 	h := n.holds
 	for {
 		h.mu.Lock()
-		changed, there, why := it.changed, h.items[it.id] == it || it.running, it.why
+		changed, there, why := it.change(), h.items[it.id] == it || it.running, it.why
 		refused, failed := it.refused && !it.asked, it.tries > tries
 		h.mu.Unlock()
 		switch {

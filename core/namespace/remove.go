@@ -102,7 +102,7 @@ func (n *Namespace) removeFileHeld(ctx context.Context, p core.Path, o core.Remo
 			return err
 		}
 		return nil
-	}, func() []meta.Op { return n.removeOps(nd.place) }, &row)
+	}, func(ops []meta.Op) []meta.Op { return append(ops, n.removeOps(nd.place)...) }, &row)
 }
 
 // removeDir removes a directory: an empty one like a file, a tree by hiding all of it at once first.
@@ -171,13 +171,13 @@ func (n *Namespace) removeMarker(ctx context.Context, nd *node, some bool) error
 		}
 		return nil
 	}
-	return n.through(ctx, &nd.place, &in, step, func() []meta.Op {
+	return n.through(ctx, &nd.place, &in, step, func(ops []meta.Op) []meta.Op {
 		if nd.entry == nil {
-			return nil
+			return ops
 		}
 		e := *nd.entry
 		e.Marker, e.Explicit, e.Headers, e.User = false, false, nil, nil
-		return []meta.Op{{Kind: meta.Set, Dir: nd.parent, Edge: nd.edge, Entry: e}}
+		return append(ops, meta.Op{Kind: meta.Set, Dir: nd.parent, Edge: nd.edge, Entry: e})
 	}, &ufs.Info{Name: nd.key, Dir: true})
 }
 
@@ -191,7 +191,7 @@ func (n *Namespace) removeEmpty(ctx context.Context, nd *node) error {
 			return err
 		}
 		return nil
-	}, func() []meta.Op { return n.removeOps(nd.place) }, nil)
+	}, func(ops []meta.Op) []meta.Op { return append(ops, n.removeOps(nd.place)...) }, nil)
 }
 
 // mayRemoveTree reports errs.Permission unless the principal may remove everything below p.
@@ -279,7 +279,7 @@ func (n *Namespace) trashTree(ctx context.Context, nd *node) error {
 			return err
 		}
 		return nil
-	}, func() []meta.Op { return n.removeOps(nd.place) }, nil)
+	}, func(ops []meta.Op) []meta.Op { return append(ops, n.removeOps(nd.place)...) }, nil)
 }
 
 // keepOpen leaves an intent whose first record already shows to watchIntents, which carries it on.

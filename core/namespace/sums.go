@@ -4,9 +4,9 @@ import (
 	"crypto/md5"
 	"encoding/binary"
 	"encoding/hex"
-	"fmt"
 	"hash"
 	"hash/crc32"
+	"strconv"
 	"sync"
 
 	"github.com/sluicefs/sluice/core"
@@ -181,10 +181,10 @@ func (s *hdfsSum) sum() core.FileChecksum {
 		padded *= 2
 	}
 	whole := md5.Sum(append(s.blocks, make([]byte, padded-len(s.blocks))...))
-	b := binary.BigEndian.AppendUint32(nil, uint32(perCRC))
+	b := binary.BigEndian.AppendUint32(make([]byte, 0, 4+8+len(whole)), uint32(perCRC))
 	b = binary.BigEndian.AppendUint64(b, uint64(crcPerBlock))
 	return core.FileChecksum{
-		Algorithm: fmt.Sprintf("MD5-of-%dMD5-of-%d%s", crcPerBlock, perCRC, kind),
+		Algorithm: "MD5-of-" + strconv.FormatInt(crcPerBlock, 10) + "MD5-of-" + strconv.Itoa(int(perCRC)) + kind,
 		Bytes:     append(b, whole[:]...),
 	}
 }

@@ -499,9 +499,9 @@ func (c *completion) commit(ctx context.Context, cond core.Cond) (info core.Info
 		so := ufs.CreateOptions{Attr: w.attr(), IfNew: cond.IfNoneMatch == "*" && c.m.features.Conditional}
 		stored, err = c.composer.Complete(ctx, pl.key, c.u.entry.Extra["store_id"], c.parts, so)
 		return err
-	}, func() []meta.Op {
+	}, func(ops []meta.Op) []meta.Op {
 		settle(&c.entry, &c.m.features, stored)
-		ops := append(n.endUpload(c.u.id), meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: c.entry})
+		ops = append(append(ops, n.endUpload(c.u.id)...), meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: c.entry})
 		return append(ops, n.done.add(c.u.id, p, in.parts, c.entry.ETag)...)
 	}, &stored)
 	if err != nil {

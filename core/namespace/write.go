@@ -471,9 +471,9 @@ func (w *writer) commit(ctx context.Context, o core.CommitOptions) (info core.In
 		stored, err = w.out.Commit(ctx)
 		w.ended = true
 		return err
-	}, func() []meta.Op {
+	}, func(ops []meta.Op) []meta.Op {
 		settle(&w.entry, &w.mount.features, stored)
-		return append(make([]meta.Op, 0, 3), meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: w.entry}) // what closes the intent follows
+		return append(ops, meta.Op{Kind: meta.Set, Dir: pl.parent, Edge: pl.edge, Entry: w.entry})
 	}, &stored)
 	if err != nil {
 		if w.cache != nil {
