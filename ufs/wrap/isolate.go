@@ -352,7 +352,8 @@ func (i *Isolation) silent(ctx context.Context, began time.Duration) {
 	}
 }
 
-// doubt has the store probed, and looked after if it does not answer. ctx lends its values only.
+// doubt has the store probed, and looked after if it does not answer. ctx lends its values only, and no turns: a probe that waits for
+// them says nothing of the store.
 func (i *Isolation) doubt(ctx context.Context, why error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -360,7 +361,7 @@ func (i *Isolation) doubt(ctx context.Context, why error) {
 		return
 	}
 	i.doubted = true
-	ctx, i.stop = context.WithCancel(context.WithoutCancel(ctx))
+	ctx, i.stop = context.WithCancel(ufs.WithTurns(context.WithoutCancel(ctx), nil))
 	i.done.Go(func() { i.watch(ctx, why) })
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/ufs"
 	"github.com/sluicefs/sluice/ufs/memufs"
+	"github.com/sluicefs/sluice/ufs/ufstest"
 	"github.com/sluicefs/sluice/ufs/wrap"
 )
 
@@ -177,6 +178,42 @@ func TestIsolateDoubts(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestIsolateProbesInNoTurn checks that a probe takes none of the turns that who put the store in doubt takes.
+func TestIsolateProbesInNoTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := probed()
+		f.Add(wrap.Rule{Op: wrap.Stat, Err: errs.Unavailable})
+		s := wrap.Isolate(turned{f}, wrap.IsolateOptions{})
+		var turns ufstest.Turns
+		calls := 0
+		for ; f.Calls(wrap.Probe) == 0 && calls < 50; calls++ {
+			if _, err := s.Stat(turns.Context(t.Context()), "a"); err == nil {
+				t.Fatal("it succeeds")
+			}
+			synctest.Wait()
+		}
+		if f.Calls(wrap.Probe) == 0 || turns.Taken() != calls {
+			t.Errorf("%d calls and %d probes took %d turns", calls, f.Calls(wrap.Probe), turns.Taken())
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// turned is a store that works on the answers to looks and probes in turns.
+type turned struct{ *wrap.Faulty }
+
+func (s turned) Stat(ctx context.Context, name string) (ufs.Info, error) {
+	defer ufs.Turn(ctx)()
+	return s.Faulty.Stat(ctx, name)
+}
+
+func (s turned) Probe(ctx context.Context, write bool) error {
+	defer ufs.Turn(ctx)()
+	return ufs.Probe(ctx, s.Faulty, write)
 }
 
 // TestIsolateHangs is of a store whose calls and probes cannot be given up, as those of a kernel.
