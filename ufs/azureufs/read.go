@@ -174,11 +174,14 @@ type inTurn struct{}
 
 // Do implements policy.Policy.
 func (inTurn) Do(req *policy.Request) (*http.Response, error) {
-	answer, err := req.Next()
-	if d, ok := req.Raw().Context().Value(decodingKey{}).(*decoding); ok {
-		d.give()
-		d.give = ufs.Turn(req.Raw().Context())
+	d, ok := req.Raw().Context().Value(decodingKey{}).(*decoding)
+	if !ok {
+		return req.Next()
 	}
+	d.give() // of an answer after which the request is repeated
+	d.give = func() {}
+	answer, err := req.Next()
+	d.give = ufs.Turn(req.Raw().Context())
 	return answer, err
 }
 
