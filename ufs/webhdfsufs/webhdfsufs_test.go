@@ -183,6 +183,34 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
+// TestListsInTurns checks that the pages of a listing are decoded in turns that nobody has while the server is waited for.
+func TestListsInTurns(t *testing.T) {
+	var turns ufstest.Turns
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		turns.Want(t, 0, "while the server is asked")
+		name, left := "a", 1
+		if r.URL.Query().Get("startafter") != "" {
+			name, left = "b", 0
+		}
+		_, _ = fmt.Fprintf(w, `{"DirectoryListing":{"partialListing":{"FileStatuses":{"FileStatus":[
+			{"pathSuffix":%q,"type":"FILE","length":4,"fileId":7,"permission":"644"}]}},"remainingEntries":%d}}`, name, left)
+	}))
+	defer server.Close()
+	s := open(t, "webhdfs"+strings.TrimPrefix(server.URL, "http")+"/x", nil)
+	names := 0
+	for in, err := range s.List(turns.Context(t.Context()), "", "", false) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		turns.Want(t, 0, "while "+in.Name+" is yielded")
+		names++
+	}
+	if n := turns.Taken(); names != 2 || n != 2 {
+		t.Errorf("%d names came of %d turns, want 2 of 2", names, n)
+	}
+	turns.Want(t, 0, "after the listing")
+}
+
 // TestTLS does not leave TLS, whatever the server says.
 func TestTLS(t *testing.T) {
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
