@@ -32,7 +32,7 @@ that it comes to all names, and tells what it found.
 	                        ▼ the mount's pace allows      ▼
 
 What of that computes and waits for nobody has a turn meanwhile (see turns), so that requests have processors; what waits for a store
-has none, and as many wait at once as the pools and paces say.
+has none, and as many wait at once as the pools and paces say. Gentle syncs, which work on one directory at a time, take no turns.
 
 Directories are worked on breadth first as long as not many are pending, then depth first, so that what is pending stays in
 proportion to the depth of the tree. A store that lists flat is asked so: one stream of keys for all below a directory, whose next
@@ -712,15 +712,20 @@ func (s *syncing) askOnce(ctx context.Context, m *mounted, need meta.Need) (*lis
 	began := time.Now()
 	var waited atomic.Int64 // for turns, which says nothing of the store
 	turns := s.n.syncs.turns
-	l, err := s.n.askOnce(ufs.WithTurns(ctx, func(ctx context.Context) func() {
-		began := time.Now()
-		defer func() { waited.Add(int64(time.Since(began))) }()
-		return turns.take(ctx)
-	}), m, need)
+	if s.o.Gentle { // it computes for one directory at a time, and would wait behind all that others compute
+		turns = nil
+	} else {
+		ctx = ufs.WithTurns(ctx, func(ctx context.Context) func() {
+			began := time.Now()
+			defer func() { waited.Add(int64(time.Since(began))) }()
+			return turns.takeInCall(ctx)
+		})
+	}
+	l, err := s.n.askOnce(ctx, m, need)
 	if err != nil && !passes(err) {
 		p.quit() // how long that took says nothing of listings
 	} else {
-		p.leave(time.Since(began)-time.Duration(waited.Load()), err != nil, time.Now())
+		p.leave(max(0, time.Since(began)-time.Duration(waited.Load())), err != nil, time.Now())
 	}
 	if l != nil {
 		l.turns = turns

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -153,6 +154,15 @@ type computing struct {
 	ufs.Store
 	answer, decode time.Duration
 	waits, works   *gauge
+	turn           *longest
+}
+
+// longest is how long something took at most.
+type longest struct{ d atomic.Int64 }
+
+func (x *longest) took(d time.Duration) {
+	for was := x.d.Load(); int64(d) > was && !x.d.CompareAndSwap(was, int64(d)); was = x.d.Load() {
+	}
 }
 
 func (s computing) List(ctx context.Context, dir, after string, flat bool) iter.Seq2[ufs.Info, error] {
@@ -160,7 +170,9 @@ func (s computing) List(ctx context.Context, dir, after string, flat bool) iter.
 		end := s.waits.begin()
 		time.Sleep(s.answer)
 		end()
+		asked := time.Now()
 		give := ufs.Turn(ctx)
+		s.turn.took(time.Since(asked))
 		end = s.works.begin()
 		time.Sleep(s.decode)
 		end()
@@ -171,12 +183,12 @@ func (s computing) List(ctx context.Context, dir, after string, flat bool) iter.
 
 // computed returns a namespace of a leader with four processors, and its mounts /m0, /m1 and so on of computing stores, each with so many
 // directories of a file.
-func computed(t *testing.T, mounts, dirs int, store computing) (*namespace.Namespace, context.Context) {
+func computed(t *testing.T, o namespace.SyncOptions, mounts, dirs int, store computing) (*namespace.Namespace, context.Context) {
 	t.Helper()
 	procs := runtime.GOMAXPROCS(4)
 	t.Cleanup(func() { runtime.GOMAXPROCS(procs) })
 	ctx := core.WithPrincipal(t.Context(), core.Principal{User: "root", Super: true})
-	n, stop := leading(t, 1<<20, namespace.Options{KV: memkv.New(), Root: memufs.New(memufs.Options{Dirs: true}),
+	n, stop := leading(t, 1<<20, namespace.Options{KV: memkv.New(), Root: memufs.New(memufs.Options{Dirs: true}), Sync: o,
 		OpenStore: func(context.Context, core.MountSpec) (ufs.Store, error) {
 			s := store
 			s.Store = memufs.New(memufs.Options{Dirs: true})
@@ -200,13 +212,13 @@ func computed(t *testing.T, mounts, dirs int, store computing) (*namespace.Names
 	return n, ctx
 }
 
-// TestSyncTurns syncs mounts whose listings take long to come and long to decode: no more are decoded at once than there are processors
+// TestSyncTurns syncs mounts whose listings take long to come and some time to decode: no more are decoded at once than there are processors
 // for syncs, while many more are waited for. What a request asks for is decoded at once.
 func TestSyncTurns(t *testing.T) {
 	const turns = 2 // of four processors
 	synctest.Test(t, func(t *testing.T) {
-		store := computing{answer: time.Second, decode: time.Second, waits: new(gauge), works: new(gauge)}
-		n, ctx := computed(t, 4, 20, store)
+		store := computing{answer: time.Second, decode: 10 * time.Millisecond, waits: new(gauge), works: new(gauge), turn: new(longest)}
+		n, ctx := computed(t, namespace.SyncOptions{}, 4, 20, store)
 		store.waits.most, store.works.most = 0, 0
 		var all sync.WaitGroup
 		for i := range 3 {
@@ -241,11 +253,43 @@ func TestSyncTurns(t *testing.T) {
 	})
 }
 
+// TestSyncTurnWaits syncs a mount whose listings take very long to decode: a driver, which others that want its store may wait for, waits
+// for a turn for a moment only. A gentle sync waits for none.
+func TestSyncTurnWaits(t *testing.T) {
+	const most = 100 * time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		store := computing{decode: time.Second, waits: new(gauge), works: new(gauge), turn: new(longest)}
+		n, ctx := computed(t, namespace.SyncOptions{Executors: 50}, 2, 20, store)
+		gentle := func() time.Duration {
+			began := time.Now()
+			if err := n.Sync(ctx, parse(t, "/m1/"), core.SyncOptions{Recursive: true, Gentle: true}, nobody{t}); err != nil {
+				t.Error(err)
+			}
+			return time.Since(began)
+		}
+		gentle()
+		alone := gentle()
+		var all sync.WaitGroup
+		all.Go(func() {
+			if err := n.Sync(ctx, parse(t, "/m0/"), core.SyncOptions{Recursive: true}, nobody{t}); err != nil {
+				t.Error(err)
+			}
+		})
+		if took := gentle(); took != alone {
+			t.Errorf("a gentle sync took %v beside another, and %v alone", took, alone)
+		}
+		all.Wait()
+		if waited := time.Duration(store.turn.d.Load()); waited != most {
+			t.Errorf("a driver waited for a turn for %v, want %v", waited, most)
+		}
+	})
+}
+
 // TestSyncRests syncs a mount whose listings take long to decode, while requests come and while none do: they have the processors for
 // most of the time.
 func TestSyncRests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, ctx := computed(t, 1, 100, computing{decode: 10 * time.Millisecond, waits: new(gauge), works: new(gauge)})
+		n, ctx := computed(t, namespace.SyncOptions{}, 1, 100, computing{decode: 10 * time.Millisecond, waits: new(gauge), works: new(gauge), turn: new(longest)})
 		file, own := parse(t, "/m0/7/f"), parse(t, "/own")
 		w, err := n.Create(ctx, own, core.CreateOptions{})
 		if err != nil {
@@ -279,6 +323,7 @@ func TestSyncRests(t *testing.T) {
 			},
 		} {
 			time.Sleep(time.Second)
+			sync() // it may rest for the last request, if that came after it
 			if took := sync(); took > alone+alone/10 {
 				t.Errorf("before %s the sync took %v, and %v the last time", name, took, alone)
 			}

@@ -10,9 +10,9 @@ import (
 )
 
 /*
-turns bound how much of the processors all syncs take: what they compute, they compute in turns, of which there are half as many as
-processors. While requests come, a turn that was held rests for some times as long, so that most requests meet no sync at work, and
-find in the processors' caches what the last one left there. Short turns are taken together, with one rest for all of them.
+turns bound how much of the processors all syncs take but gentle ones: what they compute, they compute in turns, of which there are half
+as many as processors. While requests come, a turn that was held rests for some times as long, so that most requests meet no sync at
+work, and find in the processors' caches what the last one left there. Short turns are taken together, with one rest for all of them.
 
 Who has a turn waits for nothing that may take long: no store, no journal, no other turn.
 */
@@ -33,6 +33,11 @@ const (
 	minRest   = 8 * time.Millisecond   // a turn that needs less rest goes on
 	maxRest   = 100 * time.Millisecond // of a turn that was held for very long
 	askedFor  = 100 * time.Millisecond // after a request, more are expected
+
+	// maxTurnWait is how long a driver waits for a turn. It does so in a call of its store, of which few may be made at once, and
+	// whose time is taken for the store's: beyond it the driver works without a turn, or in one that has not rested enough, and
+	// rests the longer afterwards.
+	maxTurnWait = 100 * time.Millisecond
 )
 
 func newTurns(n int) *turns {
@@ -76,6 +81,13 @@ func (t *turns) take(ctx context.Context) (give func()) {
 	}
 	began := time.Now()
 	return func() { t.free <- t.held(x, began, time.Now()) }
+}
+
+// takeInCall is take for a driver.
+func (t *turns) takeInCall(ctx context.Context) (give func()) {
+	ctx, cancel := context.WithTimeout(ctx, maxTurnWait)
+	defer cancel()
+	return t.take(ctx)
 }
 
 // held returns what becomes of a turn that was held.

@@ -44,9 +44,12 @@ func TestTurns(t *testing.T) {
 		want("no more requests came", hold(0), 0)
 
 		give := x.take(t.Context())
+		began := time.Now()
+		x.takeInCall(t.Context())()
+		want("a driver, of a turn that is held for long", time.Since(began), maxTurnWait)
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		began := time.Now()
+		began = time.Now()
 		none := x.take(ctx)
 		want("a ctx that ends", time.Since(began), time.Second)
 		none()
