@@ -100,6 +100,7 @@ type tableChange struct {
 	table *mount.Table // that counts: a dry run of several changes carries on what those before would have made of it
 	root  string       // that a store must have which is mounted again, "" for any
 	is    string       // Features.Is of that store, as far as it was kept
+	again bool         // what is mounted was mounted before: nothing is made in its place
 }
 
 // sameRoot reports errs.Invalid if the store is remote and not the one that is to be mounted again, and a *replacedError if another

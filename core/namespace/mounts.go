@@ -237,7 +237,7 @@ func (n *Namespace) openNew(ctx context.Context, s core.MountSpec, others *mount
 		}
 		return nil
 	}
-	if !s.ReadOnly && o.is == "" {
+	if !s.ReadOnly && !o.again {
 		ctx = ufs.WithMaking(ctx, ufs.Making{Check: check, Dry: o.DryRun})
 	}
 	if store, err = n.open1(ctx, s); err == nil {
@@ -255,7 +255,7 @@ func (n *Namespace) openNew(ctx context.Context, s core.MountSpec, others *mount
 	switch {
 	case o.DryRun && errors.Is(err, ufs.ErrWouldMake):
 		err = nil
-	case o.is != "" && errs.KindOf(err) == errs.NotExist:
+	case o.again && errs.KindOf(err) == errs.NotExist:
 		err = &replacedError{fmt.Sprintf("the directory that was mounted is missing (%v); mount its disk there or put it back, and try again, or, if it is lost, "+
 			"mount another by hand with: sluice %s", err, o.byHand(s))}
 	}

@@ -428,11 +428,11 @@ func TestRollbackToReplaced(t *testing.T) {
 }
 
 // TestRollbackMakesNothing checks that a rollback makes no empty directory in place of the one that was mounted, also where the two could
-// not be told apart.
+// not be told apart, or nothing was kept to tell them apart by.
 func TestRollbackMakesNothing(t *testing.T) {
-	for _, switched := range []bool{false, true} {
+	for i, is := range []string{"kind=fuse", "kind=fuse", "", ""} {
+		switched := i%2 == 1
 		x := newTable(t, "next")
-		is := "kind=fuse"
 		x.is.Store(&is)
 		create := map[string]string{"create": "true"}
 		x.add("/disk", "disk", create) // 1

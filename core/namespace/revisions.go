@@ -159,7 +159,7 @@ func (n *Namespace) RollbackMounts(ctx context.Context, rev uint64, o core.LifeO
 		return nil, err
 	}
 	ctx = context.WithValue(ctx, becauseKey{}, fmt.Sprintf("rollback to %d", rev))
-	step := &tableChange{LifeOptions: o, table: n.mounts.Load().table}
+	step := &tableChange{LifeOptions: o, table: n.mounts.Load().table, again: true}
 	note := func(r core.MountReport, err error) error {
 		did = append(append(did, r.Did...), r.GaveUp...)
 		if !o.DryRun {
