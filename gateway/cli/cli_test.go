@@ -338,6 +338,7 @@ func TestTroubleOfRenames(t *testing.T) {
 		{admin.Rename{}, []string{""}},
 		{admin.Rename{Error: "it is away"}, []string{"it is away"}},
 		{admin.Rename{Error: "d/f: 403", Refused: []admin.Failure{{Path: "/e/f", Why: "d/f: 403"}, {Path: "/e/g", Why: "d/g: 404"}}}, []string{"/e/f: d/f: 403", "/e/g: d/g: 404"}},
+		{admin.Rename{Error: "d/: timeout", Refused: []admin.Failure{{Path: "/e/f", Why: "d/f: 403"}}}, []string{"d/: timeout", "/e/f: d/f: 403"}},
 	} {
 		if got := troubleOf(&k.r); !slices.Equal(got, k.want) {
 			t.Errorf("%+v: %q, want %q", k.r, got, k.want)

@@ -32,13 +32,15 @@ without it, move it in the store itself to a place outside both names.`,
 	return cmd
 }
 
-// troubleOf says in lines why the last try failed: for the first files that were refused, or, if it was not that, for all.
+// troubleOf says in lines why the last try failed, and why the first files that were refused were, unless that is the same.
 func troubleOf(r *admin.Rename) (lines []string) {
+	told := false
 	for _, f := range r.Refused {
 		lines = append(lines, f.Path+": "+f.Why)
+		told = told || f.Why == r.Error
 	}
-	if len(lines) == 0 {
-		return []string{r.Error}
+	if !told {
+		return append([]string{r.Error}, lines...)
 	}
 	return lines
 }
