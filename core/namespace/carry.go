@@ -286,6 +286,9 @@ func (n *Namespace) carriesStill(in *openIntent) bool {
 
 // carry copies what is left to be copied, makes the copies the names, and removes the originals, from at on.
 func (n *Namespace) carry(ctx context.Context, in *openIntent, at *carriage) error {
+	if at.copying == nil {
+		at.count.refused = nil // was of the try before
+	}
 	m := n.mountOf(in.store)
 	switch {
 	case m == nil: // unmounted since: nothing of it is in the tree any more

@@ -728,6 +728,30 @@ func TestRenameOfWhatIsRefused(t *testing.T) {
 	}
 }
 
+// TestRenameForgetsWhatWasRefused has a store refuse the copy of a file, and then not even list it: the last try was not refused that file.
+func TestRenameForgetsWhatWasRefused(t *testing.T) {
+	t.Parallel()
+	c := newCarrying(t)
+	if err := c.put("/d/f", "data"); err != nil {
+		t.Fatal(err)
+	}
+	refusal := errs.New("x", "", errs.Permission, "403 AccessDenied")
+	c.slow.Add(wrap.Rule{Op: wrap.Copy, Name: "d/f", Nth: 1, Wait: c.gate, Err: refusal})
+	c.slow.Add(wrap.Rule{Op: wrap.Copy, Name: "d/f", Err: refusal})
+	if err := c.n.Rename(c.ctx, c.path("/d/"), c.path("/e/"), core.RenameOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.open()
+	c.until("a refusal", func() bool { return len(c.renames().Refused) > 0 })
+	c.slow.Add(wrap.Rule{Op: wrap.List, Name: "d/", Err: errs.New("x", "", errs.Unavailable, "it is away")})
+	c.until("a try that could not list", func() bool { return errors.Is(c.renames().Err, errs.Unavailable) })
+	if r := c.renames(); len(r.Refused) > 0 {
+		t.Errorf("refused are still %+v", r.Refused)
+	}
+	c.slow.Heal()
+	c.carried(1)
+}
+
 // TestRenameNamesWhatIsRefused has a store refuse the copies of many files: the first few are named, by their new names, until they can be
 // copied.
 func TestRenameNamesWhatIsRefused(t *testing.T) {
