@@ -16,14 +16,18 @@ import (
 // the kernel, on the same open file, which is told the same errors. What the kernel refuses to take is synced by fsync(2).
 // The zero value is ready.
 type syncs struct {
-	calls atomic.Int32 // of fsync(2) under way
-
 	mu     sync.Mutex
 	ctx    uintptr // of io_setup(2); 0: none
 	closed bool
 	all    []*flight
 	idle   []*flight
 }
+
+// Of all stores, since processors and the threads of the kernel are the whole machine's.
+var (
+	syncCalls   atomic.Int32 // of fsync(2) under way
+	syncFlights atomic.Int32 // in use, maxFlights at most
+)
 
 // flight is one fsync at a time. done and result are guarded by syncs.mu.
 type flight struct {
@@ -35,8 +39,7 @@ type flight struct {
 }
 
 const (
-	// maxFlights is how many fsyncs are handed to the kernel at once: its threads are the whole machine's, and a disk that does not
-	// answer keeps that many of them.
+	// maxFlights is how many fsyncs are handed to the kernel at once: a disk that does not answer keeps that many of its threads.
 	maxFlights = 32
 
 	// maxAsync is the size in bytes of the largest file that is handed to it: it complains of tasks that compute for 10 ms.
@@ -75,14 +78,14 @@ type ioEvent struct {
 
 // fsync is fsync(2).
 func (s *syncs) fsync(fd int) error {
-	if int(s.calls.Add(1)) > runtime.GOMAXPROCS(0)-spare && small(fd) {
-		s.calls.Add(-1)
+	if int(syncCalls.Add(1)) > runtime.GOMAXPROCS(0)-spare && small(fd) {
+		syncCalls.Add(-1)
 		if f := s.submit(&iocb{opcode: opFsync, fd: uint32(fd)}); f != nil { //nolint:gosec // descriptors are small
 			return s.land(f)
 		}
-		s.calls.Add(1)
+		syncCalls.Add(1)
 	}
-	defer s.calls.Add(-1)
+	defer syncCalls.Add(-1)
 	return retry(func() error { return unix.Fsync(fd) })
 }
 
@@ -99,7 +102,7 @@ func (s *syncs) submit(cb *iocb) *flight {
 		return nil
 	}
 	cb.data, cb.flags, cb.signaled = f.number, flagEvent, f.fd
-	if _, _, e := unix.Syscall(unix.SYS_IO_SUBMIT, s.ctx, 1, uintptr(unsafe.Pointer(&cb))); e != 0 {
+	if n, _, e := unix.Syscall(unix.SYS_IO_SUBMIT, s.ctx, 1, uintptr(unsafe.Pointer(&cb))); e != 0 || n != 1 {
 		s.give(f)
 		return nil
 	}
@@ -107,14 +110,20 @@ func (s *syncs) submit(cb *iocb) *flight {
 }
 
 // take returns a flight that is not in use, nil if there is none.
-func (s *syncs) take() *flight {
+func (s *syncs) take() (f *flight) {
+	taken := syncFlights.Add(1) <= maxFlights
+	defer func() {
+		if f == nil {
+			syncFlights.Add(-1)
+		}
+	}()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.closed || !taken {
 		return nil
 	}
 	if n := len(s.idle); n > 0 {
-		f := s.idle[n-1]
+		f = s.idle[n-1]
 		s.idle = s.idle[:n-1]
 		f.done = false
 		return f
@@ -132,7 +141,7 @@ func (s *syncs) take() *flight {
 	if err != nil {
 		return nil
 	}
-	f := &flight{number: uint64(len(s.all)), landed: os.NewFile(uintptr(fd), "eventfd"), fd: uint32(fd)} //nolint:gosec // descriptors are small
+	f = &flight{number: uint64(len(s.all)), landed: os.NewFile(uintptr(fd), "eventfd"), fd: uint32(fd)} //nolint:gosec // descriptors are small
 	s.all = append(s.all, f)
 	return f
 }
@@ -147,7 +156,10 @@ func (s *syncs) land(f *flight) error {
 	for !f.done { // else who has landed before has brought its result along
 		var landed [maxFlights]ioEvent
 		n, _, e := unix.Syscall6(unix.SYS_IO_GETEVENTS, s.ctx, 1, maxFlights, uintptr(unsafe.Pointer(&landed)), 0, 0)
-		if e != 0 && e != unix.EINTR {
+		if e == unix.EINTR {
+			continue // nothing has landed
+		}
+		if e != 0 {
 			s.mu.Unlock()
 			return e
 		}
@@ -169,6 +181,7 @@ func (s *syncs) give(f *flight) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.idle = append(s.idle, f)
+	syncFlights.Add(-1)
 	if s.closed {
 		s.release()
 	}

@@ -39,10 +39,16 @@ func flying(t *testing.T) (s *syncs, file, dir int) {
 	return s, file, dir
 }
 
+// busy has it look as if that many calls of fsync(2) were under way.
+func busy(t *testing.T, calls int) {
+	was := syncCalls.Swap(int32(calls))
+	t.Cleanup(func() { syncCalls.Store(was) })
+}
+
 // TestSyncsAtOnce has more fsyncs at once than are handed to the kernel, and checks that each ends and all is given back.
 func TestSyncsAtOnce(t *testing.T) {
 	s, file, dir := flying(t)
-	s.calls.Store(int32(runtime.GOMAXPROCS(0)))
+	busy(t, runtime.GOMAXPROCS(0))
 	var wg sync.WaitGroup
 	for i := range 4 * maxFlights {
 		wg.Go(func() {
@@ -54,11 +60,42 @@ func TestSyncsAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := int(s.calls.Load()); n != runtime.GOMAXPROCS(0) {
+	if n := int(syncCalls.Load()); n != runtime.GOMAXPROCS(0) {
 		t.Errorf("got %d calls under way at the end, want %d", n, runtime.GOMAXPROCS(0))
 	}
 	if len(s.idle) != len(s.all) || len(s.all) > maxFlights {
 		t.Errorf("got %d of %d given back, want all, of at most %d", len(s.idle), len(s.all), maxFlights)
+	}
+	if n := syncFlights.Load(); n != 0 {
+		t.Errorf("%d flights are in use at the end", n)
+	}
+}
+
+// TestSyncsOfAll checks that all stores together hand over no more fsyncs at once than one alone.
+func TestSyncsOfAll(t *testing.T) {
+	s, _, _ := flying(t)
+	other, file, _ := flying(t)
+	var all []*flight
+	for range maxFlights {
+		f := s.take()
+		if f == nil {
+			t.Fatalf("got %d flights, want %d", len(all), maxFlights)
+		}
+		all = append(all, f)
+	}
+	cb := iocb{opcode: opFsync, fd: uint32(file)}
+	if other.submit(&cb) != nil {
+		t.Error("another store got one more")
+	}
+	for _, f := range all {
+		s.give(f)
+	}
+	f := other.submit(&cb)
+	if f == nil {
+		t.Fatal("another store got none when they were given back")
+	}
+	if err := other.land(f); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -66,7 +103,7 @@ func TestSyncsAtOnce(t *testing.T) {
 // does not take.
 func TestSyncsErrors(t *testing.T) {
 	s, _, _ := flying(t)
-	s.calls.Store(int32(runtime.GOMAXPROCS(0)))
+	busy(t, runtime.GOMAXPROCS(0))
 	sealed, err := unix.MemfdCreate("sealed", unix.MFD_ALLOW_SEALING|unix.MFD_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +174,7 @@ func TestCommitHandsOverSyncs(t *testing.T) {
 		if s.network {
 			t.Skip("a network file system is synced by calls of our own")
 		}
-		s.syncs.calls.Store(int32(runtime.GOMAXPROCS(0) - test.calls))
+		busy(t, runtime.GOMAXPROCS(0)-test.calls)
 		w, err := s.Create(t.Context(), "a", 1, ufs.CreateOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -151,7 +188,7 @@ func TestCommitHandsOverSyncs(t *testing.T) {
 		if got := len(s.syncs.all); got != test.want || len(s.syncs.idle) != got {
 			t.Errorf("%d processors left: got %d flights, %d of them given back, want %d", test.calls, got, len(s.syncs.idle), test.want)
 		}
-		if got, want := int(s.syncs.calls.Load()), runtime.GOMAXPROCS(0)-test.calls; got != want {
+		if got, want := int(syncCalls.Load()), runtime.GOMAXPROCS(0)-test.calls; got != want {
 			t.Errorf("%d processors left: got %d calls under way at the end, want %d", test.calls, got, want)
 		}
 	}
