@@ -50,6 +50,8 @@ const (
 	complainEvery = time.Minute
 	// againEvery is how often a store is opened again that refuses, or that is another than the mounted one.
 	againEvery = 10 * time.Second
+	// askEvery is how often the masters are asked meanwhile whether they have taken what was found for the mounted one.
+	askEvery = time.Second
 )
 
 // openTime bounds asking for and opening a store, which goes on for others when who first needed it has left.
@@ -71,8 +73,10 @@ type Worker struct {
 
 // other is what was found in place of a mounted store.
 type other struct {
-	err  error
-	seen time.Time
+	err   error
+	is    string // StoreSpec.Is of the mounted one then
+	seen  time.Time
+	asked time.Time // when the masters were last asked for the mounted one
 }
 
 // New returns a worker.
@@ -221,6 +225,10 @@ func (w *Worker) close(id string, s ufs.Store) {
 func (w *Worker) store(ctx context.Context, id string) (ufs.Store, error) {
 	w.mu.Lock()
 	s, closed, x := w.stores[id], w.closed, w.others[id]
+	ask := x.err != nil && time.Since(x.asked) >= askEvery
+	if ask {
+		w.others[id] = other{x.err, x.is, x.seen, time.Now()}
+	}
 	w.mu.Unlock()
 	if closed {
 		return nil, errs.New("worker.Read", id, errs.Unavailable, "the worker is stopping")
@@ -228,7 +236,8 @@ func (w *Worker) store(ctx context.Context, id string) (ufs.Store, error) {
 	if s != nil {
 		return s, nil
 	}
-	if x.err != nil && time.Since(x.seen) < againEvery {
+	lately := x.err != nil && time.Since(x.seen) < againEvery
+	if lately && !ask {
 		return nil, x.err
 	}
 	opened := w.opening.DoChan(id, func() (any, error) {
@@ -236,6 +245,9 @@ func (w *Worker) store(ctx context.Context, id string) (ufs.Store, error) {
 		defer cancel()
 		return w.open(ctx, id)
 	})
+	if lately {
+		return nil, x.err // others read meanwhile
+	}
 	select {
 	case r := <-opened:
 		if r.Err != nil {
@@ -258,6 +270,9 @@ func (w *Worker) open(ctx context.Context, id string) (ufs.Store, error) {
 		if spec.ID != id {
 			continue
 		}
+		if err := w.stillOther(spec); err != nil {
+			return nil, err
+		}
 		if spec.Options, err = w.o.Sealer.Open(id, spec.Options); err != nil {
 			return nil, err
 		}
@@ -268,7 +283,7 @@ func (w *Worker) open(ctx context.Context, id string) (ufs.Store, error) {
 		if is := s.Features().Is; !ufs.SameRoot(spec.Is, is) { // such as the one that its disk should be mounted on
 			err := errors.Join(errs.New("worker.Open", spec.Path.String(), errs.Unavailable, fmt.Sprintf(
 				"another directory is at the place of the mounted one on this worker's host (that is %s, this is %s)", spec.Is, is)), s.Close())
-			w.isOther(id, err)
+			w.isOther(spec, err)
 			return nil, err
 		}
 		w.mu.Lock()
@@ -283,15 +298,26 @@ func (w *Worker) open(ctx context.Context, id string) (ufs.Store, error) {
 	return nil, errs.New("worker.Open", id, errs.Unavailable, "the store is mounted no more")
 }
 
-// isOther has reads of the store fail with err for againEvery. It is said once: others read in this worker's place, and nobody else
-// hears of it.
-func (w *Worker) isOther(id string, err error) {
+// stillOther is the error that isOther was told of the store, as long as that counts.
+func (w *Worker) stillOther(spec core.StoreSpec) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.others[id].err == nil {
-		w.o.Logger.Warn("this worker reads nothing of a mount; others read in its place", "store", id, "err", err)
+	if x := w.others[spec.ID]; x.is == spec.Is && time.Since(x.seen) < againEvery {
+		return x.err
 	}
-	w.others[id] = other{err, time.Now()}
+	return nil
+}
+
+// isOther has reads of the store fail with err for againEvery, or until another directory is the mounted one. It is said once: others read in this worker's place, and nobody else
+// hears of it.
+func (w *Worker) isOther(spec core.StoreSpec, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.others[spec.ID].err == nil {
+		w.o.Logger.Warn("this worker reads nothing of a mount; others read in its place", "store", spec.ID, "err", err)
+	}
+	now := time.Now()
+	w.others[spec.ID] = other{err, spec.Is, now, now}
 }
 
 // keep closes the stores that are not among all.

@@ -156,6 +156,38 @@ func TestAnotherDirectory(t *testing.T) {
 	})
 }
 
+// A worker opens the directory that is at the place of the mounted one soon after the masters take that for it.
+func TestAnotherDirectoryTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, _ := start(t)
+		say := func(is string) {
+			spec := (*f.specs.Load())[0]
+			spec.Is = is
+			f.specs.Store(&[]core.StoreSpec{spec})
+		}
+		f.is = "inode=2"
+		say("inode=1")
+		for _, then := range []string{"inode=1", "inode=2"} {
+			if _, _, err := f.read(f.ticket(1, nil), 0, 1); errs.KindOf(err) != errs.Unavailable {
+				t.Errorf("of another directory: %v", err)
+			}
+			synctest.Wait()
+			if n := f.opened.Load(); n != 1 {
+				t.Errorf("it was opened %d times, want once", n)
+			}
+			say(then)
+			time.Sleep(time.Second)
+		}
+		if _, _, err := f.read(f.ticket(1, nil), 0, 1); errs.KindOf(err) != errs.Unavailable { // and asks the masters
+			t.Errorf("of what was another directory: %v", err)
+		}
+		synctest.Wait()
+		if got, _, err := f.read(f.ticket(1, nil), 4, 5); got != text[4:9] || err != nil {
+			t.Errorf("of the directory: got %q, %v", got, err)
+		}
+	})
+}
+
 func TestTickets(t *testing.T) {
 	f, _ := start(t)
 	whole := f.ticket(1, nil)
