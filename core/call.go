@@ -28,13 +28,21 @@ func CallOf(ctx context.Context) Call {
 	return c
 }
 
-// opNoMaster is the operation of errors that NoMaster made.
+// opNoMaster is the operation of errors that NoMaster and NoAnswer made.
 const opNoMaster = "remote.Master"
 
 // NoMaster returns the errs.Unavailable of a call that no master answered. made says that it may have taken place all the same, why what
 // the last try failed with; nil if there was none.
 func NoMaster(made bool, why error) error {
-	text := "no master answers: none leads, or the one that does cannot be reached"
+	return noMaster("no master answers: none leads, or the one that does cannot be reached", made, why)
+}
+
+// NoAnswer is NoMaster of a call whose answer did not come from the master that got it: it has gone, leads no more or cannot be reached.
+func NoAnswer(made bool, why error) error {
+	return noMaster("the master that was asked did not answer", made, why)
+}
+
+func noMaster(text string, made bool, why error) error {
 	if made {
 		text += "; the change may have taken place"
 	}
@@ -45,6 +53,6 @@ func NoMaster(made bool, why error) error {
 	return err
 }
 
-// WhyNoMaster returns what a user is told of an error that NoMaster made, whatever it was wrapped in: that, and not what the try failed
+// WhyNoMaster returns what a user is told of an error that NoMaster or NoAnswer made, whatever it was wrapped in: that, and not what the try failed
 // with. It is "" of other errors.
 func WhyNoMaster(err error) string { return toldOf(opNoMaster, err) }

@@ -267,6 +267,9 @@ func TestAnotherMemory(t *testing.T) {
 		if k.again && (err != nil || second.Load() != 1) || !k.again && (!errors.Is(err, errs.Unavailable) || second.Load() != 0) {
 			t.Errorf("%s: got %v after %d and %d calls", k.name, err, first.Load(), second.Load())
 		}
+		if why := core.WhyNoMaster(err); !k.again && !strings.Contains(why, "the change may have taken place") {
+			t.Errorf("%s: told is %q of %v", k.name, why, err)
+		}
 	}
 }
 

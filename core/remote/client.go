@@ -434,20 +434,23 @@ func (c *Client) do(ctx context.Context, o *op, result func(c *coder)) error {
 
 // unknown is the error of a call whose outcome nobody can tell.
 func unknown(o *op, cause error) error {
-	name := "remote." + describe[o.method].name
-	if !o.sent || describe[o.method].repeat == read {
-		return errs.E(name, "", errs.Unavailable, cause)
-	}
-	return errs.E(name, "", errs.Unavailable, &unknownError{cause})
+	return unanswered("remote."+describe[o.method].name, "", o.sent && describe[o.method].repeat != read, cause)
 }
 
-// unknownError says that a change may have taken place.
+// unanswered is the error of what no answer came to. made says that it may be a change that has taken place.
+func unanswered(op, path string, made bool, cause error) error {
+	if made {
+		cause = &unknownError{cause}
+	}
+	return errs.E(op, path, errs.Unavailable, core.NoAnswer(made, cause))
+}
+
+// unknownError is why it is not known whether a change has taken place: nobody is to take it for what became of the change, such as that it
+// was canceled.
 type unknownError struct{ cause error }
 
 // Error says what is known.
-func (e *unknownError) Error() string {
-	return "the answer did not come, and the change may have taken place: " + e.cause.Error()
-}
+func (e *unknownError) Error() string { return e.cause.Error() }
 
 // read reads the outcome at which in stands: the call's error, or its values with result.
 func (o *op) read(in coder, result func(c *coder)) error {

@@ -208,7 +208,7 @@ func (f *forwarded) start(head *httpRequest) error {
 	case err != nil && f.ctx.Err() != nil:
 		return context.Cause(f.ctx)
 	case err != nil:
-		return errs.E("remote.Forward", f.t.addr, errs.Unavailable, err)
+		return unanswered("remote.Forward", f.t.addr, false, err)
 	case no == nil:
 		return nil
 	case no.kind == kindFault:
@@ -282,10 +282,8 @@ func (f *forwarded) answer(r *http.Request) (*http.Response, error) {
 	switch {
 	case err != nil && f.ctx.Err() != nil:
 		return nil, context.Cause(f.ctx)
-	case err != nil && (r.Method == http.MethodGet || r.Method == http.MethodHead):
-		return nil, errs.E("remote.Forward", f.t.addr, errs.Unavailable, err)
 	case err != nil:
-		return nil, errs.E("remote.Forward", f.t.addr, errs.Unavailable, &unknownError{err})
+		return nil, unanswered("remote.Forward", f.t.addr, r.Method != http.MethodGet && r.Method != http.MethodHead, err)
 	case kind == kindFault:
 		f.t.c.fault(&c, &err)
 		return nil, err

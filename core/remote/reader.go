@@ -72,7 +72,7 @@ func (c *Client) start(ctx context.Context, op string, p core.Path, try func(l *
 			until = time.Now().Add(c.o.Patience)
 		}
 		if time.Until(until) < delay {
-			return errs.E("remote."+op, p.String(), errs.Unavailable, err)
+			return unanswered("remote."+op, p.String(), false, err)
 		}
 		select {
 		case <-time.After(delay):
