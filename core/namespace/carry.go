@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -300,19 +301,15 @@ func (n *Namespace) carry(ctx context.Context, in *openIntent, at *carriage) err
 	case m.err != nil:
 		return m.unavailable()
 	}
-	if at.taken {
-		done, err := n.resolveIntent(ctx, in)
-		if done {
-			n.noLonger(in)
-		}
-		return err
-	}
 	from, err := core.ParsePath(in.path)
 	if err != nil {
 		return err
 	}
+	if at.taken {
+		return n.leaveTaken(ctx, m, in, from)
+	}
 	if at.drop != nil {
-		return n.leave(ctx, m, at.drop, from, at.copies)
+		return n.leaveCopied(ctx, m, at.drop, from, at.copies)
 	}
 	to, err := core.ParsePath(in.to)
 	if err != nil {
@@ -341,7 +338,7 @@ func (n *Namespace) carry(ctx context.Context, in *openIntent, at *carriage) err
 	n.resolving.Lock()
 	at.failed = carryTrouble{} // was of the copying
 	n.resolving.Unlock()
-	return n.leave(ctx, m, drop, from, copies)
+	return n.leaveCopied(ctx, m, drop, from, copies)
 }
 
 // add takes over what another look has copied. What that could not copy counts as copied no more, whatever was there before.
@@ -511,23 +508,58 @@ func (n *Namespace) lostOf(in *openIntent, copies copied) {
 	n.gone += int64(len(some))
 }
 
-// leave removes what was copied from under the old name, and lets go of that.
-func (n *Namespace) leave(ctx context.Context, m *mounted, drop *openIntent, from core.Path, copies copied) error {
-	unlock, err := n.locks.lock(ctx, from)
+// leaveCopied removes what this process has copied from under the old name, and lets go of that.
+func (n *Namespace) leaveCopied(ctx context.Context, m *mounted, drop *openIntent, from core.Path, copies copied) error {
+	return n.leave(ctx, m, drop, from, func() error { return n.dropOriginals(ctx, m, copies, time.Time{}) })
+}
+
+// leaveTaken is leaveCopied for what another process has copied.
+func (n *Namespace) leaveTaken(ctx context.Context, m *mounted, in *openIntent, from core.Path) (err error) {
+	var copies map[string]ufs.Info
+	if strings.HasSuffix(in.made, "/") { // a directory's, before held files are brought over them
+		if copies, err = m.below(ctx, in.made); err != nil {
+			return err
+		}
+	}
+	if in.toKey != "" {
+		to, err := core.ParsePath(in.to)
+		if err != nil {
+			return err
+		}
+		if err := n.findCopies(ctx, m, in, to); err != nil {
+			return err
+		}
+	}
+	return n.leave(ctx, m, in, from, func() error { return n.dropSource(ctx, m, in, copies) })
+}
+
+// leave has remove take away the originals, and lets go of the old name. That takes as long as the store does, and no lock is held
+// meanwhile, for which all would wait that change what is above the name: the intent refuses whoever would change the name, or what holds
+// it or is below it.
+func (n *Namespace) leave(ctx context.Context, m *mounted, drop *openIntent, from core.Path, remove func() error) error {
+	lock := func() (unlock func(), err error) {
+		if unlock, err = n.locks.lock(ctx, from); err == nil && !n.mountOf(m.ID).is(m) {
+			unlock()
+			err = switched(m)
+		}
+		return unlock, err
+	}
+	unlock, err := lock()
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	if !n.mountOf(m.ID).is(m) {
-		return switched(m)
-	}
-	d := m.derived
-	d.Begin(drop.key)
-	defer func() { d.End(drop.key, n.Seq(), nil, false) }()
-	if err := n.dropOriginals(ctx, m, copies, time.Time{}); err != nil {
+	unlock()
+	if err := remove(); err != nil {
 		return err
 	}
-	d.Forget(drop.key)
+	if unlock, err = lock(); err != nil {
+		return err
+	}
+	defer unlock()
+	d := m.derived
+	d.Begin(drop.key)
+	d.Forget(drop.key) // from the record on, what is known of the store no longer counts
+	defer func() { d.End(drop.key, n.Seq(), nil, false) }()
 	if _, err := n.commit(ctx, append(n.unhideOps(from), drop.close())...); err != nil {
 		return err
 	}

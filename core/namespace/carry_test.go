@@ -905,3 +905,141 @@ func TestRenameTakesItsTime(t *testing.T) {
 		}
 	})
 }
+
+// TestRenameKeepsNobodyWaiting has a store take minutes for the removal of an original, by the process that renamed and by the next one.
+// Who would change the old name, or what holds it, is told at once to try again, and all else goes on.
+func TestRenameKeepsNobodyWaiting(t *testing.T) {
+	for _, takeover := range []bool{false, true} {
+		t.Run(fmt.Sprint("takeover ", takeover), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCarrying(t)
+				const files = 3
+				for i := range files {
+					if err := c.put(fmt.Sprintf("/a/d/%d/f", i), fmt.Sprint("data ", i)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := c.put("/a/x", "x"); err != nil {
+					t.Fatal(err)
+				}
+				const slowly = 5 * time.Minute
+				slow := func() {
+					c.slow.Add(wrap.Rule{Op: wrap.Remove, Name: "a/d/2/f", Delay: slowly})
+					c.slow.Add(wrap.Rule{Op: wrap.RemoveFiles, Delay: slowly})
+				}
+				c.slow.Add(wrap.Rule{Op: wrap.Copy, Name: "a/d/1/f", Nth: 1, Wait: c.gate})
+				if takeover {
+					c.slow.Add(wrap.Rule{Op: wrap.Remove, Name: "a/d/2/f", Err: errs.New("x", "", errs.Permission, "403 AccessDenied")})
+				} else {
+					slow()
+				}
+				if err := c.n.Rename(c.ctx, c.path("/a/d/"), c.path("/e/"), core.RenameOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				c.open()
+				c.until("the removal", func() bool { return c.renames().Removing })
+				if takeover {
+					c.until("a removal that failed", func() bool { return c.renames().Err != nil })
+					c.stop()
+					c.slow.Heal()
+					slow()
+					c.lead(time.Hour)
+				}
+				<-time.After(time.Second)
+				began := time.Now()
+				for _, x := range []struct {
+					what string
+					do   func() error
+				}{
+					{"remove of what holds it", func() error { return c.n.Remove(c.ctx, c.path("/a/"), core.RemoveOptions{Recursive: true}) }},
+					{"rename of what holds it", func() error { return c.n.Rename(c.ctx, c.path("/a/"), c.path("/b/"), core.RenameOptions{}) }},
+					{"put at the old name", func() error { return c.put("/a/d/0/f", "other") }},
+					{"directory of the old name", func() error {
+						_, err := c.n.Mkdir(c.ctx, c.path("/a/d/"), core.MkdirOptions{})
+						return err
+					}},
+					{"rename to the old name", func() error { return c.n.Rename(c.ctx, c.path("/e/"), c.path("/a/d/"), core.RenameOptions{}) }},
+					{"mount at the old name", func() error {
+						_, err := c.n.Mount(c.ctx, core.MountSpec{Path: c.path("/a/d/"), URI: "test://x"})
+						return err
+					}},
+				} {
+					if err := x.do(); errs.KindOf(err) != errs.Unavailable {
+						t.Errorf("%s: %v, want it to be told to try again", x.what, err)
+					}
+				}
+				if err := errors.Join(c.put("/a/y", "y"), c.put("/e/0/f", "again"), c.n.Remove(c.ctx, c.path("/a/y"), core.RemoveOptions{})); err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(began); took > time.Minute {
+					t.Errorf("it took %v", took)
+				}
+				if got, want := fmt.Sprint(c.names()), "[/a/x /e/0/f /e/1/f /e/2/f]"; got != want {
+					t.Errorf("listed are %s, want %s", got, want)
+				}
+				if r := c.renames(); !r.Removing {
+					t.Error("the removal did not last")
+				}
+				<-time.After(2 * slowly)
+				c.until("the end", func() bool { return c.renames().ID == "" })
+				if got, want := fmt.Sprint(c.has()), "map[a/x:x e/0/f:again e/1/f:data 1 e/2/f:data 2]"; got != want {
+					t.Errorf("the store has %s, want %s", got, want)
+				}
+				if err := c.put("/a/d/0/f", "new"); err != nil {
+					t.Error(err)
+				}
+				if check, err := c.n.Check(c.ctx, core.CheckOptions{Stores: true}); err != nil || len(check.Findings) > 0 {
+					t.Errorf("%+v, %v", check.Findings, err)
+				}
+			})
+		})
+	}
+}
+
+// TestRenameEndsWithItsMount takes a mount away, by force, while the originals of a rename in it are removed: that keeps nobody waiting, and
+// nothing more is removed from its store.
+func TestRenameEndsWithItsMount(t *testing.T) {
+	c := newCarrying(t)
+	c.stop()
+	inner := memufs.New(memufs.Options{})
+	slow, gate := wrap.Fault(inner), make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
+	defer open()
+	c.n, c.stop = leading(t, 1<<20, namespace.Options{KV: c.kv, Answer: func(v any) []byte { return fmt.Append(nil, v) }, Root: c.slow, WatchOpen: time.Nanosecond,
+		RenameThrough: 50 * time.Millisecond, Store: c.in, SecretKey: make([]byte, 32), OpenStore: func(context.Context, core.MountSpec) (ufs.Store, error) { return slow, nil }})
+	if _, err := c.n.Mount(c.ctx, core.MountSpec{Path: c.path("/m/"), URI: "test://x"}); err != nil {
+		t.Fatal(err)
+	}
+	const files = 40
+	for i := range files {
+		if err := c.put(fmt.Sprintf("/m/d/%d/f", i), "data"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	slow.Add(wrap.Rule{Op: wrap.Copy, Name: "d/1/f", Nth: 1, Wait: c.gate})
+	for i := range files {
+		slow.Add(wrap.Rule{Op: wrap.Remove, Name: fmt.Sprintf("d/%d/f", i), Wait: gate})
+	}
+	if err := c.n.Rename(c.ctx, c.path("/m/d/"), c.path("/m/e/"), core.RenameOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	was := slow.Calls(wrap.Remove)
+	c.open()
+	c.until("the removal", func() bool { return slow.Calls(wrap.Remove) >= was+16 })
+	soon, cancel := context.WithTimeout(c.ctx, 10*time.Second)
+	defer cancel()
+	if _, err := c.n.RemoveMount(soon, c.path("/m/"), core.LifeOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	open()
+	c.until("the end", func() bool { return c.renames().ID == "" })
+	left := 0
+	for in, err := range inner.List(c.ctx, "d/", "", true) {
+		if err == nil && !in.Dir {
+			left++
+		}
+	}
+	if left < files-16 {
+		t.Errorf("%d originals are left, want all but the 16 at most whose removal had begun", left)
+	}
+}

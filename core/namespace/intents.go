@@ -473,7 +473,7 @@ func (n *Namespace) tryResolve(ctx context.Context, in *openIntent) {
 	}
 	var done bool
 	var err error
-	if in.op == opDropTree { // nobody knows how long it takes
+	if in.op == opDropTree { // nobody knows how long it takes, and no lock is held for it
 		n.carryOn(*in, &carriage{drop: in, taken: true})
 	} else {
 		done, err = n.resolveIntent(ctx, in)
@@ -617,22 +617,6 @@ func (n *Namespace) outcomeOf(ctx context.Context, m *mounted, in *openIntent, p
 			return nil, false, err
 		}
 		return append(n.unhideOps(paths[0]), in.dropped()...), true, nil
-	case opDropTree:
-		var copies map[string]ufs.Info
-		if strings.HasSuffix(in.made, "/") { // a directory's, before held files are brought over them
-			if copies, err = m.below(ctx, in.made); err != nil {
-				return nil, false, err
-			}
-		}
-		if in.toKey != "" {
-			if err := n.findCopies(ctx, m, in, paths[1]); err != nil {
-				return nil, false, err
-			}
-		}
-		if err := n.dropSource(ctx, m, in, copies); err != nil {
-			return nil, false, err
-		}
-		return n.unhideOps(paths[0]), true, nil
 	}
 	return nil, false, errs.New("namespace.resolve", in.path, errs.Unsupported, fmt.Sprintf("the journal holds an intent %q that this version does not know", in.op))
 }

@@ -446,6 +446,9 @@ func (n *Namespace) dropOriginals(ctx context.Context, m *mounted, copies copied
 			if !until.IsZero() && time.Now().After(until) || ctx.Err() != nil {
 				return errs.New("namespace.Rename", key, errs.Unavailable, "there was no time left to remove it")
 			}
+			if !n.mountOf(m.ID).is(m) {
+				return switched(m)
+			}
 			if err := m.store.Remove(gctx, key, version); err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
 				return err
 			}
@@ -480,11 +483,19 @@ func (m *mounted) below(ctx context.Context, key string) (map[string]ufs.Info, e
 // of copies is the same as. What came later, or was changed, is another's, and shows under the old name.
 func (n *Namespace) dropSource(ctx context.Context, m *mounted, in *openIntent, copies map[string]ufs.Info) error {
 	if key := in.key; len(key) > 0 && key[len(key)-1] == '/' {
-		if in.made == "" { // of an older version
-			_, err := n.dropCopied(ctx, m, key, notAfter(in.since))
+		drop := func(pick func(ufs.Info) (bool, error)) error {
+			_, err := n.dropCopied(ctx, m, key, func(info ufs.Info) (ok bool, err error) {
+				if ok, err = pick(info); !n.mountOf(m.ID).is(m) {
+					return false, switched(m)
+				}
+				return ok, err
+			})
 			return err
 		}
-		_, err := n.dropCopied(ctx, m, key, func(info ufs.Info) (bool, error) {
+		if in.made == "" { // of an older version
+			return drop(notAfter(in.since))
+		}
+		return drop(func(info ufs.Info) (bool, error) {
 			if !info.ModTime.IsZero() && info.ModTime.Before(in.since) {
 				return true, nil // it was there when the copying began
 			}
@@ -504,7 +515,6 @@ func (n *Namespace) dropSource(ctx context.Context, m *mounted, in *openIntent, 
 			}
 			return m.hashesTo(ctx, is, sum)
 		})
-		return err
 	}
 	if err := m.store.Remove(ctx, in.key, in.version); err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
 		return err
@@ -674,10 +684,12 @@ type heldCopy struct {
 	spot
 	entry    *meta.Entry
 	from, to string // store names
+	version  string // of the copy, once that is found
 }
 
 // findCopies brings the held files below to, whose directory a rename by copy that was cut off has moved, the versions of the copies that
-// their bytes are to replace, and notes in the intent that they all have them. The originals are all there yet.
+// their bytes are to replace, and notes in the intent that they all have them. The originals are all there yet. The caller holds no locks:
+// until the intent says otherwise it refuses all changes of either name.
 func (n *Namespace) findCopies(ctx context.Context, m *mounted, in *openIntent, to core.Path) error {
 	var all []heldCopy
 	n.tree.View(func(v meta.View) {
@@ -687,26 +699,24 @@ func (n *Namespace) findCopies(ctx context.Context, m *mounted, in *openIntent, 
 	})
 	for some := range slices.Chunk(all, opsPerRecord) {
 		var mu sync.Mutex
-		var ops []meta.Op
+		var found []heldCopy
 		g, gctx := errgroup.WithContext(ctx)
 		g.SetLimit(copyParallel)
 		for _, c := range some {
 			g.Go(func() error {
 				version, ok, err := m.copied(gctx, c)
 				if ok && err == nil {
-					moved, h := *c.entry, *c.entry.Hold
-					h.Base, moved.Hold = version, &h
+					c.version = version
 					mu.Lock()
 					defer mu.Unlock()
-					ops = append(ops, meta.Op{Kind: meta.Set, Dir: c.dir, Edge: c.edge, Entry: moved})
+					found = append(found, c)
 				}
 				return err
 			})
 		}
 		err := g.Wait()
-		if len(ops) > 0 { // the next look has less to do, whatever this one comes to
-			_, cerr := n.commit(context.WithoutCancel(ctx), ops...)
-			err = errors.Join(err, cerr)
+		if len(found) > 0 { // the next look has less to do, whatever this one comes to
+			err = errors.Join(err, n.commitHeld(ctx, m, to, func(v meta.View) []meta.Op { return replacing(v, found) }))
 		}
 		if err != nil {
 			return err
@@ -714,7 +724,7 @@ func (n *Namespace) findCopies(ctx context.Context, m *mounted, in *openIntent, 
 	}
 	found := *in
 	found.to, found.toKey = "", ""
-	if _, err := n.commit(ctx, found.set()); err != nil {
+	if err := n.commitHeld(ctx, m, to, func(meta.View) []meta.Op { return []meta.Op{found.set()} }); err != nil {
 		return err
 	}
 	*in = found
@@ -724,6 +734,40 @@ func (n *Namespace) findCopies(ctx context.Context, m *mounted, in *openIntent, 
 	return nil
 }
 
+// commitHeld commits what ops returns under the lock of p, if m is still the mount.
+func (n *Namespace) commitHeld(ctx context.Context, m *mounted, p core.Path, ops func(meta.View) []meta.Op) error {
+	unlock, err := n.locks.lock(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if !n.mountOf(m.ID).is(m) {
+		return switched(m)
+	}
+	var all []meta.Op
+	n.tree.View(func(v meta.View) { all = ops(v) })
+	if len(all) == 0 {
+		return nil
+	}
+	_, err = n.commit(context.WithoutCancel(ctx), all...)
+	return err
+}
+
+// replacing are the operations that give held files the versions of the copies that they are to replace. A file that is another by now
+// keeps its own.
+func replacing(v meta.View, found []heldCopy) (ops []meta.Op) {
+	for _, c := range found {
+		e, ok := v.Get(c.dir, c.edge)
+		if !ok || e.Class != meta.Local || e.ID != c.entry.ID || e.Rev != c.entry.Rev || e.Hold.Base != c.entry.Hold.Base {
+			continue
+		}
+		moved, h := *e, *e.Hold
+		h.Base, moved.Hold = c.version, &h
+		ops = append(ops, meta.Op{Kind: meta.Set, Dir: c.dir, Edge: c.edge, Entry: moved})
+	}
+	return ops
+}
+
 // heldBelow appends the held files below the directory id, whose store name was from and is to, that are to replace something.
 func heldBelow(v meta.View, id meta.DirID, from, to string, all []heldCopy) []heldCopy {
 	for edge, e := range v.Children(id, "") {
@@ -731,7 +775,7 @@ func heldBelow(v meta.View, id meta.DirID, from, to string, all []heldCopy) []he
 		case e.Class == meta.Directory && e.Base.Kind == meta.Inherit:
 			all = heldBelow(v, e.Dir, from+edge, to+edge, all)
 		case e.Class == meta.Local && e.Hold.Base != "":
-			all = append(all, heldCopy{spot{id, edge}, e, from + edge, to + edge})
+			all = append(all, heldCopy{spot: spot{id, edge}, entry: e, from: from + edge, to: to + edge})
 		}
 	}
 	return all

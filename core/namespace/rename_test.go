@@ -19,6 +19,7 @@ import (
 	"github.com/sluicefs/sluice/core/nstest"
 	"github.com/sluicefs/sluice/ufs"
 	"github.com/sluicefs/sluice/ufs/memufs"
+	"github.com/sluicefs/sluice/ufs/wrap"
 )
 
 // endingKV takes nothing more after the first record that has the text.
@@ -48,16 +49,19 @@ func (k *endingKV) Txn(ctx context.Context, t meta.Txn) (bool, int64, error) {
 // overwrites than one record has room for, on a store that renames by copying. The next process knows of all of
 // them what the store has under the new names: they are stored, but for those that a stranger has overwritten meanwhile.
 // Where it does not look for the copies, 705 of the 1,200 are refused as changed by others: all that the first record had no room for, and
-// the stranger's.
+// the stranger's. The new names are free as soon as it knows, however long the store takes to remove the originals.
 func TestRenameOfManyHeldIsCutOff(t *testing.T) {
 	const files = 1200
 	kv, store, workers := memkv.New(), memufs.New(memufs.Options{}), nstest.NewWorkers(2)
+	slow, gate := wrap.Fault(store), make(chan struct{})
 	ctx := core.WithPrincipal(t.Context(), core.Principal{User: "root", Super: true})
 	lead := func(kv meta.KV) (*namespace.Namespace, func()) {
-		return leading(t, 1<<20, namespace.Options{KV: kv, Root: store, Holders: workers, PersistDelay: time.Hour, WatchOpen: time.Nanosecond})
+		return leading(t, 1<<20, namespace.Options{KV: kv, Root: slow, Holders: workers, PersistDelay: time.Hour, WatchOpen: time.Nanosecond})
 	}
 	path := func(s string) core.Path { return parse(t, s) }
 	put := func(n *namespace.Namespace, name, data string, how core.WriteType) error {
+		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		defer cancel()
 		w, err := n.Create(ctx, path(name), core.CreateOptions{Size: int64(len(data)), MakeParents: true, WriteType: how})
 		if err != nil {
 			return err
@@ -101,8 +105,13 @@ func TestRenameOfManyHeldIsCutOff(t *testing.T) {
 	if _, err := ufs.WriteFile(ctx, store, "e/"+name(theirs), []byte("theirs"), ufs.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	for _, op := range []wrap.Op{wrap.Remove, wrap.RemoveFiles} {
+		slow.Add(wrap.Rule{Op: op, Wait: gate})
+	}
 	n, stop = lead(kv)
-	_, err := n.Persist(ctx, path("/e/"), core.PersistOptions{Wait: true})
+	soon, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	_, err := n.Persist(soon, path("/e/"), core.PersistOptions{Wait: true})
 	if errs.KindOf(err) != errs.Conflict || strings.Count(err.Error(), "changed by others") != 1 {
 		t.Errorf("persist: %.500v", err)
 	}
@@ -121,6 +130,10 @@ func TestRenameOfManyHeldIsCutOff(t *testing.T) {
 			t.Fatalf("the store has %q at %s, %v", b, name(i), err)
 		}
 	}
+	if err := put(n, "/e/new", "new", core.CacheThrough); err != nil {
+		t.Errorf("a new file below the new name: %v", err)
+	}
+	close(gate)
 	// The original of the copy that is somebody else's now is the last there is of its bytes: it stays.
 	var left []string
 	tick := time.NewTicker(10 * time.Millisecond)
