@@ -49,6 +49,9 @@ func (n *Namespace) tryAppend(ctx context.Context, p core.Path, o core.CreateOpt
 		if !old.local() {
 			break
 		}
+		if err := old.mount.answers("namespace.Append", p); err != nil { // it would be waited for
+			return nil, err
+		}
 		if err := n.toStore(ctx, old.path, false); err != nil {
 			return nil, err
 		}

@@ -220,6 +220,14 @@ func (m *mounted) notAsked(op string, p core.Path, out *wrap.Outage) error {
 	return errs.E(op, p.String(), errs.Unavailable, core.StoreAway(m.Path.String(), &outageError{m.Path, out}))
 }
 
+// answers reports errs.Unavailable while the mount's store is not open, or not asked.
+func (m *mounted) answers(op string, p core.Path) error {
+	if out := m.isolation.Outage(); out != nil {
+		return m.notAsked(op, p, out)
+	}
+	return m.opened()
+}
+
 // tooOld is the error of a copy of what is served as core.Stale.
 func tooOld(op string, src core.Path) error {
 	return errs.New(op, src.String(), errs.Unavailable,

@@ -248,8 +248,8 @@ func TestAdopt(t *testing.T) {
 }
 
 // heldElsewhere returns a table with a mount of which workers hold the bytes that are to replace /disk/f, and another directory, without that
-// file, at its place.
-func heldElsewhere(t *testing.T) *table {
+// file, at its place. The others were in the one of before.
+func heldElsewhere(t *testing.T, others ...string) *table {
 	t.Helper()
 	x := newTable(t, "disk", "other")
 	x.stop()
@@ -259,6 +259,9 @@ func heldElsewhere(t *testing.T) *table {
 	x.start()
 	x.add("/disk", "disk", nil)
 	x.put("/disk/f", "old f")
+	for _, name := range others {
+		x.put("/disk/"+name, name)
+	}
 	x.hold("/disk/f", "held f")
 	x.stop()
 	x.stores["disk"] = x.stores["other"]
@@ -268,21 +271,36 @@ func heldElsewhere(t *testing.T) *table {
 	return x
 }
 
-// TestHeldWhereStoreDoesNotOpen checks that a file that workers hold is there by a path that may be a directory's too, as WebHDFS's
-// are, while the store that could tell does not open.
-func TestHeldWhereStoreDoesNotOpen(t *testing.T) {
-	x := heldElsewhere(t)
-	for path, there := range map[string]bool{"/disk/f": true, "/disk/g": false} {
+// TestStoreDoesNotOpen checks that a file that workers hold is there by a path that may be a directory's too, as WebHDFS's are, while the
+// store that could tell does not open, and waits for no append; and that of others nothing is told that is older than the mount allows.
+func TestStoreDoesNotOpen(t *testing.T) {
+	x := heldElsewhere(t, "p")
+	either := func(path string) core.Path {
 		p, err := core.ParseEither(path)
 		x.must(err)
-		info, err := x.Stat(x.ctx, p)
-		if there && (err != nil || info.Size != int64(len("held f"))) {
-			t.Errorf("%s: got %+v %v, want the file", path, info, err)
-		}
-		if !there {
-			x.wantErr(path, err, errs.Unavailable, "another directory")
-		}
+		return p
 	}
+	info, err := x.Stat(x.ctx, either("/disk/f"))
+	if err != nil || info.Size != int64(len("held f")) {
+		t.Errorf("a file that is held: got %+v %v", info, err)
+	}
+	for _, path := range []string{"/disk/p", "/disk/none"} {
+		_, err = x.Stat(x.ctx, either(path))
+		x.wantErr(path, err, errs.Unavailable, "another directory")
+	}
+	_, err = x.Create(x.ctx, either("/disk/f"), core.CreateOptions{Mode: core.Append, Size: 1})
+	x.wantErr("an append", err, errs.Unavailable, "another directory")
+
+	info, err = x.Stat(x.ctx, x.path("/disk/p"))
+	if err != nil || info.Cache != core.Stale {
+		t.Errorf("a file of which the mount allows old facts: got %+v %v", info, err)
+	}
+	_, err = x.Stat(core.WithMaxAge(x.ctx, core.MaxAge{Set: true}), x.path("/disk/p"))
+	x.wantErr("new facts", err, errs.Unavailable, "another directory")
+	_, err = x.EditMount(x.ctx, x.path("/disk/"), core.MountEdit{MountChange: core.MountChange{SyncInterval: new(time.Duration(0))}}, core.LifeOptions{})
+	x.must(err)
+	_, err = x.Stat(x.ctx, x.path("/disk/p"))
+	x.wantErr("new facts by the mount's interval", err, errs.Unavailable, "another directory")
 }
 
 // TestAdoptDuringPersist checks that a try to bring a held file to its store that began before its place in the directory which was taken

@@ -247,8 +247,12 @@ func (n *Namespace) decide(ctx context.Context, pl place, b bound) (node, load, 
 	case pl.local(): // nobody else has a say in it
 		return nd, noLoad, nil
 	case e != nil && e.Class == meta.Persisted:
-		if pl.check.Before(oldest) && pl.mount.err == nil {
+		switch {
+		case !pl.check.Before(oldest):
+		case pl.mount.err == nil:
 			return nd, revalidate, nil
+		case pl.check.Before(n.oldestStale(ctx, pl.mount, pl.path.String(), time.Now())):
+			return nd, noLoad, pl.mount.unavailable()
 		}
 		return nd, noLoad, nil
 	case e != nil: // a directory of the overlay
@@ -306,8 +310,9 @@ func (n *Namespace) resolve(ctx context.Context, p core.Path) (node, error) {
 	if errs.KindOf(err) == errs.NotExist {
 		return n.lookup(ctx, p.File())
 	}
-	if out := (*outageError)(nil); errors.As(err, &out) || errors.As(err, new(notOpenError)) { // nobody can say that it is no directory: a file that is known will do
-		if file, ferr := n.lookup(ctx, p.File()); ferr == nil {
+	out, closed := errors.As(err, new(*outageError)), errors.As(err, new(notOpenError))
+	if out || closed { // nobody can say that it is no directory: a file that is known will do, or that is here
+		if file, ferr := n.lookup(ctx, p.File()); ferr == nil && (out || file.local()) {
 			return file, nil
 		}
 	}
