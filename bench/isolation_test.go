@@ -52,6 +52,7 @@ type hole struct {
 	mu    sync.Mutex
 	opens chan struct{} // closed while it is not deaf
 	full  []int         // connections that nobody accepts
+	more  []net.Conn    // likewise
 }
 
 func newHole(t *testing.T, behind http.Handler) *hole {
@@ -121,11 +122,14 @@ func (h *hole) swallow(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c, err := net.DialTimeout("tcp", h.Addr().String(), time.Second)
-	if err == nil {
-		c.Close()
-		t.Fatal("connections to a dead store are made")
+	for range 5 { // one that was accepted meanwhile leaves room for another
+		c, err := net.DialTimeout("tcp", h.Addr().String(), time.Second)
+		if err != nil {
+			return
+		}
+		h.more = append(h.more, c)
 	}
+	t.Fatal("connections to a dead store are made")
 }
 
 // open has the hole pass on what comes, and what waits.
@@ -136,7 +140,10 @@ func (h *hole) open(t *testing.T) {
 	for _, fd := range h.full {
 		unix.Close(fd)
 	}
-	h.full = nil
+	for _, c := range h.more {
+		c.Close()
+	}
+	h.full, h.more = nil, nil
 	h.backlog(t, 128)
 	select {
 	case <-h.opens:
