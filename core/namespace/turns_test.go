@@ -10,11 +10,14 @@ import (
 // TestTurns holds the only turn, while requests come and while none do.
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		x := newTurns(1)
+		x, coming := newTurns(1), false
 		hold := func(d time.Duration) (waited time.Duration) {
 			began := time.Now()
 			give := x.take(t.Context())
 			defer give()
+			if coming {
+				x.request()
+			}
 			waited = time.Since(began)
 			time.Sleep(d)
 			return waited
@@ -27,17 +30,16 @@ func TestTurns(t *testing.T) {
 		}
 		hold(10 * time.Millisecond)
 		want("no request came", hold(0), 0)
-		x.request()
-		hold(10 * time.Millisecond)
-		want("a request came", hold(time.Millisecond), 40*time.Millisecond)
-		want("it was held for a moment only", hold(time.Millisecond), 0)
-		want("it was held for two", hold(0), 8*time.Millisecond)
-		hold(time.Millisecond)
-		time.Sleep(4 * time.Millisecond)
-		hold(time.Millisecond)
+		coming = true
+		hold(8 * time.Millisecond)
+		want("requests come", hold(3*time.Millisecond), 96*time.Millisecond)
+		want("it was held for a moment only", hold(4*time.Millisecond), 0)
+		want("it was held for two", hold(4*time.Millisecond), 84*time.Millisecond)
+		time.Sleep(20 * time.Millisecond)
+		hold(4 * time.Millisecond)
 		want("it had rested in between", hold(0), 0)
-		x.request()
 		hold(time.Minute)
+		coming = false
 		want("it was held for very long", hold(0), maxRest)
 		time.Sleep(askedFor)
 		hold(10 * time.Millisecond)
