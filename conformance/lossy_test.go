@@ -27,7 +27,7 @@ import (
 
 // lossyCalls are the system calls a lossy has to see.
 const lossyCalls = "open,openat,openat2,creat,close,dup,dup2,dup3,fcntl,lseek,write,pwrite64,writev,pwritev,pwritev2,sendmsg,sendfile,splice," +
-	"copy_file_range,ftruncate,truncate,fallocate,fsync,fdatasync,io_submit,io_getevents,sync,syncfs,sync_file_range,msync,mmap," +
+	"copy_file_range,ftruncate,truncate,fallocate,fsync,fdatasync,sync,syncfs,sync_file_range,msync,mmap," +
 	"mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,rmdir,mknod,mknodat," +
 	"chmod,fchmod,fchmodat,setxattr,lsetxattr,fsetxattr,removexattr,lremovexattr,fremovexattr,utimensat"
 
@@ -105,20 +105,6 @@ func (c *call) vector(i int) (all []byte) {
 			panic(fmt.Sprintf("%s: a piece of argument %d is not whole: %.80s", c.name, i, piece))
 		}
 		all = append(all, b...)
-	}
-	return all
-}
-
-// fields are the structures in argument i, which strace writes as [{name=value, …}, …].
-func (c *call) fields(i int) (all []map[string]string) {
-	for _, text := range strings.Split(c.args[i], "{")[1:] {
-		text, _, _ = strings.Cut(text, "}")
-		one := map[string]string{}
-		for _, field := range strings.Split(text, ", ") {
-			name, value, _ := strings.Cut(field, "=")
-			one[name] = value
-		}
-		all = append(all, one)
 	}
 	return all
 }
@@ -299,17 +285,16 @@ type lossy struct {
 	ignore  func(path string) bool
 	root    *node
 	fds     map[int]*opened
-	paths   map[*node]string  // the name each node was last given, relative to base
-	drop    string            // the kind of sync that is left out
-	seen    map[string]int    // the kinds of syncs, with their numbers
-	flights map[string]func() // what syncs do that the kernel's threads carry out, by context and number
+	paths   map[*node]string // the name each node was last given, relative to base
+	drop    string           // the kind of sync that is left out
+	seen    map[string]int   // the kinds of syncs, with their numbers
 	unknown map[string]bool
 }
 
 // newLossy returns the model of base, which is as it is now and all synced. What is below a path that ignore names is
 // neither modelled nor kept.
 func newLossy(base, drop string, ignore func(path string) bool) (*lossy, error) {
-	l := &lossy{base: base, ignore: ignore, drop: drop, fds: map[int]*opened{}, paths: map[*node]string{}, seen: map[string]int{}, flights: map[string]func(){}, unknown: map[string]bool{}}
+	l := &lossy{base: base, ignore: ignore, drop: drop, fds: map[int]*opened{}, paths: map[*node]string{}, seen: map[string]int{}, unknown: map[string]bool{}}
 	var err error
 	l.root, err = l.load(base, "")
 	return l, err
@@ -338,7 +323,7 @@ func (l *lossy) load(path, rel string) (*node, error) {
 
 // rebooted returns the model of what a power failure leaves now: it is all there is, and all synced.
 func (l *lossy) rebooted() *lossy {
-	next := &lossy{base: l.base, ignore: l.ignore, drop: l.drop, fds: map[int]*opened{}, paths: map[*node]string{}, seen: map[string]int{}, flights: map[string]func(){}, unknown: map[string]bool{}}
+	next := &lossy{base: l.base, ignore: l.ignore, drop: l.drop, fds: map[int]*opened{}, paths: map[*node]string{}, seen: map[string]int{}, unknown: map[string]bool{}}
 	again := map[*node]*node{} // by what they were: a file may have several names
 	var reboot func(n *node) *node
 	reboot = func(n *node) *node {
@@ -406,10 +391,6 @@ func (l *lossy) effect(c *call) (begin, end func()) {
 		return func() { delete(l.fds, c.fd(0)) }, nil
 	case "fsync", "fdatasync":
 		return l.sync(c)
-	case "io_submit":
-		return l.submit(c), nil
-	case "io_getevents":
-		return nil, func() { l.land(c) }
 	}
 	if c.failed() {
 		return nil, nil
@@ -762,40 +743,6 @@ func (l *lossy) sync(c *call) (begin, end func()) {
 			}
 			n.kept, n.keptAt = s, c.begin
 		}
-}
-
-// submit returns what io_submit(2) of one fsync does: what the file is then is kept once io_getevents(2) says so.
-func (l *lossy) submit(c *call) (begin func()) {
-	if c.failed() {
-		return nil
-	}
-	cb := c.fields(2)
-	if len(cb) != 1 || cb[0]["aio_lio_opcode"] != "IOCB_CMD_FSYNC" {
-		panic("io_submit of more, or else, than one fsync: " + c.args[2])
-	}
-	take, keep := l.sync(&call{begin: c.begin, name: "fsync", args: []string{cb[0]["aio_fildes"]}})
-	return func() {
-		take()
-		l.flights[c.args[0]+" "+cb[0]["aio_data"]] = keep
-	}
-}
-
-// land is io_getevents(2).
-func (l *lossy) land(c *call) {
-	if c.failed() {
-		return
-	}
-	for _, e := range c.fields(3) {
-		flight := c.args[0] + " " + e["data"]
-		keep := l.flights[flight]
-		if keep == nil {
-			panic("io_getevents of what was not submitted: " + flight)
-		}
-		delete(l.flights, flight)
-		if e["res"] == "0" {
-			keep()
-		}
-	}
 }
 
 // kind names what a sync of n is for.

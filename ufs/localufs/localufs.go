@@ -47,12 +47,11 @@ type Store struct {
 	feat    ufs.Features
 	network bool // the file system is one of other hosts too
 	reserve int64
-	fsync   func(fd int, why string) error                      // fsync(2); why names the step for tests that leave one out
+	fsync   func(fd int, why string) error                      // unix.Fsync; why names the step for tests that leave one out
 	watch   func(fd int, path string, mask uint32) (int, error) // unix.InotifyAddWatch
 	skipped atomic.Int64
 	owners  owners
 	turns   turns
-	syncs   syncs
 
 	// names serialises the renames that settle one name, so that a condition judged on it holds until the rename is done.
 	// The lock is held across system calls on directories, never across a write or an fsync.
@@ -80,7 +79,7 @@ func Open(root string, o Options) (*Store, error) {
 		return nil, classify(op, root, err)
 	}
 	s := &Store{root: f, reserve: o.Reserve, seed: maphash.MakeSeed(), unsettled: map[string]chan struct{}{}}
-	s.fsync = s.fsyncNow
+	s.fsync = func(fd int, _ string) error { return retry(func() error { return unix.Fsync(fd) }) }
 	s.watch = unix.InotifyAddWatch
 	if err := s.learn(o); err != nil {
 		_ = f.Close()
@@ -214,18 +213,8 @@ func (s *Store) Skipped() int64 { return s.skipped.Load() }
 // is left in them.
 func (s *Store) Close() error {
 	s.leave()
-	s.syncs.close()
 	_ = s.root.Close() // it reports a second Close, which is none
 	return nil
-}
-
-// fsyncNow is fsync(2). A file system that a server or a process of the user's implements may keep a thread for as long as it wants,
-// and is not given one of the kernel's.
-func (s *Store) fsyncNow(fd int, _ string) error {
-	if s.network {
-		return retry(func() error { return unix.Fsync(fd) })
-	}
-	return s.syncs.fsync(fd)
 }
 
 // lock takes the locks of names and returns what releases them.
