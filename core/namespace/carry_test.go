@@ -1043,3 +1043,76 @@ func TestRenameEndsWithItsMount(t *testing.T) {
 		t.Errorf("%d originals are left, want all but the 16 at most whose removal had begun", left)
 	}
 }
+
+// lateStore is a store whose removals of some names compare the version first and come late, whether or not they are waited for.
+type lateStore struct {
+	ufs.Store
+	late map[string]time.Duration // by names: how late the first removal is
+}
+
+func (s *lateStore) Unwrap() ufs.Store { return s.Store }
+
+func (s *lateStore) Remove(ctx context.Context, name, version string) error {
+	late := s.late[name]
+	if late == 0 {
+		return s.Store.Remove(ctx, name, version)
+	}
+	delete(s.late, name)
+	if is, err := s.Store.Stat(ctx, name); err != nil {
+		return err
+	} else if version != "" && is.Version != version {
+		return errs.New("late.Remove", name, errs.Precondition, "it is another version")
+	}
+	done := make(chan error, 1)
+	go func() {
+		<-time.After(late)
+		done <- s.Store.Remove(context.WithoutCancel(ctx), name, "")
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *lateStore) Copy(ctx context.Context, from, version, to string, attr *ufs.Attr) (ufs.Info, error) {
+	return ufs.Copy(ctx, s.Store, from, version, to, attr)
+}
+
+func (s *lateStore) Mkdir(ctx context.Context, name string, attr ufs.Attr) (ufs.Info, error) {
+	return ufs.Mkdir(ctx, s.Store, name, attr)
+}
+
+func (s *lateStore) RemoveFiles(ctx context.Context, files []ufs.Versioned) error {
+	return ufs.RemoveFiles(ctx, s.Store, files)
+}
+
+// TestRenameAwaitsItsRemovals has the store refuse the removal of one original while that of another takes long. The latter is not given up:
+// it would take away what somebody puts at the old name when the rename is over.
+func TestRenameAwaitsItsRemovals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCarrying(t)
+		c.slow = wrap.Fault(&lateStore{c.store, map[string]time.Duration{"d/0/f": 20 * time.Second}})
+		c.lead(50 * time.Millisecond)
+		for i := range 3 {
+			if err := c.put(fmt.Sprintf("/d/%d/f", i), fmt.Sprint("data ", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.slow.Add(wrap.Rule{Op: wrap.Copy, Name: "d/1/f", Nth: 1, Wait: c.gate})
+		c.slow.Add(wrap.Rule{Op: wrap.Remove, Name: "d/2/f", Nth: 1, Delay: time.Second, Err: errs.New("x", "", errs.Permission, "403 AccessDenied")})
+		if err := c.n.Rename(c.ctx, c.path("/d/"), c.path("/e/"), core.RenameOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.open()
+		c.until("the end", func() bool { return c.renames().ID == "" })
+		if err := c.put("/d/0/f", "new"); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Minute)
+		if got, want := fmt.Sprint(c.has()), "map[d/0/f:new e/0/f:data 0 e/1/f:data 1 e/2/f:data 2]"; got != want {
+			t.Errorf("the store has %s, want %s", got, want)
+		}
+	})
+}

@@ -439,17 +439,18 @@ func (n *Namespace) dropReplaced(ctx context.Context, m *mounted, dst *place, co
 
 // dropOriginals removes just what was copied: what others have put there since stays. It begins nothing after until, if that is not zero.
 func (n *Namespace) dropOriginals(ctx context.Context, m *mounted, copies copied, until time.Time) error {
-	g, gctx := errgroup.WithContext(context.WithoutCancel(ctx)) // what has begun is not given up: it could come late
+	g, more := errgroup.WithContext(ctx)
+	lasting := context.WithoutCancel(ctx) // what has begun is not given up, whatever becomes of the others: it could come late
 	g.SetLimit(copyParallel)
 	for key, version := range copies.of {
 		g.Go(func() error {
-			if !until.IsZero() && time.Now().After(until) || ctx.Err() != nil {
+			if !until.IsZero() && time.Now().After(until) || more.Err() != nil {
 				return errs.New("namespace.Rename", key, errs.Unavailable, "there was no time left to remove it")
 			}
 			if !n.mountOf(m.ID).is(m) {
 				return switched(m)
 			}
-			if err := m.store.Remove(gctx, key, version); err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
+			if err := m.store.Remove(lasting, key, version); err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
 				return err
 			}
 			return nil
