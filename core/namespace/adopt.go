@@ -180,6 +180,11 @@ func (n *Namespace) adoptHeld(ctx context.Context, was *mounted, s core.MountSpe
 		return r, undo(nil)
 	}
 	m.Is = store.Features().Is
+	lift, err := n.barRemovals(ctx, was.Mount)
+	if err != nil {
+		return r, undo(err)
+	}
+	defer lift()
 	unlock, err := n.locks.lock(ctx, s.Path.Dir()) // nobody changes anything below
 	if err != nil {
 		return r, undo(err)

@@ -7,12 +7,14 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/errs"
 	"github.com/sluicefs/sluice/core/meta"
+	"github.com/sluicefs/sluice/core/mount"
 	"github.com/sluicefs/sluice/ufs"
 )
 
@@ -207,6 +209,7 @@ type carriage struct {
 	copies  copied      // what there is to be removed
 	drop    *openIntent // the originals are; nil before the copies are the names
 	taken   bool        // another process, or an earlier try, has left drop: what it copied is not known
+	judged  *judgement  // what of that is to be removed, as was found first; nil before
 
 	count *headway
 	done  chan struct{} // closed when it ends
@@ -306,7 +309,7 @@ func (n *Namespace) carry(ctx context.Context, in *openIntent, at *carriage) err
 		return err
 	}
 	if at.taken {
-		return n.leaveTaken(ctx, m, in, from)
+		return n.leaveTaken(ctx, m, in, from, at)
 	}
 	if at.drop != nil {
 		return n.leaveCopied(ctx, m, at.drop, from, at.copies)
@@ -514,10 +517,12 @@ func (n *Namespace) leaveCopied(ctx context.Context, m *mounted, drop *openInten
 }
 
 // leaveTaken is leaveCopied for what another process has copied.
-func (n *Namespace) leaveTaken(ctx context.Context, m *mounted, in *openIntent, from core.Path) (err error) {
-	var copies map[string]ufs.Info
-	if strings.HasSuffix(in.made, "/") { // a directory's, before held files are brought over them
-		if copies, err = m.below(ctx, in.made); err != nil {
+func (n *Namespace) leaveTaken(ctx context.Context, m *mounted, in *openIntent, from core.Path, at *carriage) error {
+	if in.made != "" && strings.HasSuffix(in.key, "/") { // a directory's, before held files are brought over the copies, and others may change them
+		if at.judged == nil || !at.judged.of.is(m) {
+			at.judged = &judgement{of: m}
+		}
+		if err := at.judged.judge(ctx, in); err != nil {
 			return err
 		}
 	}
@@ -530,7 +535,145 @@ func (n *Namespace) leaveTaken(ctx context.Context, m *mounted, in *openIntent, 
 			return err
 		}
 	}
-	return n.leave(ctx, m, in, from, func() error { return n.dropSource(ctx, m, in, copies) })
+	return n.leave(ctx, m, in, from, func() error { return n.dropSource(ctx, m, in, at.judged) })
+}
+
+// judgement is which originals of a rename that another process has copied are to be removed. They are compared with their copies as those
+// were found first: later these may be overwritten, or removed, by whoever uses the new name.
+type judgement struct {
+	of           *mounted
+	listed       bool
+	left, copies map[string]ufs.Info // by names below theirs: what is not judged yet, and what it is compared with
+	drop         map[string]ufs.Info // by store names
+}
+
+// judge goes through what is left to be judged. After an error it is called again.
+func (j *judgement) judge(ctx context.Context, in *openIntent) (err error) {
+	if !j.listed {
+		if j.copies, err = j.of.below(ctx, in.made); err != nil {
+			return err
+		}
+		if j.left, err = j.of.below(ctx, in.key); err != nil {
+			return err
+		}
+		j.listed, j.drop = true, map[string]ufs.Info{}
+	}
+	for name, info := range j.left {
+		is, ok := j.copies[name]
+		if ok, err = j.of.leftBy(ctx, in, info, is, ok); err != nil {
+			return err
+		}
+		if ok {
+			j.drop[info.Name] = info
+		}
+		delete(j.left, name)
+	}
+	j.copies = nil
+	return nil
+}
+
+// leftBy reports whether the original is what the rename of the intent has left: it was there when the copying began, or its copy is the same.
+func (m *mounted) leftBy(ctx context.Context, in *openIntent, info, is ufs.Info, copied bool) (bool, error) {
+	if !info.ModTime.IsZero() && info.ModTime.Before(in.since) {
+		return true, nil
+	}
+	if !copied || is.Size != info.Size || is.Dir != info.Dir {
+		return false, nil
+	}
+	if info.Dir || isMD5(info.ETag) && info.ETag == is.ETag {
+		return true, nil
+	}
+	sum, err := m.sumOf(ctx, info)
+	if isGone(err) || errs.KindOf(err) == errs.Precondition {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return m.hashesTo(ctx, is, sum)
+}
+
+// drops reports whether what the store lists by now is to be removed, as it was judged.
+func (j *judgement) drops(info ufs.Info) bool {
+	was, ok := j.drop[info.Name]
+	return ok && was.Version == info.Version && was.Size == info.Size && was.ModTime.Equal(info.ModTime)
+}
+
+// removals are the calls under way that remove originals of renames. What has begun cannot be called back, and would take away what
+// somebody puts at the name when its mount is gone, through another: who takes a store away from its mount waits for them.
+type removals struct {
+	mu     sync.Mutex
+	begun  map[string]int // by mount
+	barred map[string]int // by mount: who lets none begin
+	ended  chan struct{}  // closed, and another made, when one ends
+}
+
+func newRemovals() removals {
+	return removals{begun: map[string]int{}, barred: map[string]int{}, ended: make(chan struct{})}
+}
+
+// beginRemoval has a call remove something from the store of m in a context that does not end before it. The caller calls end after it.
+// Errors: errs.Unavailable if the mount is another, or may become one at once.
+func (n *Namespace) beginRemoval(ctx context.Context, m *mounted) (lasting context.Context, end func(), err error) {
+	if ctx.Err() != nil {
+		return nil, nil, context.Cause(ctx)
+	}
+	r := &n.removals
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.barred[m.ID] > 0 || !n.mountOf(m.ID).is(m) {
+		return nil, nil, switched(m)
+	}
+	r.begun[m.ID]++
+	return context.WithoutCancel(ctx), func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.begun[m.ID]--; r.begun[m.ID] == 0 {
+			delete(r.begun, m.ID)
+		}
+		close(r.ended)
+		r.ended = make(chan struct{})
+	}, nil
+}
+
+// maxRemovalWait is how long who takes a store away from its mount waits for removals that have begun.
+const maxRemovalWait = 10 * time.Second
+
+// barRemovals lets no removal of originals begin in the mount until lift is called, and waits for those that have begun. Nobody waits for
+// the locks of what is in the mount meanwhile. Errors: errs.Unavailable if they do not end.
+func (n *Namespace) barRemovals(ctx context.Context, m *mount.Mount) (lift func(), err error) {
+	r := &n.removals
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.barred[m.ID]++
+	unbar := func() {
+		if r.barred[m.ID]--; r.barred[m.ID] == 0 {
+			delete(r.barred, m.ID)
+		}
+	}
+	long := time.NewTimer(maxRemovalWait)
+	defer long.Stop()
+	for r.begun[m.ID] > 0 && err == nil {
+		ended := r.ended
+		r.mu.Unlock()
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		case <-long.C:
+			err = errs.New("namespace.Mounts", m.Path.String(), errs.Unavailable, "files of a rename are being removed from its store; nothing is changed, try again")
+		}
+		r.mu.Lock()
+	}
+	if err != nil {
+		unbar()
+		return nil, err
+	}
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		unbar()
+	}, nil
 }
 
 // leave has remove take away the originals, and lets go of the old name. That takes as long as the store does, and no lock is held

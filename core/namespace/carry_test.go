@@ -996,68 +996,230 @@ func TestRenameKeepsNobodyWaiting(t *testing.T) {
 	}
 }
 
-// TestRenameEndsWithItsMount takes a mount away, by force, while the originals of a rename in it are removed: that keeps nobody waiting, and
-// nothing more is removed from its store.
-func TestRenameEndsWithItsMount(t *testing.T) {
-	c := newCarrying(t)
+// mounting has c's namespace lead again, with what OpenStore returns being store, and mounts that at /m/.
+func (c *carrying) mounting(store ufs.Store) {
+	c.t.Helper()
 	c.stop()
-	inner := memufs.New(memufs.Options{})
-	slow, gate := wrap.Fault(inner), make(chan struct{})
-	open := sync.OnceFunc(func() { close(gate) })
-	defer open()
-	c.n, c.stop = leading(t, 1<<20, namespace.Options{KV: c.kv, Answer: func(v any) []byte { return fmt.Append(nil, v) }, Root: c.slow, WatchOpen: time.Nanosecond,
-		RenameThrough: 50 * time.Millisecond, Store: c.in, SecretKey: make([]byte, 32), OpenStore: func(context.Context, core.MountSpec) (ufs.Store, error) { return slow, nil }})
+	c.n, c.stop = leading(c.t, 1<<20, namespace.Options{KV: c.kv, Answer: func(v any) []byte { return fmt.Append(nil, v) }, Root: c.slow, WatchOpen: time.Nanosecond,
+		RenameThrough: 50 * time.Millisecond, Store: c.in, SecretKey: make([]byte, 32), OpenStore: func(context.Context, core.MountSpec) (ufs.Store, error) { return store, nil }})
 	if _, err := c.n.Mount(c.ctx, core.MountSpec{Path: c.path("/m/"), URI: "test://x"}); err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	const files = 40
-	for i := range files {
-		if err := c.put(fmt.Sprintf("/m/d/%d/f", i), "data"); err != nil {
-			t.Fatal(err)
+}
+
+// TestRenameEndsWithItsMount takes a mount away, by force, while the originals of a rename in it are removed: that waits for the removals
+// that have begun, changes nothing if they do not end, and nothing more is removed from its store after it.
+func TestRenameEndsWithItsMount(t *testing.T) {
+	away := map[string]func(*carrying) error{
+		"unmount": func(c *carrying) error {
+			_, err := c.n.RemoveMount(c.ctx, c.path("/m/"), core.LifeOptions{Force: true})
+			return err
+		},
+		"switch": func(c *carrying) error {
+			uri := "test://y"
+			_, err := c.n.EditMount(c.ctx, c.path("/m/"), core.MountEdit{URI: &uri}, core.LifeOptions{Force: true})
+			return err
+		},
+		"adopt": func(c *carrying) error {
+			_, err := c.n.EditMount(c.ctx, c.path("/m/"), core.MountEdit{Adopt: true}, core.LifeOptions{})
+			return err
+		},
+	}
+	for what, take := range away {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCarrying(t)
+				inner := memufs.New(memufs.Options{})
+				slow, gate := wrap.Fault(inner), make(chan struct{})
+				open := sync.OnceFunc(func() { close(gate) })
+				defer open()
+				c.mounting(slow)
+				const files = 40
+				for i := range files {
+					if err := c.put(fmt.Sprintf("/m/d/%d/f", i), "data"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				slow.Add(wrap.Rule{Op: wrap.Copy, Name: "d/1/f", Nth: 1, Wait: c.gate})
+				for i := range files {
+					slow.Add(wrap.Rule{Op: wrap.Remove, Name: fmt.Sprintf("d/%d/f", i), Wait: gate})
+				}
+				if err := c.n.Rename(c.ctx, c.path("/m/d/"), c.path("/m/e/"), core.RenameOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				was := slow.Calls(wrap.Remove)
+				c.open()
+				c.until("the removal", func() bool { return slow.Calls(wrap.Remove) >= was+16 })
+				began := time.Now()
+				if err := take(c); errs.KindOf(err) != errs.Unavailable || time.Since(began) > time.Minute {
+					t.Fatalf("while they last: %v after %v, want it to be told to try again", err, time.Since(began))
+				}
+				if got, err := c.get("/m/e/0/f"); got != "data" {
+					t.Errorf("then %q is read, %v", got, err)
+				}
+				if err := c.put("/m/other", "other"); err != nil {
+					t.Error(err)
+				}
+				taken := make(chan error)
+				go func() { taken <- take(c) }()
+				<-time.After(time.Second)
+				open()
+				if err := <-taken; err != nil {
+					t.Fatal(err)
+				}
+				if what != "adopt" { // that looks for them in the store that it takes
+					c.until("the end", func() bool { return c.renames().ID == "" })
+				}
+				left := 0
+				for in, err := range inner.List(c.ctx, "d/", "", true) {
+					if err == nil && !in.Dir {
+						left++
+					}
+				}
+				if left < files-16 {
+					t.Errorf("%d originals are left, want all but the 16 at most whose removal had begun", left)
+				}
+			})
+		})
+	}
+}
+
+// TestUnmountAwaitsRemovals unmounts a store, by force, while a removal of an original is on its way that nothing can call back, and mounts it
+// elsewhere: what is put at the old name then stays. The removal is by the process that renamed, or by the next one.
+func TestUnmountAwaitsRemovals(t *testing.T) {
+	for _, takeover := range []bool{false, true} {
+		t.Run(fmt.Sprint("takeover ", takeover), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCarrying(t)
+				inner := memufs.New(memufs.Options{})
+				late := &lateStore{Store: inner}
+				slow := wrap.Fault(late)
+				lead := func() {
+					c.stop()
+					c.n, c.stop = leading(t, 1<<20, namespace.Options{KV: c.kv, Answer: func(v any) []byte { return fmt.Append(nil, v) }, Root: c.slow, WatchOpen: time.Nanosecond,
+						RenameThrough: 50 * time.Millisecond, Store: c.in, SecretKey: make([]byte, 32), OpenStore: func(context.Context, core.MountSpec) (ufs.Store, error) { return slow, nil }})
+				}
+				c.mounting(slow)
+				for i := range 3 {
+					if err := c.put(fmt.Sprintf("/m/d/%d/f", i), "data"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				slow.Add(wrap.Rule{Op: wrap.Copy, Name: "d/1/f", Nth: 1, Wait: c.gate})
+				if takeover {
+					slow.Add(wrap.Rule{Op: wrap.Remove, Name: "d/0/f", Err: errs.New("x", "", errs.Permission, "403 AccessDenied")})
+				} else {
+					late.late.Store("d/0/f", 20*time.Second)
+				}
+				if err := c.n.Rename(c.ctx, c.path("/m/d/"), c.path("/m/e/"), core.RenameOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				c.open()
+				c.until("the removal", func() bool { return c.renames().Removing })
+				if takeover {
+					c.until("a removal that failed", func() bool { return c.renames().Err != nil })
+					c.stop()
+					slow.Heal()
+					late.late.Store("d/0/f", 20*time.Second)
+					lead()
+				}
+				c.until("the removal that is late", func() bool {
+					_, waits := late.late.Load("d/0/f")
+					return !waits
+				})
+				if _, err := c.n.RemoveMount(c.ctx, c.path("/m/"), core.LifeOptions{Force: true}); errs.KindOf(err) != errs.Unavailable {
+					t.Fatalf("%v, want it to be told to try again", err)
+				}
+				if _, err := c.n.RemoveMount(c.ctx, c.path("/m/"), core.LifeOptions{Force: true}); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := c.n.Mount(c.ctx, core.MountSpec{Path: c.path("/n/"), URI: "test://x"}); err != nil {
+					t.Fatal(err)
+				}
+				if err := c.put("/n/d/0/f", "new"); err != nil {
+					t.Fatal(err)
+				}
+				<-time.After(time.Minute)
+				if _, err := inner.Stat(c.ctx, "d/0/f"); err != nil {
+					t.Errorf("what was put at the name is gone: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// TestRenameTakenOverForgetsNoOriginal has the next leader of a rename be slow or fail with the removal of an original while a client
+// overwrites the file of the new name, or removes it: the old name stays gone.
+func TestRenameTakenOverForgetsNoOriginal(t *testing.T) {
+	refused := errs.New("x", "", errs.Permission, "403 AccessDenied")
+	for _, slow := range []bool{false, true} {
+		for _, removed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("slow %v, removed %v", slow, removed), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c := newCarrying(t)
+					for i := range 3 {
+						if err := c.put(fmt.Sprintf("/a/d/%d/f", i), fmt.Sprint("data ", i)); err != nil {
+							t.Fatal(err)
+						}
+					}
+					c.slow.Add(wrap.Rule{Op: wrap.Copy, Name: "a/d/1/f", Nth: 1, Wait: c.gate})
+					c.slow.Add(wrap.Rule{Op: wrap.Remove, Name: "a/d/2/f", Err: refused})
+					if err := c.n.Rename(c.ctx, c.path("/a/d/"), c.path("/e/"), core.RenameOptions{}); err != nil {
+						t.Fatal(err)
+					}
+					c.open()
+					c.until("a removal that failed", func() bool { return c.renames().Removing && c.renames().Err != nil })
+					c.stop()
+					c.slow.Heal()
+					for _, rule := range []wrap.Rule{{Op: wrap.Remove, Name: "a/d/2/f"}, {Op: wrap.RemoveFiles}} {
+						rule.Err = refused
+						if slow {
+							rule.Nth, rule.Delay = 1, time.Minute
+						}
+						c.slow.Add(rule)
+					}
+					c.lead(time.Hour)
+					<-time.After(time.Second)
+					var err error
+					want := "map[e/0/f:data 0 e/1/f:data 1]"
+					if removed {
+						err = c.n.Remove(c.ctx, c.path("/e/2/f"), core.RemoveOptions{})
+					} else {
+						err = c.put("/e/2/f", "other")
+						want = "map[e/0/f:data 0 e/1/f:data 1 e/2/f:other]"
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					if !slow {
+						c.slow.Heal()
+					}
+					<-time.After(10 * time.Minute)
+					if got := fmt.Sprint(c.has()); got != want {
+						t.Errorf("the store has %s, want %s", got, want)
+					}
+					if r := c.renames(); r.ID != "" {
+						t.Errorf("still told is %+v", r)
+					}
+				})
+			})
 		}
-	}
-	slow.Add(wrap.Rule{Op: wrap.Copy, Name: "d/1/f", Nth: 1, Wait: c.gate})
-	for i := range files {
-		slow.Add(wrap.Rule{Op: wrap.Remove, Name: fmt.Sprintf("d/%d/f", i), Wait: gate})
-	}
-	if err := c.n.Rename(c.ctx, c.path("/m/d/"), c.path("/m/e/"), core.RenameOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	was := slow.Calls(wrap.Remove)
-	c.open()
-	c.until("the removal", func() bool { return slow.Calls(wrap.Remove) >= was+16 })
-	soon, cancel := context.WithTimeout(c.ctx, 10*time.Second)
-	defer cancel()
-	if _, err := c.n.RemoveMount(soon, c.path("/m/"), core.LifeOptions{Force: true}); err != nil {
-		t.Fatal(err)
-	}
-	open()
-	c.until("the end", func() bool { return c.renames().ID == "" })
-	left := 0
-	for in, err := range inner.List(c.ctx, "d/", "", true) {
-		if err == nil && !in.Dir {
-			left++
-		}
-	}
-	if left < files-16 {
-		t.Errorf("%d originals are left, want all but the 16 at most whose removal had begun", left)
 	}
 }
 
 // lateStore is a store whose removals of some names compare the version first and come late, whether or not they are waited for.
 type lateStore struct {
 	ufs.Store
-	late map[string]time.Duration // by names: how late the first removal is
+	late sync.Map // by name: how late the next removal is
 }
 
 func (s *lateStore) Unwrap() ufs.Store { return s.Store }
 
 func (s *lateStore) Remove(ctx context.Context, name, version string) error {
-	late := s.late[name]
-	if late == 0 {
+	late, ok := s.late.LoadAndDelete(name)
+	if !ok {
 		return s.Store.Remove(ctx, name, version)
 	}
-	delete(s.late, name)
 	if is, err := s.Store.Stat(ctx, name); err != nil {
 		return err
 	} else if version != "" && is.Version != version {
@@ -1065,7 +1227,7 @@ func (s *lateStore) Remove(ctx context.Context, name, version string) error {
 	}
 	done := make(chan error, 1)
 	go func() {
-		<-time.After(late)
+		<-time.After(late.(time.Duration))
 		done <- s.Store.Remove(context.WithoutCancel(ctx), name, "")
 	}()
 	select {
@@ -1085,7 +1247,12 @@ func (s *lateStore) Mkdir(ctx context.Context, name string, attr ufs.Attr) (ufs.
 }
 
 func (s *lateStore) RemoveFiles(ctx context.Context, files []ufs.Versioned) error {
-	return ufs.RemoveFiles(ctx, s.Store, files)
+	for _, f := range files {
+		if err := s.Remove(ctx, f.Name, f.Version); err != nil && !isKind(err, errs.NotExist) && !isKind(err, errs.Precondition) {
+			return err
+		}
+	}
+	return nil
 }
 
 // TestRenameAwaitsItsRemovals has the store refuse the removal of one original while that of another takes long. The latter is not given up:
@@ -1093,7 +1260,9 @@ func (s *lateStore) RemoveFiles(ctx context.Context, files []ufs.Versioned) erro
 func TestRenameAwaitsItsRemovals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCarrying(t)
-		c.slow = wrap.Fault(&lateStore{c.store, map[string]time.Duration{"d/0/f": 20 * time.Second}})
+		late := &lateStore{Store: c.store}
+		late.late.Store("d/0/f", 20*time.Second)
+		c.slow = wrap.Fault(late)
 		c.lead(50 * time.Millisecond)
 		for i := range 3 {
 			if err := c.put(fmt.Sprintf("/d/%d/f", i), fmt.Sprint("data ", i)); err != nil {

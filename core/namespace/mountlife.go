@@ -238,6 +238,15 @@ func (n *Namespace) removeHeld(ctx context.Context, p core.Path, o *tableChange)
 		return r, err
 	}
 	if !o.DryRun {
+		point := n.walk(p)
+		if _, err := n.unfinishedIn(m.ID, &point).giveUp("namespace.Unmount", p, o.Force); err != nil { // before anybody waits
+			return r, err
+		}
+		lift, err := n.barRemovals(ctx, m)
+		if err != nil {
+			return r, err
+		}
+		defer lift()
 		unlock, err := n.locks.lock(ctx, p)
 		if err != nil {
 			return r, err
@@ -491,6 +500,11 @@ func (n *Namespace) switchHeld(ctx context.Context, was *mounted, s core.MountSp
 	}
 	undo := func(err error) error { return errors.Join(err, closeStore(store)) }
 	if !o.DryRun { // who only asks waits for no writer, and has none wait
+		lift, err := n.barRemovals(ctx, was.Mount)
+		if err != nil {
+			return r, undo(err)
+		}
+		defer lift()
 		unlock, err := n.locks.lock(ctx, s.Path.Dir()) // nobody changes anything below
 		if err != nil {
 			return r, undo(err)

@@ -212,6 +212,7 @@ type Namespace struct {
 	late      int64                // renames that were acknowledged before they were carried through
 	gone      int64                // files that renames went on without
 	carrying  map[string]*carriage // by edge: of intents that are carried through in the background
+	removals  removals
 
 	running  context.Context // of what is carried through in the background; ends with Run
 	end      context.CancelFunc
@@ -248,7 +249,7 @@ const JournalGroup = "0"
 func Open(ctx context.Context, o Options) (*Namespace, error) {
 	o = o.withDefaults()
 	n := &Namespace{o: o, log: o.Log, locks: newLocks(), reconciling: newLocks(), appending: map[uint64]bool{}, open: map[string]openIntent{},
-		resolved: make(chan struct{}), lost: map[string]time.Time{}, carrying: map[string]*carriage{}, released: make(chan struct{}), holds: newHolds(), syncs: newSyncs(o.Sync)}
+		resolved: make(chan struct{}), lost: map[string]time.Time{}, carrying: map[string]*carriage{}, removals: newRemovals(), released: make(chan struct{}), holds: newHolds(), syncs: newSyncs(o.Sync)}
 	n.running, n.end = context.WithCancel(context.WithoutCancel(ctx))
 	sealer, err := seal.New(o.SecretKey)
 	if err != nil {

@@ -3,6 +3,7 @@ package namespace
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/sluicefs/sluice/core"
@@ -298,7 +299,7 @@ func (n *Namespace) trashStore(ctx context.Context, m *mounted, key string, sinc
 		}
 		return false, err
 	}
-	return n.dropCopied(ctx, m, key, notAfter(since))
+	return n.dropCopied(ctx, m, key, notAfter(since), func() (context.Context, func(), error) { return ctx, func() {}, nil })
 }
 
 // notAfter picks what is not newer than since.
@@ -313,18 +314,32 @@ const clockSkew = time.Minute
 const dropBatch = 1000
 
 // dropCopied removes the versions that a store lists below key and that pick picks; removed says, after an error, whether something
-// may have been.
-func (n *Namespace) dropCopied(ctx context.Context, m *mounted, key string, pick func(ufs.Info) (bool, error)) (removed bool, err error) {
+// may have been. begin is called before each call that removes, and says in which context that is made; end after it.
+func (n *Namespace) dropCopied(ctx context.Context, m *mounted, key string, pick func(ufs.Info) (bool, error),
+	begin func() (ctx context.Context, end func(), err error)) (removed bool, err error) {
 	var dirs []string
 	var files []ufs.Versioned
 	drop := func() error {
 		if len(files) == 0 {
 			return nil
 		}
-		removed = true
-		err := ufs.RemoveFiles(ctx, m.store, files)
+		at := 1
+		if m.features.RemoveFiles {
+			at = len(files)
+		}
+		for some := range slices.Chunk(files, at) {
+			ctx, end, err := begin()
+			if err != nil {
+				return err
+			}
+			removed = true
+			err = ufs.RemoveFiles(ctx, m.store, some)
+			if end(); err != nil {
+				return err
+			}
+		}
 		files = files[:0]
-		return err
+		return nil
 	}
 	for info, err := range m.store.List(ctx, key, "", m.features.Flat) {
 		if isGone(err) {
@@ -352,12 +367,17 @@ func (n *Namespace) dropCopied(ctx context.Context, m *mounted, key string, pick
 		return removed, err
 	}
 	for _, d := range dirs {
-		below, err := n.dropCopied(ctx, m, d, pick)
+		below, err := n.dropCopied(ctx, m, d, pick, begin)
 		if removed = removed || below; err != nil {
 			return removed, err
 		}
 	}
 	if m.features.Dirs {
+		ctx, end, err := begin()
+		if err != nil {
+			return removed, err
+		}
+		defer end()
 		if err := m.store.Remove(ctx, key, ""); err != nil && !isGone(err) {
 			return removed, err
 		}

@@ -440,16 +440,17 @@ func (n *Namespace) dropReplaced(ctx context.Context, m *mounted, dst *place, co
 // dropOriginals removes just what was copied: what others have put there since stays. It begins nothing after until, if that is not zero.
 func (n *Namespace) dropOriginals(ctx context.Context, m *mounted, copies copied, until time.Time) error {
 	g, more := errgroup.WithContext(ctx)
-	lasting := context.WithoutCancel(ctx) // what has begun is not given up, whatever becomes of the others: it could come late
 	g.SetLimit(copyParallel)
 	for key, version := range copies.of {
 		g.Go(func() error {
-			if !until.IsZero() && time.Now().After(until) || more.Err() != nil {
+			if !until.IsZero() && time.Now().After(until) || more.Err() != nil { // what has begun goes on, whatever becomes of the others
 				return errs.New("namespace.Rename", key, errs.Unavailable, "there was no time left to remove it")
 			}
-			if !n.mountOf(m.ID).is(m) {
-				return switched(m)
+			lasting, end, err := n.beginRemoval(ctx, m)
+			if err != nil {
+				return err
 			}
+			defer end()
 			if err := m.store.Remove(lasting, key, version); err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
 				return err
 			}
@@ -480,44 +481,24 @@ func (m *mounted) below(ctx context.Context, key string) (map[string]ufs.Info, e
 	return all, nil
 }
 
-// dropSource removes what a process that has ended left of a copied source: what was there before the copying began, and what its copy
-// of copies is the same as. What came later, or was changed, is another's, and shows under the old name.
-func (n *Namespace) dropSource(ctx context.Context, m *mounted, in *openIntent, copies map[string]ufs.Info) error {
+// dropSource removes what a process that has ended left of a copied source, as it was judged. What came later, or was changed, is another's,
+// and shows under the old name.
+func (n *Namespace) dropSource(ctx context.Context, m *mounted, in *openIntent, judged *judgement) error {
+	begin := func() (context.Context, func(), error) { return n.beginRemoval(ctx, m) }
 	if key := in.key; len(key) > 0 && key[len(key)-1] == '/' {
-		drop := func(pick func(ufs.Info) (bool, error)) error {
-			_, err := n.dropCopied(ctx, m, key, func(info ufs.Info) (ok bool, err error) {
-				if ok, err = pick(info); !n.mountOf(m.ID).is(m) {
-					return false, switched(m)
-				}
-				return ok, err
-			})
-			return err
+		pick := notAfter(in.since)
+		if in.made != "" { // else of an older version
+			pick = func(info ufs.Info) (bool, error) { return judged.drops(info), nil }
 		}
-		if in.made == "" { // of an older version
-			return drop(notAfter(in.since))
-		}
-		return drop(func(info ufs.Info) (bool, error) {
-			if !info.ModTime.IsZero() && info.ModTime.Before(in.since) {
-				return true, nil // it was there when the copying began
-			}
-			is, ok := copies[info.Name[len(key):]]
-			if !ok || is.Size != info.Size || is.Dir != info.Dir {
-				return false, nil
-			}
-			if info.Dir || isMD5(info.ETag) && info.ETag == is.ETag {
-				return true, nil
-			}
-			sum, err := m.sumOf(ctx, info)
-			if isGone(err) || errs.KindOf(err) == errs.Precondition {
-				return false, nil
-			}
-			if err != nil {
-				return false, err
-			}
-			return m.hashesTo(ctx, is, sum)
-		})
+		_, err := n.dropCopied(ctx, m, key, pick, begin)
+		return err
 	}
-	if err := m.store.Remove(ctx, in.key, in.version); err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
+	lasting, end, err := begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := m.store.Remove(lasting, in.key, in.version); err != nil && !isGone(err) && !errors.Is(err, errs.Precondition) {
 		return err
 	}
 	return nil
