@@ -110,7 +110,7 @@ func TestWays(t *testing.T) {
 func TestPlainFile(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 4))
 	tree := meta.NewTree()
-	n := &Namespace{tree: tree}
+	n := &Namespace{tree: tree, syncs: newSyncs(SyncOptions{})}
 	m := &mounted{Mount: &mount.Mount{ID: rootID, SyncInterval: -1, MountSpec: core.MountSpec{Path: core.Root, Owner: "root", Group: "g", Mode: 0o777, ReadOnly: true}}}
 	n.mounts.Store(&mountSet{byID: map[string]*mounted{rootID: m}})
 	n.union = &meta.Union{Tree: tree, Store: n.derivedOf}
