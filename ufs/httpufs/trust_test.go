@@ -250,8 +250,11 @@ func TestRootIsAskedTogether(t *testing.T) {
 
 // TestManifestDecides checks that a file is not gone which the manifest names, and that one is which it no longer names.
 func TestManifestDecides(t *testing.T) {
+	var mu sync.Mutex // several are asked for at once
 	text := `["a","b","d/c"]`
 	s := serve(t, Options{Manifest: "files.json"}, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
 		if r.URL.Path == "/pub/files.json" {
 			_, _ = io.WriteString(w, text)
 			return
@@ -267,7 +270,9 @@ func TestManifestDecides(t *testing.T) {
 	} {
 		wantKind(t, what, err, errs.Unavailable)
 	}
+	mu.Lock()
 	text = `["b","c/d"]`
+	mu.Unlock()
 	if names, err := list(t, s, ""); err != nil || !slices.Equal(names, []string{"c/"}) {
 		t.Errorf("got %q, %v", names, err)
 	}
