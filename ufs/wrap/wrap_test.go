@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"reflect"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -291,6 +292,36 @@ func TestStreamsOutliveCalls(t *testing.T) {
 		}
 		_ = r.Close()
 	})
+}
+
+// TestEachIsGoneThroughOnce puts many decorators before a store, and checks that a call goes through each of them, once, from the last to
+// the first and back.
+func TestEachIsGoneThroughOnce(t *testing.T) {
+	const many = 6
+	var went []int
+	var s ufs.Store = memufs.New(memufs.Options{})
+	for i := range many {
+		s = wrap.Enter(s, func(wrap.Op) func() {
+			went = append(went, i)
+			return func() { went = append(went, -i) }
+		})
+	}
+	var want []int
+	for i := range many {
+		want = append(want, many-1-i)
+	}
+	for i := range many {
+		want = append(want, -i)
+	}
+	for range 2 { // the second begins anew
+		went = nil
+		if _, err := s.Stat(t.Context(), "none"); errs.KindOf(err) != errs.NotExist {
+			t.Fatal(err)
+		}
+		if !slices.Equal(went, want) {
+			t.Errorf("went through %v, want %v", went, want)
+		}
+	}
 }
 
 func TestObserve(t *testing.T) {
