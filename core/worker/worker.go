@@ -308,8 +308,8 @@ func (w *Worker) stillOther(spec core.StoreSpec) error {
 	return nil
 }
 
-// isOther has reads of the store fail with err for againEvery, or until another directory is the mounted one. It is said once: others read in this worker's place, and nobody else
-// hears of it.
+// isOther has reads of the store fail with err for againEvery, or until another directory is the mounted one. It is said once: others
+// read in this worker's place, and nobody else hears of it.
 func (w *Worker) isOther(spec core.StoreSpec, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
