@@ -384,7 +384,7 @@ func (n *Namespace) adopt(ctx context.Context, id string) {
 		_, err = n.log.Append(ctx, meta.Batch{Puts: []meta.KeyValue{{Key: mountPrefix + id, Value: kept}}})
 	}
 	if err != nil {
-		if why := err.Error(); was.unkept.Swap(why) != why { // it is tried again and again
+		if why := err.Error(); ctx.Err() == nil && was.unkept.Swap(why) != why { // it is tried again and again; who leads next says it too
 			n.o.Logger.Warn("it is not remembered which directory a mount is in", "path", m.Path.String(), "err", err)
 		}
 		return
