@@ -30,8 +30,8 @@ type MountSpec struct {
 	SyncInterval *time.Duration // nil: the default; negative: never after the first load; 0: on each access
 	Owner, Group string         // of what the store does not say; "": superuser and supergroup
 	Mode         uint32         // likewise, of directories; files get it without execute bits; 0: 0755
-	WriteType    WriteType      // "": CACHE_THROUGH
-	ReadType     ReadType       // "": CACHE_PROMOTE
+	WriteType    WriteType      // "": the default
+	ReadType     ReadType       // "": the default
 	Replicas     int            // workers that hold a file before its store has it; 0: the default; at most MaxReplicas
 	PersistDelay *time.Duration // from there to the store; nil: the default; not negative
 	// As in Policies. nil and 0: the defaults.

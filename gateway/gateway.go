@@ -370,6 +370,7 @@ func (g *gateway) newNamespace(ctx context.Context, o namespace.Options) (*names
 	o.EventOptions = g.optionsOf
 	o.Sync = namespace.SyncOptions{Concurrency: g.cfg.Sync.Concurrency, Executors: g.cfg.Sync.ExecutorPool, Prefetch: g.cfg.Sync.PrefetchPool}
 	o.Holders, o.Replicas, o.PersistDelay, o.MaxHeld = g.holders, g.cfg.Replicas, g.cfg.PersistDelay, int64(g.cfg.HoldLimit)
+	o.WriteType, o.ReadType = core.WriteType(g.cfg.WriteType), core.ReadType(g.cfg.ReadType)
 	o.RenameThrough = g.cfg.RenameThrough
 	o.ReplicationMin, o.ReplicationMax = g.cfg.CopiesMin, g.cfg.CopiesMax
 	o.Store = g.journalID

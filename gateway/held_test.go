@@ -1,11 +1,13 @@
 package gateway
 
 import (
+	"fmt"
 	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluicefs/sluice/core"
 	"github.com/sluicefs/sluice/core/hold"
@@ -49,6 +51,23 @@ func TestHeldBytesAreCounted(t *testing.T) {
 		t.Errorf("%d nodes say what they hold, want the worker alone: %s", got, nodes)
 	}
 	p.want(http.StatusOK, `"draining":false`, http.MethodPost, p.Admin+"/api/v1/nodes/"+name+"/drain", `{"role":"worker","undo":true}`)
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDefaultTypes has the configuration's types apply to what no mount is for, and to a mount that names none.
+func TestDefaultTypes(t *testing.T) {
+	c := testConfig(t)
+	c.WriteType, c.ReadType, c.Replicas, c.PersistDelay = "ASYNC_THROUGH", "NO_CACHE", 1, time.Hour
+	p := run(t, c)
+	p.want(201, "", "POST", p.Admin+"/api/v1/mounts", fmt.Sprintf(`{"path":"/b","uri":"file://%s"}`, t.TempDir()))
+	p.want(201, "", "POST", p.Admin+"/api/v1/mounts", fmt.Sprintf(`{"path":"/c","uri":"file://%s","write_type":"CACHE_THROUGH"}`, t.TempDir()))
+	for dir, want := range map[string]string{"/a": `"write_type":"ASYNC_THROUGH"`, "/b": `"write_type":"ASYNC_THROUGH"`, "/c": `"durable":true`} {
+		p.want(201, "", "PUT", p.WebHDFS+"/webhdfs/v1"+dir+"/f?op=CREATE&data=true&user.name="+currentUser(), "text")
+		p.want(200, want, "GET", p.Admin+"/api/v1/durability?path="+dir+"/f", "")
+		p.want(200, `NO_CACHE`, "GET", p.Admin+"/api/v1/explain?path="+dir+"/f", "")
+	}
 	if err := p.stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -103,12 +103,8 @@ func (n *Namespace) withDefaults(id string, s core.MountSpec, root string) *moun
 	if m.Mode == 0 {
 		m.Mode = 0o755
 	}
-	if m.WriteType == "" {
-		m.WriteType = core.CacheThrough
-	}
-	if m.ReadType == "" {
-		m.ReadType = core.CachePromote
-	}
+	m.WriteType = cmp.Or(s.WriteType, n.o.WriteType, core.CacheThrough)
+	m.ReadType = cmp.Or(s.ReadType, n.o.ReadType, core.CachePromote)
 	m.PersistDelay = n.o.PersistDelay
 	if s.PersistDelay != nil {
 		m.PersistDelay = *s.PersistDelay

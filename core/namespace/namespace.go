@@ -72,6 +72,9 @@ type Options struct {
 
 	SyncInterval time.Duration // of mounts that do not say; 0: on each access; see DefaultSyncInterval
 	LoadType     core.LoadType // of mounts that do not say; "": core.LoadOnce
+	// WriteType and ReadType are those of mounts that do not say, and of what no mount is for. "": core.CacheThrough, core.CachePromote.
+	WriteType    core.WriteType
+	ReadType     core.ReadType
 	ProbeTimeout time.Duration // of a new mount; 0: 5 s
 	ConfirmEmpty time.Duration // until a directory that was not empty, and is listed as empty, is listed again; 0: 1 s
 	Sync         SyncOptions   // how much of the stores and this process syncs take
