@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"time"
+
+	"github.com/zeebo/xxh3"
 
 	"github.com/sluicefs/sluice/core/errs"
 )
@@ -209,14 +212,17 @@ func (s *Segments) convert(no uint32, class uint8, leaving []departed) error {
 
 // handDown offers the pages, if their bytes are still what they were, to the next tier. It is called without mu.
 func (s *Segments) handDown(c chunk, pages []departed) {
-	if s.demote == nil {
+	if s.demote == nil || len(pages) == 0 {
 		return
 	}
+	buf := moving.Get().(*[Size]byte)
+	defer moving.Put(buf)
 	for _, p := range pages {
 		if f := s.off.Load(); f != nil && f.reads {
 			return
 		}
-		ok, err := s.check(c, p.slot, p.key, uint32(p.length), false)
+		data := buf[:p.length]
+		ok, err := s.load(c, p.slot, p.key, data)
 		if err != nil {
 			s.turnOff(err, true)
 			return
@@ -225,14 +231,26 @@ func (s *Segments) handDown(c chunk, pages []departed) {
 			s.corrupt.Add(1)
 			continue
 		}
-		data := c.data(p.slot, p.length)
-		if err := touch(data, func() error { return s.demote(p.key, data) }); err == nil {
+		if s.demote(p.key, data) == nil {
 			s.demoted.Add(1)
-		} else {
-			s.faulted(err)
 		}
 	}
 }
+
+// load reads the page k, of len(data) bytes, out of its slot, and reports whether it is what was put there. Pages are moved by way of
+// memory, not out of the mapping: write(2) of what is not mapped yet copies as far as the next fault, and the kernel clears the rest
+// of the file's block each time.
+func (s *Segments) load(c chunk, i int, k Key, data []byte) (bool, error) {
+	h, ok, err := c.seg.readHeader(c.n, i)
+	if err != nil || !ok || h.key != k || int(h.length) != len(data) {
+		return false, err
+	}
+	_, err = c.seg.dev.pread(c.seg.file, data, c.dataOff(i))
+	return err == nil && xxh3.Hash(data) == h.sum, err
+}
+
+// moving are buffers for pages on their way from one tier to another.
+var moving = sync.Pool{New: func() any { return new([Size]byte) }}
 
 // faulted turns the directory off if err says that a mapped page could not be read.
 func (s *Segments) faulted(err error) {

@@ -117,13 +117,13 @@ func (s *Segments) lend(k Key, use func(data []byte) error) bool {
 	c, length := s.chunks[no>>8], s.slot(no).length
 	s.mu.Unlock()
 
-	ok, err := s.check(c, int(no&255), k, length, false)
+	buf := moving.Get().(*[Size]byte)
+	defer moving.Put(buf)
+	ok, err := s.load(c, int(no&255), k, buf[:length])
 	if s.checked(no, ok, err); !ok {
 		return false
 	}
-	data := c.data(int(no&255), int(length))
-	err = touch(data, func() error { return use(data) })
-	s.faulted(err)
+	err = use(buf[:length])
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.unpin(no)
