@@ -106,16 +106,18 @@ func (c *cluster) process(t testing.TB, name string) *member {
 	return nil
 }
 
-// leaderOtherThan pauses the leader until another leads.
+// leaderOtherThan pauses the leader until another leads; again, where the others did not come to it in one pause.
 func (c *cluster) leaderOtherThan(t *testing.T, dir string, leader *member) {
 	t.Helper()
-	leader.stop(t, 1500*time.Millisecond)
-	eventually(t, 20*time.Second, func() error {
-		if c.leader(t, dir) == leader {
-			return fmt.Errorf("%s leads still", leader.name)
+	for try := 0; c.leader(t, dir) == leader; try++ {
+		if try == 10 {
+			t.Fatalf("%s leads still", leader.name)
 		}
-		return nil
-	})
+		leader.stop(t, 1500*time.Millisecond)
+		for until := time.Now().Add(time.Second); c.leader(t, dir) == leader && time.Now().Before(until); {
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
 	c.serves(t)
 }
 
