@@ -69,6 +69,7 @@ type gateway struct {
 	secretKey    []byte
 	cert         *certificate
 	metrics      *telemetry.Metrics
+	processors   *processors  // nil where it is told how many to use
 	isolations   isolations   // of the stores that this process has opened
 	etcd         *etcd.Server // nil without one of its own
 	client       *etcd.Client // nil unless somebody else runs the journal's etcd
@@ -140,7 +141,7 @@ const heapRoom = 32 << 20
 
 // steps are what a process of the configured roles starts, in order.
 func (g *gateway) steps() []func(context.Context) error {
-	all := []func(context.Context) error{g.begin, g.listen, g.prepare, g.identify, g.measure, g.serveHealth}
+	all := []func(context.Context) error{g.begin, g.listen, g.prepare, g.identify, g.measure, g.watchProcessors, g.serveHealth}
 	if g.cfg.Alone() {
 		return append(all, g.openJournal, g.openCache, g.openHeld, g.openNamespace, g.joinNobody, g.openWork, g.watchNumbers, g.watchSpace, g.serve)
 	}
@@ -369,6 +370,9 @@ func (g *gateway) newNamespace(ctx context.Context, o namespace.Options) (*names
 	o.SyncInterval, o.LoadType = time.Duration(g.cfg.SyncInterval), core.LoadType(g.cfg.LoadType)
 	o.EventOptions = g.optionsOf
 	o.Sync = namespace.SyncOptions{Concurrency: g.cfg.Sync.Concurrency, Executors: g.cfg.Sync.ExecutorPool, Prefetch: g.cfg.Sync.PrefetchPool}
+	if g.processors != nil { // there may be more for the time being
+		o.Sync.Processors = g.processors.own
+	}
 	o.Holders, o.Replicas, o.PersistDelay, o.MaxHeld = g.holders, g.cfg.Replicas, g.cfg.PersistDelay, int64(g.cfg.HoldLimit)
 	o.WriteType, o.ReadType = core.WriteType(g.cfg.WriteType), core.ReadType(g.cfg.ReadType)
 	o.RenameThrough = g.cfg.RenameThrough

@@ -87,8 +87,12 @@ const (
 
 // observed counts the calls of a store. name is what they are labelled with.
 func (g *gateway) observed(name string, s ufs.Store) ufs.Store {
+	waits := g.processors != nil && s.Features().Kind == "local"
 	return wrap.Observe(s, func(e wrap.Event) {
 		g.metrics.StoreCall(name, string(e.Op), int64(e.Bytes), e.Duration, e.Err)
+		if waits {
+			g.processors.called(e)
+		}
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -44,10 +45,11 @@ type SyncOptions struct {
 	Concurrency int // directories that one sync works on at once; 0: 8
 	Executors   int // listings of all syncs that are compared and recorded at once; 0: 4
 	Prefetch    int // listings of all syncs that are asked for at once; 0: 16
+	Processors  int // of which syncs compute on half; 0: GOMAXPROCS as it is
 }
 
 func (o SyncOptions) withDefaults() SyncOptions {
-	return SyncOptions{cmp.Or(o.Concurrency, 8), cmp.Or(o.Executors, 4), cmp.Or(o.Prefetch, 16)}
+	return SyncOptions{cmp.Or(o.Concurrency, 8), cmp.Or(o.Executors, 4), cmp.Or(o.Prefetch, 16), cmp.Or(o.Processors, runtime.GOMAXPROCS(0))}
 }
 
 // syncs is what all syncs share.
@@ -65,7 +67,7 @@ type syncs struct {
 func newSyncs(o SyncOptions) *syncs {
 	o = o.withDefaults()
 	return &syncs{o: o, executors: semaphore.NewWeighted(int64(o.Executors)), prefetch: semaphore.NewWeighted(int64(o.Prefetch)),
-		turns: processorTurns(), paces: map[string]*pace{}, last: map[string]core.Synced{}, cut: map[cutKey]*cutOff{}}
+		turns: processorTurns(o.Processors), paces: map[string]*pace{}, last: map[string]core.Synced{}, cut: map[cutKey]*cutOff{}}
 }
 
 // pace returns that of the mount.

@@ -2,7 +2,6 @@ package namespace
 
 import (
 	"context"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -51,7 +50,7 @@ func newTurns(n int) *turns {
 }
 
 // processorTurns returns as many turns as leave half of the processors, and at least one.
-func processorTurns() *turns { return newTurns(max(1, runtime.GOMAXPROCS(0)/2)) }
+func processorTurns(processors int) *turns { return newTurns(max(1, processors/2)) }
 
 // request notes that a request has come.
 func (t *turns) request() {
