@@ -210,30 +210,34 @@ func (s *Segments) convert(no uint32, class uint8, leaving []departed) error {
 	return nil
 }
 
-// handDown offers the pages, if their bytes are still what they were, to the next tier. It is called without mu.
+// handDown offers the pages, if their bytes are still what they were, to the next tier, and those that come while enough are on their
+// way to nobody. It is called without mu.
 func (s *Segments) handDown(c chunk, pages []departed) {
-	if s.demote == nil || len(pages) == 0 {
+	if s.demote == nil {
 		return
 	}
-	buf := moving.Get().(*[Size]byte)
-	defer moving.Put(buf)
 	for _, p := range pages {
 		if f := s.off.Load(); f != nil && f.reads {
 			return
 		}
-		data := buf[:p.length]
-		ok, err := s.load(c, p.slot, p.key, data)
-		if err != nil {
-			s.turnOff(err, true)
-			return
+		if s.demotions.TryAcquire(1) {
+			s.moveDown(c, p)
+			s.demotions.Release(1)
 		}
-		if !ok {
-			s.corrupt.Add(1)
-			continue
-		}
-		if s.demote(p.key, data) == nil {
-			s.demoted.Add(1)
-		}
+	}
+}
+
+func (s *Segments) moveDown(c chunk, p departed) {
+	buf := moving.Get().(*[Size]byte)
+	defer moving.Put(buf)
+	data := buf[:p.length]
+	switch ok, err := s.load(c, p.slot, p.key, data); {
+	case err != nil:
+		s.turnOff(err, true)
+	case !ok:
+		s.corrupt.Add(1)
+	case s.demote(p.key, data) == nil:
+		s.demoted.Add(1)
 	}
 }
 
@@ -249,7 +253,7 @@ func (s *Segments) load(c chunk, i int, k Key, data []byte) (bool, error) {
 	return err == nil && xxh3.Hash(data) == h.sum, err
 }
 
-// moving are buffers for pages on their way from one tier to another.
+// moving are buffers for pages on their way from one tier to another, of which there are few at a time.
 var moving = sync.Pool{New: func() any { return new([Size]byte) }}
 
 // faulted turns the directory off if err says that a mapped page could not be read.

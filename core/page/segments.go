@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/zeebo/xxh3"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluicefs/sluice/core/dirlock"
@@ -77,6 +78,7 @@ type Segments struct {
 	lock        *os.File
 	seed        maphash.Seed
 	demote      func(k Key, data []byte) error // set by NewTiered before use; called without mu
+	demotions   *semaphore.Weighted            // set with it: bounds the calls of it
 	buffers     sync.Pool                      // *[verifyBytes]byte
 
 	o         SegmentOptions

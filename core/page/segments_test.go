@@ -667,6 +667,43 @@ func TestDemotion(t *testing.T) {
 	}
 }
 
+// TestDemotionsAreFew has many pages be evicted at once from a tier that reads slowly: few are read for the next tier at a time.
+func TestDemotionsAreFew(t *testing.T) {
+	var reading, most atomic.Int64
+	slowly := func() error {
+		n := reading.Add(1)
+		defer reading.Add(-1)
+		for was := most.Load(); n > was && !most.CompareAndSwap(was, n); was = most.Load() {
+		}
+		for range 200 { // others come meanwhile
+			runtime.Gosched()
+		}
+		return nil
+	}
+	fast, err := page.OpenFaulty(page.SegmentOptions{Dir: tmpfsDir(t), Quota: 10 << 20}, slowly, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := page.NewTiered(fast, openSegments(t, t.TempDir(), 100<<20))
+	t.Cleanup(func() { s.Close() })
+	const size, each = 4096, 60
+	var wg sync.WaitGroup
+	for g := range 64 {
+		wg.Go(func() {
+			for i := range each {
+				k := pagetest.Key(1+g, i)
+				if err := s.Put(k, pagetest.Data(k, size)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if st := s.Stats(); most.Load() > 4 || st[0].Demoted == 0 {
+		t.Errorf("%d pages were read at a time, and %d moved", most.Load(), st[0].Demoted)
+	}
+}
+
 // TestDemotionDoesNotLaunder damages a page in the first tier: it must not get a fresh checksum in the second.
 func TestDemotionDoesNotLaunder(t *testing.T) {
 	dir := tmpfsDir(t)

@@ -18,7 +18,6 @@ const demotions = 4
 // It stays in the tier it is found in, or moves to the first one while Run runs, if that is asked for with Promote.
 type Tiered struct {
 	tiers  []*Segments
-	slots  *semaphore.Weighted
 	ascent ascent
 	pins   pins
 	trail  *trail // of all tiers: what leaves one may come to the next
@@ -26,22 +25,15 @@ type Tiered struct {
 
 // NewTiered returns the Store over tiers, which belong to it and are not in use yet. With none it keeps nothing.
 func NewTiered(tiers ...*Segments) *Tiered {
-	t := &Tiered{tiers: tiers, slots: semaphore.NewWeighted(demotions), ascent: newAscent(), pins: pins{sizes: map[contentKey]int64{}}, trail: newTrail()}
+	t := &Tiered{tiers: tiers, ascent: newAscent(), pins: pins{sizes: map[contentKey]int64{}}, trail: newTrail()}
 	for _, s := range tiers {
 		s.trail = t.trail
 	}
+	slots := semaphore.NewWeighted(demotions)
 	for i := range len(tiers) - 1 {
-		tiers[i].demote = func(k Key, data []byte) error { return t.demote(i+1, k, data) }
+		tiers[i].demote, tiers[i].demotions = func(k Key, data []byte) error { return t.admit(i+1, k, data) }, slots
 	}
 	return t
-}
-
-func (t *Tiered) demote(to int, k Key, data []byte) error {
-	if !t.slots.TryAcquire(1) {
-		return errs.New("page.Put", "", errs.Busy, "enough pages are on their way to the next tier")
-	}
-	defer t.slots.Release(1)
-	return t.admit(to, k, data)
 }
 
 // admit is put, but a page that is beyond what pinned ones may fill of each tier is put where it can be evicted: more of a content
