@@ -360,7 +360,7 @@ func (c *cli) pathRules(t *testing.T) {
 	c.sluice.run(t, "path-rule", "set", "/disk/ruled", "write_type=THROUGH", "replicas=3").ok(t)
 	type policy struct{ Setting, Value, Origin, Path string }
 	equal(t, "what applies", fmt.Sprint(parsed[cliList[policy]](t, c.sluice.run(t, "path-rule", "ls", "/disk/ruled/d/x", "-o", "json")).Items[:3]),
-		"[{write_type THROUGH rule /disk/ruled} {read_type CACHE_PROMOTE mount /disk} {replicas 3 rule /disk/ruled}]")
+		"[{write_type THROUGH rule /disk/ruled} {read_type CACHE_PROMOTE default } {replicas 3 rule /disk/ruled}]")
 	r := newRig(c.server)
 	for _, put := range []struct{ name, header, want string }{
 		{"/disk/ruled/d/x", "", "THROUGH"}, {"/disk/ruled2", "", ""}, {"/disk/ruled/d/x", "CACHE_THROUGH", "CACHE_THROUGH"},
@@ -441,7 +441,7 @@ func (c *cli) explain(t *testing.T) {
 		fmt.Sprint("/disk/b", "PRESENT", "local", 10, 1, 1, "STORED", "rwx", "root"))
 	equal(t, "store of the bucket", explain("/lake/b", "--fresh").Kind, "s3")
 	equal(t, "of another", explain("/disk/b", "--user", "ann").Rights+" "+explain("/disk/b", "--user", "ann").User, "r-- ann")
-	c.sluice.run(t, "explain", "/disk/b").prints(t, "/disk/b\n", "present, as the store said", "mount", "STORED", "1 of 1 pages", "conditions", "write_type CACHE_THROUGH (mount /disk)")
+	c.sluice.run(t, "explain", "/disk/b").prints(t, "/disk/b\n", "present, as the store said", "mount", "STORED", "1 of 1 pages", "conditions", "write_type CACHE_THROUGH (default)")
 	c.sluice.run(t, "cache", "free", "/disk/b").ok(t)
 	freed := time.Now()
 	c.sluice.run(t, "fs", "cat", "/disk/b").ok(t)

@@ -391,7 +391,7 @@ func (g *gateway) newNamespace(ctx context.Context, o namespace.Options) (*names
 // openRoot opens the store behind "/".
 func (g *gateway) openRoot(ctx context.Context) (ufs.Store, error) {
 	if g.cfg.RootStore != "" {
-		m, err := config.Mount{Path: "/root", URI: g.cfg.RootStore}.Spec(g.cfg)
+		m, err := config.Mount{Path: "/root", URI: g.cfg.RootStore}.Spec()
 		if err != nil {
 			return nil, err
 		}

@@ -56,7 +56,8 @@ func TestHeldBytesAreCounted(t *testing.T) {
 	}
 }
 
-// TestDefaultTypes has the configuration's types apply to what no mount is for, and to a mount that names none.
+// TestDefaultTypes has the configuration's types apply to what no mount is for, and to a mount that names none: those that it has now,
+// whatever else was changed of the mounts meanwhile.
 func TestDefaultTypes(t *testing.T) {
 	c := testConfig(t)
 	c.WriteType, c.ReadType, c.Replicas, c.PersistDelay = "ASYNC_THROUGH", "NO_CACHE", 1, time.Hour
@@ -66,8 +67,21 @@ func TestDefaultTypes(t *testing.T) {
 	for dir, want := range map[string]string{"/a": `"write_type":"ASYNC_THROUGH"`, "/b": `"write_type":"ASYNC_THROUGH"`, "/c": `"durable":true`} {
 		p.want(201, "", "PUT", p.WebHDFS+"/webhdfs/v1"+dir+"/f?op=CREATE&data=true&user.name="+currentUser(), "text")
 		p.want(200, want, "GET", p.Admin+"/api/v1/durability?path="+dir+"/f", "")
-		p.want(200, `NO_CACHE`, "GET", p.Admin+"/api/v1/explain?path="+dir+"/f", "")
+		p.want(200, `{"setting":"read_type","value":"NO_CACHE","origin":"default","path":""}`, "GET", p.Admin+"/api/v1/explain?path="+dir+"/f", "")
 	}
+	p.want(200, `"write_type":"ASYNC_THROUGH"`, "PATCH", p.Admin+"/api/v1/mounts?path=/", `{"mode":"0750"}`)
+	p.want(200, `"write_type":"CACHE_THROUGH"`, "PATCH", p.Admin+"/api/v1/mounts?path=/b", `{"write_type":"CACHE_THROUGH"}`)
+	p.want(200, `"write_type":"ASYNC_THROUGH"`, "PATCH", p.Admin+"/api/v1/mounts?path=/b", `{"write_type":null}`)
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+	c.WriteType, c.ReadType = "THROUGH", "CACHE"
+	p = run(t, c)
+	for _, dir := range []string{"/a", "/b"} {
+		p.want(200, `{"setting":"write_type","value":"THROUGH","origin":"default","path":""},{"setting":"read_type","value":"CACHE","origin":"default","path":""}`,
+			"GET", p.Admin+"/api/v1/explain?path="+dir+"/f", "")
+	}
+	p.want(200, `{"setting":"write_type","value":"CACHE_THROUGH","origin":"mount","path":"/c"}`, "GET", p.Admin+"/api/v1/explain?path=/c/f", "")
 	if err := p.stop(); err != nil {
 		t.Fatal(err)
 	}

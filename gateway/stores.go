@@ -61,7 +61,7 @@ func (g *gateway) openStore(ctx context.Context, mount core.MountSpec) (ufs.Stor
 func (g *gateway) optionsOf(mount core.MountSpec) map[string]string {
 	uri, options := mount.URI, mount.Options
 	for _, m := range g.cfg.Mounts {
-		spec, err := m.Spec(g.cfg)
+		spec, err := m.Spec()
 		if err == nil && mount.Origin == core.FromConfig && spec.Path.Dir() == mount.Path.Dir() && spec.URI == uri &&
 			spec.Options["endpoint"] == options["endpoint"] {
 			if options = spec.Options; options[core.SecretOption] != "" { // what the namespace has taken from it stays
@@ -114,7 +114,7 @@ func (g *gateway) mountConfigured(ctx context.Context, mounts core.Mounts) error
 	}
 	var wanted []core.MountSpec
 	for _, m := range g.cfg.Mounts {
-		spec, err := m.Spec(g.cfg)
+		spec, err := m.Spec()
 		if err != nil {
 			return err
 		}

@@ -19,10 +19,12 @@ type Mount struct {
 	PersistDelay time.Duration // effective
 	// effective
 	ReplicationMin, ReplicationMax int
-	LoadType                       core.LoadType // effective
-	Root                           string        // identity of the store's root, see ufs.Features; never empty
-	Is                             string        // what tells that root from another at its place, see ufs.Features; "" if nothing does
-	Taken                          int           // how often another root at its place was taken for the mount's
+	LoadType                       core.LoadType  // effective
+	WriteType                      core.WriteType // effective
+	ReadType                       core.ReadType  // effective
+	Root                           string         // identity of the store's root, see ufs.Features; never empty
+	Is                             string         // what tells that root from another at its place, see ufs.Features; "" if nothing does
+	Taken                          int            // how often another root at its place was taken for the mount's
 }
 
 // StoreID names the store as it is known now: another name than of any that was mounted, or of a root that another was taken for. What

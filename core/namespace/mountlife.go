@@ -410,8 +410,6 @@ func whatChanged(a, b *mount.Mount) (all []string) {
 	if a.Mode != b.Mode {
 		all = append(all, fmt.Sprintf("mode is %04o", b.Mode))
 	}
-	say("write_type", a.WriteType, b.WriteType)
-	say("read_type", a.ReadType, b.ReadType)
 	say("replicas", a.Replicas, b.Replicas)
 	if !reflect.DeepEqual(a.MountSpec.SyncInterval, b.MountSpec.SyncInterval) {
 		all = append(all, fmt.Sprintf("sync_interval is %v", b.SyncInterval))
@@ -424,6 +422,12 @@ func whatChanged(a, b *mount.Mount) (all []string) {
 	}
 	if a.MountSpec.ReplicationMax != b.MountSpec.ReplicationMax {
 		all = append(all, fmt.Sprintf("replication_max is %v", b.ReplicationMax))
+	}
+	if a.MountSpec.WriteType != b.MountSpec.WriteType {
+		all = append(all, fmt.Sprintf("write_type is %v", b.WriteType))
+	}
+	if a.MountSpec.ReadType != b.MountSpec.ReadType {
+		all = append(all, fmt.Sprintf("read_type is %v", b.ReadType))
 	}
 	if a.MountSpec.LoadType != b.MountSpec.LoadType {
 		all = append(all, fmt.Sprintf("load_type is %v", b.LoadType))

@@ -296,6 +296,7 @@ func (n *Namespace) describe(m *mount.Mount) core.MountInfo {
 	i := core.MountInfo{MountSpec: m.MountSpec, State: "ready"}
 	i.SyncInterval, i.PersistDelay = &m.SyncInterval, &m.PersistDelay
 	i.ReplicationMin, i.ReplicationMax, i.LoadType = &m.ReplicationMin, m.ReplicationMax, m.LoadType
+	i.WriteType, i.ReadType = m.WriteType, m.ReadType
 	i.Options = maps.Clone(m.Options)
 	for k := range i.Options {
 		if seal.Secret(k) {

@@ -226,7 +226,7 @@ func (n *Namespace) PoliciesAt(ctx context.Context, p core.Path) ([]core.Policy,
 // policiesAt returns what applies to what has the path p in m, every setting with where it comes from.
 func (n *Namespace) policiesAt(m *mounted, p core.Path) (all []core.Policy) {
 	rules := n.rules.Load()
-	own := core.Policies{WriteType: m.WriteType, ReadType: m.ReadType, Replicas: m.Replicas, PersistDelay: m.MountSpec.PersistDelay,
+	own := core.Policies{WriteType: m.MountSpec.WriteType, ReadType: m.MountSpec.ReadType, Replicas: m.Replicas, PersistDelay: m.MountSpec.PersistDelay,
 		ReplicationMin: m.MountSpec.ReplicationMin, ReplicationMax: m.MountSpec.ReplicationMax, SyncInterval: m.MountSpec.SyncInterval,
 		LoadType: m.MountSpec.LoadType}
 	if m.ID == rootID { // nothing of it is ever unknown
@@ -239,6 +239,10 @@ func (n *Namespace) policiesAt(m *mounted, p core.Path) (all []core.Policy) {
 		case own.Has(s):
 			is.Value.Take(s, &own)
 			is.Origin, is.Path = core.FromMount, m.Path
+		case s == core.SetWriteType:
+			is.Value.WriteType = m.WriteType
+		case s == core.SetReadType:
+			is.Value.ReadType = m.ReadType
 		case s == core.SetReplicas:
 			is.Value.Replicas = n.o.Replicas
 		case s == core.SetPersistDelay:

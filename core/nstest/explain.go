@@ -106,7 +106,7 @@ var explainTests = []entry{
 		for _, p := range f.explain("d/a").Policies {
 			origins[p.Setting] = p.Origin
 		}
-		if origins[core.SetReadType] != core.FromRule || origins[core.SetWriteType] != core.FromMount || origins[core.SetReplicas] != core.FromDefault {
+		if origins[core.SetReadType] != core.FromRule || origins[core.SetWriteType] != core.FromDefault || origins[core.SetReplicas] != core.FromDefault {
 			f.Errorf("got %v", origins)
 		}
 	}},

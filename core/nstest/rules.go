@@ -174,7 +174,7 @@ var ruleTests = []entry{
 		if r := by[core.SetReplicas]; r.Value.Replicas != 4 || r.Origin != core.FromRule || r.Path != f.path("d/e/f/") {
 			f.Errorf("replicas %+v", r)
 		}
-		if r := by[core.SetReadType]; r.Value.ReadType != core.CachePromote || r.Origin != core.FromMount || r.Path != f.Base {
+		if r := by[core.SetReadType]; r.Value.ReadType != core.CachePromote || r.Origin != core.FromDefault {
 			f.Errorf("read type %+v", r)
 		}
 		if d := by[core.SetPersistDelay]; d.Value.PersistDelay == nil || d.Origin != core.FromDefault {

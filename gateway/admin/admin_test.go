@@ -536,7 +536,7 @@ func TestPatchMerges(t *testing.T) {
 	e.want(http.StatusCreated, `"path":"/m"`, "POST", "/api/v1/mounts", `{"path":"/m","uri":"file:///m"}`)
 	e.want(http.StatusOK, `"path":"/m"`, "PATCH", "/api/v1/mounts/m", `{"owner":null,"mode":null,"sync_interval":null,"persist_delay":null,"write_type":null,
 		"replication_min":null,"load_type":null,"access":null,"group":"staff","options":{"region":null,"path_style":"true"}}`)
-	empty, mode, low, write, access, staff := "", uint32(0), core.DefaultCopies, core.WriteType(config.Default().WriteType), core.AccessWrite, "staff"
+	empty, mode, low, write, access, staff := "", uint32(0), core.DefaultCopies, core.WriteType(""), core.AccessWrite, "staff"
 	want := core.MountEdit{DefaultSyncInterval: true, DefaultPersistDelay: true, Access: &access, MountChange: core.MountChange{
 		Owner: &empty, Group: &staff, Mode: &mode, WriteType: &write, ReplicationMin: &low, LoadType: new(core.LoadType), Options: map[string]string{"region": "", "path_style": "true"},
 	}}

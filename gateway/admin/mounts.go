@@ -250,7 +250,7 @@ func (s *Server) updateMount(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, failed(ctx, err)
 	}
-	change, err := in.Body.change(s.o.Defaults, in.RawBody)
+	change, err := in.Body.change(in.RawBody)
 	if err != nil {
 		return nil, failed(ctx, err)
 	}
@@ -328,7 +328,7 @@ func (s *Server) spec(in NewMount) (core.MountSpec, error) {
 		}
 		m.SyncInterval = &i
 	}
-	spec, err := m.Spec(s.o.Defaults)
+	spec, err := m.Spec()
 	spec.Origin = core.FromAPI
 	if in.Access != "" {
 		spec.SetAccess(core.Access(in.Access))
@@ -337,7 +337,7 @@ func (s *Server) spec(in NewMount) (core.MountSpec, error) {
 }
 
 // change returns the change that the patch asks for. raw is the patch as it was sent, which tells null from what is left out.
-func (in MountPatch) change(defaults config.Config, raw []byte) (core.MountEdit, error) {
+func (in MountPatch) change(raw []byte) (core.MountEdit, error) {
 	c := core.MountEdit{URI: in.URI, Adopt: in.Adopt, Access: (*core.Access)(in.Access), MountChange: core.MountChange{
 		ReadOnly: in.ReadOnly, Owner: in.Owner, Group: in.Group,
 		WriteType: (*core.WriteType)(in.WriteType), ReadType: (*core.ReadType)(in.ReadType), Replicas: in.Replicas,
@@ -377,11 +377,11 @@ func (in MountPatch) change(defaults config.Config, raw []byte) (core.MountEdit,
 		}
 		c.Mode = &mode
 	}
-	return c, setDefaults(&c, defaults, raw)
+	return c, setDefaults(&c, raw)
 }
 
 // setDefaults sets what the patch names null to what a new mount has that leaves it open.
-func setDefaults(c *core.MountEdit, defaults config.Config, raw []byte) error {
+func setDefaults(c *core.MountEdit, raw []byte) error {
 	var sent map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &sent); err != nil {
 		return errs.New("admin.UpdateMount", "", errs.Invalid, "the patch is not a JSON object")
@@ -405,11 +405,9 @@ func setDefaults(c *core.MountEdit, defaults config.Config, raw []byte) error {
 		case "mode":
 			c.Mode = new(uint32)
 		case "write_type":
-			w := core.WriteType(defaults.WriteType)
-			c.WriteType = &w
+			c.WriteType = new(core.WriteType)
 		case "read_type":
-			r := core.ReadType(defaults.ReadType)
-			c.ReadType = &r
+			c.ReadType = new(core.ReadType)
 		case "replicas":
 			c.Replicas = new(int)
 		case "persist_delay":

@@ -177,8 +177,8 @@ func TestPathRules(t *testing.T) {
 	sluice(t, "", "path-rule", "ls").want(ExitOK, "PATH  SETTING        VALUE\n/d    read_type      NO_CACHE\n/d    persist_delay  5s\n/d/e  write_type     THROUGH\n/d/e  replicas       3\n")
 	sluice(t, "", "path-rule", "ls", "/d/e/f").want(ExitOK, "SETTING                 VALUE     ORIGIN\nwrite_type              THROUGH   rule /d/e\nread_type               NO_CACHE  rule /d\nreplicas                3         rule /d/e\npersist_delay           5s        rule /d\nreplication_min         0         default\nreplication_max         1         default\nrename_through_timeout  30s       default\nsync_interval           -1        mount /\nload_type               ONCE      default\n")
 	if got := sluice(t, "", "path-rule", "ls", "/dd", "-o", "json"); got.status != ExitOK || !strings.Contains(got.out, `"value": "CACHE_THROUGH",
-      "origin": "mount",
-      "path": "/"`) {
+      "origin": "default",
+      "path": ""`) {
 		t.Errorf("path-rule ls -o json: %s%s", got.out, got.err)
 	}
 	sluice(t, "", "path-rule", "rm", "/d/e", "replicas").want(ExitOK, "")

@@ -322,13 +322,13 @@ func TestAlluxioAliases(t *testing.T) {
 	if got, want := c.SyncInterval, Interval(2*time.Minute); got != want {
 		t.Errorf("sync_interval = %v, want %v", got, want)
 	}
-	m, err := c.Mounts[0].Spec(c)
+	m, err := c.Mounts[0].Spec()
 	if err != nil {
 		t.Fatal(err)
 	}
 	half := 500 * time.Millisecond
 	path, _ := core.ParsePath("/a/")
-	want := core.MountSpec{Path: path, URI: "file:///x", SyncInterval: &half, WriteType: core.Through, ReadType: core.NoCache, LoadType: core.LoadAlways,
+	want := core.MountSpec{Path: path, URI: "file:///x", SyncInterval: &half, ReadType: core.NoCache, LoadType: core.LoadAlways,
 		Options: map[string]string{"region": "r"}, Origin: core.FromConfig}
 	if diff := cmp.Diff(want, m, cmp.AllowUnexported(core.Path{})); diff != "" {
 		t.Errorf("Spec (-want +got):\n%s", diff)
@@ -464,7 +464,7 @@ func FuzzMountFlag(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		var m Mount
 		if m.UnmarshalText([]byte(s)) == nil {
-			_, _ = m.Spec(Default())
+			_, _ = m.Spec()
 		}
 	})
 }

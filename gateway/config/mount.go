@@ -211,9 +211,8 @@ func unknownAlluxio(name string) string {
 		strings.Join(slices.Sorted(maps.Keys(alluxio())), ", "))
 }
 
-// Spec returns the mount as the namespace takes it; types that it leaves open are taken from c, and an open SyncInterval
-// stays open. All problems are reported, as FieldErrors, joined.
-func (m Mount) Spec(c Config) (core.MountSpec, error) {
+// Spec returns the mount as the namespace takes it; what it leaves open stays open. All problems are reported, as FieldErrors, joined.
+func (m Mount) Spec() (core.MountSpec, error) {
 	var p problems
 	p.err("options", m.applyAliases())
 	path, err := mountPath(m.Path)
@@ -235,7 +234,7 @@ func (m Mount) Spec(c Config) (core.MountSpec, error) {
 	return core.MountSpec{
 		Path: path, URI: m.URI, ReadOnly: m.ReadOnly, SyncInterval: (*time.Duration)(m.SyncInterval),
 		Owner: m.Owner, Group: m.Group, Mode: mode,
-		WriteType: core.WriteType(cmp.Or(m.WriteType, c.WriteType)), ReadType: core.ReadType(cmp.Or(m.ReadType, c.ReadType)),
+		WriteType: core.WriteType(m.WriteType), ReadType: core.ReadType(m.ReadType),
 		Replicas: m.Replicas, PersistDelay: (*time.Duration)(m.PersistDelay),
 		ReplicationMin: m.CopiesMin, ReplicationMax: m.CopiesMax, LoadType: core.LoadType(m.LoadType), Options: m.Options, Origin: core.FromConfig,
 	}, nil

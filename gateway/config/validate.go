@@ -296,7 +296,7 @@ func (c Config) checkMounts(p *problems) {
 	seen := map[core.Path]bool{}
 	for i, m := range c.Mounts {
 		key := fmt.Sprintf("mounts[%d]", i)
-		mount, err := m.Spec(c)
+		mount, err := m.Spec()
 		if err != nil {
 			for _, e := range Fields(err) {
 				p.err(key+"."+e.Key, e.Err)
