@@ -70,6 +70,7 @@ type gateway struct {
 	cert         *certificate
 	metrics      *telemetry.Metrics
 	processors   *processors  // nil where it is told how many to use
+	ownProcs     int          // how many it began with: there are more at times; 0 where it is told
 	isolations   isolations   // of the stores that this process has opened
 	etcd         *etcd.Server // nil without one of its own
 	client       *etcd.Client // nil unless somebody else runs the journal's etcd
@@ -370,9 +371,7 @@ func (g *gateway) newNamespace(ctx context.Context, o namespace.Options) (*names
 	o.SyncInterval, o.LoadType = time.Duration(g.cfg.SyncInterval), core.LoadType(g.cfg.LoadType)
 	o.EventOptions = g.optionsOf
 	o.Sync = namespace.SyncOptions{Concurrency: g.cfg.Sync.Concurrency, Executors: g.cfg.Sync.ExecutorPool, Prefetch: g.cfg.Sync.PrefetchPool}
-	if g.processors != nil { // there may be more for the time being
-		o.Sync.Processors = g.processors.own
-	}
+	o.Sync.Processors = g.ownProcs
 	o.Holders, o.Replicas, o.PersistDelay, o.MaxHeld = g.holders, g.cfg.Replicas, g.cfg.PersistDelay, int64(g.cfg.HoldLimit)
 	o.WriteType, o.ReadType = core.WriteType(g.cfg.WriteType), core.ReadType(g.cfg.ReadType)
 	o.RenameThrough = g.cfg.RenameThrough

@@ -10,12 +10,13 @@ import (
 	"github.com/sluicefs/sluice/ufs/wrap"
 )
 
-// processors has the Go runtime use more processors (GOMAXPROCS) than there are while the calls that change local stores wait for
-// their disks. A goroutine in fsync(2) keeps a processor of the runtime from the goroutines that could run until the runtime's monitor
-// takes it away, which looks every 20 µs to 10 ms. Where many wait hardly anybody runs: on two of them small
-// durable puts are a third faster with eight. Small reads take a tenth more of the real processors with so many, so it has them only then.
+// processors has the Go runtime use more processors (GOMAXPROCS) than there are while calls that change local stores wait for their
+// disks. A goroutine in fsync(2) keeps a processor of the runtime from the goroutines that could run until the runtime's monitor
+// takes it away, which looks every 20 µs to 10 ms. Where many wait hardly anybody runs: on two processors small durable puts are a
+// third faster with eight. Small reads take a tenth more of the real processors then, so that there are more only meanwhile. Nor are there
+// more where the process may use less than the machine has: a container that does so is stopped for the rest of its period.
 type processors struct {
-	own    int // how many the process began with
+	count  func() (used, there int)
 	set    func(n int)
 	unset  func()
 	waited atomic.Int64 // ns that calls took since it was looked
@@ -25,7 +26,7 @@ type processors struct {
 
 const (
 	waitShort = 50 * time.Millisecond // of waiting calls, before there are more processors
-	waitLong  = 2 * time.Second       // without, before there are no more
+	waitLong  = 5 * time.Second       // without, before there are no more: writes come in bursts
 	perOwn    = 4
 	maxMore   = 24
 )
@@ -35,18 +36,18 @@ func newProcessors() *processors {
 	if os.Getenv("GOMAXPROCS") != "" {
 		return nil
 	}
-	return &processors{own: runtime.GOMAXPROCS(0), set: func(n int) { runtime.GOMAXPROCS(n) }, unset: runtime.SetDefaultGOMAXPROCS,
-		wake: make(chan struct{}, 1)}
+	return &processors{count: func() (int, int) { return runtime.GOMAXPROCS(0), runtime.NumCPU() },
+		set: func(n int) { runtime.GOMAXPROCS(n) }, unset: runtime.SetDefaultGOMAXPROCS, wake: make(chan struct{}, 1)}
 }
 
-// called notes a call of a local store.
+// called notes a call of a local store. Parts of uploads are left out: they come at their clients' pace.
 func (p *processors) called(e wrap.Event) {
 	switch e.Op {
-	case wrap.Write, wrap.Prepare, wrap.Commit, wrap.Append, wrap.Copy, wrap.PutPart, wrap.Complete, wrap.Rename, wrap.Mkdir, wrap.Remove:
+	case wrap.Write, wrap.Prepare, wrap.Commit, wrap.Complete, wrap.Copy, wrap.Rename, wrap.Mkdir, wrap.Remove:
 	default:
 		return
 	}
-	p.waited.Add(int64(e.Duration))
+	p.waited.Add(int64(min(e.Duration, waitLong))) // it is told of when it ends
 	if !p.more.Load() {
 		select {
 		case p.wake <- struct{}{}:
@@ -63,24 +64,29 @@ func (p *processors) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if !p.wait(ctx, waitShort) {
+		own, there := p.count()
+		if own != there {
+			p.waits(ctx, waitLong, own) // that may change
+			continue
+		}
+		if !p.waits(ctx, waitShort, own) {
 			continue
 		}
 		p.more.Store(true)
-		p.set(min(perOwn*p.own, p.own+maxMore))
-		for p.wait(ctx, waitLong) {
+		p.set(min(perOwn*own, own+maxMore))
+		for p.waits(ctx, waitLong, own) {
 		}
 		p.unset()
 		p.more.Store(false)
 	}
 }
 
-// wait reports whether for so long a time calls are under way that half of the processors wait in, on average.
-func (p *processors) wait(ctx context.Context, d time.Duration) bool {
+// waits reports whether for so long a time at least half as many calls wait, on average, as the process has processors of its own.
+func (p *processors) waits(ctx context.Context, d time.Duration, own int) bool {
 	p.waited.Store(0)
 	select {
 	case <-time.After(d):
-		return p.waited.Load()*2 >= int64(d)*int64(p.own)
+		return p.waited.Load()*2 >= int64(d)*int64(own)
 	case <-ctx.Done():
 		return false
 	}
@@ -91,6 +97,7 @@ func (g *gateway) watchProcessors(ctx context.Context) error {
 	if g.processors = newProcessors(); g.processors == nil {
 		return nil
 	}
+	g.ownProcs, _ = g.processors.count()
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	g.running.Go(func() { g.processors.run(life) })
 	g.onClose(func() error { stop(); return nil })

@@ -15,7 +15,8 @@ import (
 func TestProcessors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var did []int
-		p := &processors{own: 2, set: func(n int) { did = append(did, n) }, unset: func() { did = append(did, 0) }, wake: make(chan struct{}, 1)}
+		there := 2
+		p := &processors{count: func() (int, int) { return 2, there }, set: func(n int) { did = append(did, n) }, unset: func() { did = append(did, 0) }, wake: make(chan struct{}, 1)}
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { p.run(ctx); close(ended) }()
@@ -41,17 +42,30 @@ func TestProcessors(t *testing.T) {
 		want("commits", 8)
 		calls(wrap.Commit, 1.5, 10*time.Second)
 		want("commits go on", 8)
-		calls(wrap.Commit, 0.5, 5*time.Second)
+		calls(wrap.Commit, 0.5, 11*time.Second)
 		want("few commits again", 8, 0)
 		calls(wrap.Write, 4, time.Second)
 		want("writes", 8, 0, 8)
+		calls(wrap.PutPart, 100, 11*time.Second)
+		want("parts", 8, 0, 8, 0)
+		there = 64
+		calls(wrap.Write, 4, time.Second)
+		want("writes of a process that may use less than there is", 8, 0, 8, 0)
+		there = 2
+		<-time.After(waitLong)
+		synctest.Wait()
+		p.called(wrap.Event{Op: wrap.Commit, Duration: time.Hour})
+		calls(wrap.Commit, 0.5, time.Second)
+		want("an hour's commit that has ended", 8, 0, 8, 0)
+		calls(wrap.Write, 4, time.Second)
+		want("writes again", 8, 0, 8, 0, 8)
 		stop()
 		<-ended
-		want("the end", 8, 0, 8, 0)
+		want("the end", 8, 0, 8, 0, 8, 0)
 	})
 	t.Setenv("GOMAXPROCS", "3")
 	if p := newProcessors(); p != nil {
-		t.Errorf("GOMAXPROCS is set, and %d processors are not what is used", p.own)
+		t.Error("GOMAXPROCS is set, and may be changed")
 	}
 }
 
@@ -61,6 +75,9 @@ func TestProcessorsAreGivenBack(t *testing.T) {
 	runtime.SetDefaultGOMAXPROCS() // the tests may run with others
 	before := runtime.GOMAXPROCS(0)
 	p := newProcessors()
+	if own, there := p.count(); own != there {
+		t.Skipf("of %d processors the tests may use %d", there, own)
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { p.run(ctx); close(ended) }()
