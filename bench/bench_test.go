@@ -126,7 +126,7 @@ func TestRunCountsWrongAnswers(t *testing.T) {
 		if got, err := run(addr, time.Second/2, good); err != nil || got.ops == 0 {
 			t.Errorf("%s: %d operations, %v", kind, got.ops, err)
 		}
-		for _, bad := range []load{{status: 206, length: 4 * kib}, {status: 200, length: 5}, {status: 200, length: 4 * kib, field: "X-Sluice-Write-Type: ASYNC_THROUGH"}} {
+		for _, bad := range []load{{status: 206, length: 4 * kib}, {status: 200, length: 5}, {status: 200, length: 4 * kib, held: true}} {
 			if _, err := run(addr, time.Second/2, signed(s, 1, []call{whole}, bad)); err == nil {
 				t.Errorf("%s: wanted %+v and got no error", kind, bad)
 			}

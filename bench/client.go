@@ -227,7 +227,7 @@ type load struct {
 	head    bool                 // the responses have no body
 	status  int                  // wanted
 	length  int64                // of each response's body; -1: any
-	field   string               // "Name: value" that each response's head has; "": any
+	held    bool                 // each response says that workers hold what was written, and did not go to the store first
 }
 
 // sample is what one measurement of one server found.
@@ -308,8 +308,8 @@ func (l *load) once(c *conn, i int, till time.Time) (n int64, whole bool, err er
 	if status != l.status || l.length >= 0 && length != l.length {
 		return 0, false, fmt.Errorf("%s answered %d with %d bytes, not %d with %d:\n%s", c.addr, status, length, l.status, l.length, head)
 	}
-	if l.field != "" && !bytes.Contains(head, []byte("\r\n"+l.field+"\r\n")) {
-		return 0, false, fmt.Errorf("%s answered without %q:\n%s", c.addr, l.field, head)
+	if l.held && string(field(head, "x-sluice-write-type")) != asyncThrough {
+		return 0, false, fmt.Errorf("%s has not held what was written:\n%s", c.addr, head)
 	}
 	if l.head {
 		return 0, true, nil

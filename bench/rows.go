@@ -170,13 +170,9 @@ func puts(size int64) func(*server, int, int, time.Duration) (sample, error) {
 			return durableLoop(s.dir, conns, round, size, d)
 		}
 		body := content("put", size)
-		field := ""
-		if s.name == sluiceAsync {
-			field = "X-Sluice-Write-Type: ASYNC_THROUGH" // and not by way of the store
-		}
 		loads := make([]load, conns)
 		for c := range loads {
-			loads[c] = load{status: 200, length: 0, field: field, request: func(i int) [][]byte {
+			loads[c] = load{status: 200, length: 0, held: s.name == sluiceAsync, request: func(i int) [][]byte {
 				p := call{method: "PUT", path: fmt.Sprintf("/put/%d-%d-%d-%d", size, round, c, i), length: size}
 				head := p.wire(s.addr, time.Now())
 				if size > 64*kib {

@@ -16,12 +16,15 @@ import (
 	"time"
 )
 
+// asyncThrough is a write type: workers hold what was written, and the store gets it later.
+const asyncThrough = "ASYNC_THROUGH"
+
 // The servers of a run.
 const (
 	sluice       = "sluice"
 	sluiceDisk   = "sluice-disk"  // its only cache tier is on disk
 	sluiceBase   = "sluice-base"  // another build
-	sluiceAsync  = "sluice-async" // its writes are of type ASYNC_THROUGH
+	sluiceAsync  = "sluice-async" // its writes are of type asyncThrough
 	minio        = "minio"
 	versitygw    = "versitygw"
 	rclone       = "rclone"
@@ -130,7 +133,7 @@ func start(ctx context.Context, o options, name, bin string) (*server, error) {
 				return nil, err
 			}
 			argv[len(argv)-1] = s.admin
-			argv = append(argv, "--write-type", "ASYNC_THROUGH", "--replicas", "1")
+			argv = append(argv, "--write-type", asyncThrough, "--replicas", "1")
 		}
 		if name != sluiceDisk {
 			argv = append(argv, "--cache-tier", "dir="+filepath.Join(o.memory, "cache-"+name)+",quota=1GiB,medium=mem")
