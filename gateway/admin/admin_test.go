@@ -358,9 +358,9 @@ func TestAuthentication(t *testing.T) {
 func TestMounts(t *testing.T) {
 	e := start(t)
 	e.want(200, `{"items":[{"path":"/","uri":"file:///d","read_only":false,"access":"readWrite","sync_interval":"60s"`, "GET", "/api/v1/mounts", "")
-	body := `{"path":"/lake/x","uri":"s3://b/p","sync_interval":"5m","mode":"0750","replicas":3,"persist_delay":"1m","options":{"region":"r","secret_key":"` + secretValue + `"}}`
+	body := `{"path":"/lake/x","uri":"s3://b/p","sync_interval":"5m","mode":"0750","write_type":"THROUGH","replicas":3,"persist_delay":"1m","options":{"region":"r","secret_key":"` + secretValue + `"}}`
 	got := e.want(201, `"origin":"api"`, "POST", "/api/v1/mounts", body)
-	want := Mount{Path: "/lake/x", URI: "s3://b/p", SyncInterval: "300s", Access: "readWrite", Mode: "0750", WriteType: "CACHE_THROUGH", ReadType: "CACHE_PROMOTE",
+	want := Mount{Path: "/lake/x", URI: "s3://b/p", SyncInterval: "300s", Access: "readWrite", Mode: "0750", WriteType: "THROUGH", // the read type is left open, which the namespace decides
 		Replicas: 3, PersistDelay: "60s", CopiesMax: 1, LoadType: "ONCE",
 		Options: map[string]string{"region": "r", "secret_key": "***"}, Origin: "api", State: "ready"}
 	var m Mount
