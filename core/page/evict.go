@@ -220,14 +220,15 @@ func (s *Segments) handDown(c chunk, pages []departed) {
 		if f := s.off.Load(); f != nil && f.reads {
 			return
 		}
-		if s.demotions.TryAcquire(1) {
-			s.moveDown(c, p)
-			s.demotions.Release(1)
-		}
+		s.moveDown(c, p)
 	}
 }
 
 func (s *Segments) moveDown(c chunk, p departed) {
+	if !s.demotions.TryAcquire(1) {
+		return
+	}
+	defer s.demotions.Release(1)
 	buf := moving.Get().(*[Size]byte)
 	defer moving.Put(buf)
 	data := buf[:p.length]

@@ -9,7 +9,7 @@ import (
 	"github.com/sluicefs/sluice/core/errs"
 )
 
-// demotions is how many evicting Puts may write to lower tiers at a time. Beyond it evicted pages are simply lost: a slow
+// demotions is how many evicting Puts may move a page to a lower tier at a time. Beyond it evicted pages are simply lost: a slow
 // disk must not become the pace of the memory before it.
 const demotions = 4
 
