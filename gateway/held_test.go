@@ -61,7 +61,13 @@ func TestHeldBytesAreCounted(t *testing.T) {
 func TestDefaultTypes(t *testing.T) {
 	c := testConfig(t)
 	c.WriteType, c.ReadType, c.Replicas, c.PersistDelay = "ASYNC_THROUGH", "NO_CACHE", 1, time.Hour
+	c.Mounts = []config.Mount{{Path: "/conf", URI: "file://" + t.TempDir()}}
 	p := run(t, c)
+	p.want(201, "", "POST", p.Admin+"/api/v1/mounts", fmt.Sprintf(`{"path":"/own","uri":"file://%s"}`, t.TempDir()))
+	for _, path := range []string{"/own", "/conf"} { // what is set is the mount's, though it is the default
+		p.want(200, `"write_type":"ASYNC_THROUGH"`, "PATCH", p.Admin+"/api/v1/mounts?path="+path, `{"write_type":"ASYNC_THROUGH"}`)
+		p.want(200, `"read_type":"NO_CACHE"`, "PATCH", p.Admin+"/api/v1/mounts?path="+path, `{"read_type":"NO_CACHE"}`)
+	}
 	p.want(201, "", "POST", p.Admin+"/api/v1/mounts", fmt.Sprintf(`{"path":"/b","uri":"file://%s"}`, t.TempDir()))
 	p.want(201, "", "POST", p.Admin+"/api/v1/mounts", fmt.Sprintf(`{"path":"/c","uri":"file://%s","write_type":"CACHE_THROUGH"}`, t.TempDir()))
 	for dir, want := range map[string]string{"/a": `"write_type":"ASYNC_THROUGH"`, "/b": `"write_type":"ASYNC_THROUGH"`, "/c": `"durable":true`} {
@@ -77,6 +83,10 @@ func TestDefaultTypes(t *testing.T) {
 	}
 	c.WriteType, c.ReadType = "THROUGH", "CACHE"
 	p = run(t, c)
+	p.want(200, `{"setting":"write_type","value":"ASYNC_THROUGH","origin":"mount","path":"/own"},{"setting":"read_type","value":"NO_CACHE","origin":"mount","path":"/own"}`,
+		"GET", p.Admin+"/api/v1/explain?path=/own", "")
+	p.want(200, `{"setting":"write_type","value":"THROUGH","origin":"default","path":""},{"setting":"read_type","value":"CACHE","origin":"default","path":""}`,
+		"GET", p.Admin+"/api/v1/explain?path=/conf", "") // what the configuration leaves open is open again
 	for _, dir := range []string{"/a", "/b"} {
 		p.want(200, `{"setting":"write_type","value":"THROUGH","origin":"default","path":""},{"setting":"read_type","value":"CACHE","origin":"default","path":""}`,
 			"GET", p.Admin+"/api/v1/explain?path="+dir+"/f", "")

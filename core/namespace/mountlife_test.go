@@ -908,20 +908,38 @@ func TestSyncAcrossSwitch(t *testing.T) {
 	}
 }
 
-// TestRollbackLoadType takes a load type back to one that was set before, and to the default.
-func TestRollbackLoadType(t *testing.T) {
+// TestRollbackTypes takes a load type, a write type and a read type back to those that were set before, and to the defaults.
+func TestRollbackTypes(t *testing.T) {
 	x := newTable(t, "a")
 	x.add("/a", "a", nil) // 1
-	for _, how := range []core.LoadType{core.LoadNever, core.LoadAlways} {
-		_, err := x.UpdateMount(x.ctx, x.path("/a/"), core.MountChange{LoadType: &how}) // 2 and 3
+	type types struct {
+		load  core.LoadType
+		write core.WriteType
+		read  core.ReadType
+	}
+	// What is set to what is the default anyway is the mount's own from then on.
+	set := []types{{core.LoadNever, core.CacheThrough, core.CachePromote}, {core.LoadAlways, core.Through, core.NoCache}}
+	for _, s := range set {
+		_, err := x.UpdateMount(x.ctx, x.path("/a/"), core.MountChange{LoadType: &s.load, WriteType: &s.write, ReadType: &s.read}) // 2 and 3
 		x.must(err)
 	}
-	for rev, want := range map[uint64]core.LoadType{2: core.LoadNever, 1: core.LoadOnce, 3: core.LoadAlways} {
+	for rev, want := range map[uint64]struct {
+		types
+		origin core.PolicyOrigin
+	}{2: {set[0], core.FromMount}, 1: {types{core.LoadOnce, core.CacheThrough, core.CachePromote}, core.FromDefault}, 3: {set[1], core.FromMount}} {
 		did, err := x.RollbackMounts(x.ctx, rev, core.LifeOptions{})
 		x.must(err)
 		all, err := x.Mounts(x.ctx)
-		if err != nil || all[1].LoadType != want {
-			t.Errorf("back at %d the load type is %q, want %q (%q, %v)", rev, all[1].LoadType, want, did, err)
+		x.must(err)
+		if got := (types{all[1].LoadType, all[1].WriteType, all[1].ReadType}); got != want.types {
+			t.Errorf("back at %d the types are %q, want %q (%q)", rev, got, want.types, did)
+		}
+		applies, err := x.PoliciesAt(x.ctx, x.path("/a/b"))
+		x.must(err)
+		for _, p := range applies {
+			if (p.Setting == core.SetWriteType || p.Setting == core.SetReadType) && p.Origin != want.origin {
+				t.Errorf("back at %d %s is of the %s, want of the %s", rev, p.Setting, p.Origin, want.origin)
+			}
 		}
 	}
 }

@@ -534,11 +534,11 @@ func TestOpenAPIDescribesEveryOperation(t *testing.T) {
 func TestPatchMerges(t *testing.T) {
 	e := start(t)
 	e.want(http.StatusCreated, `"path":"/m"`, "POST", "/api/v1/mounts", `{"path":"/m","uri":"file:///m"}`)
-	e.want(http.StatusOK, `"path":"/m"`, "PATCH", "/api/v1/mounts/m", `{"owner":null,"mode":null,"sync_interval":null,"persist_delay":null,"write_type":null,
+	e.want(http.StatusOK, `"path":"/m"`, "PATCH", "/api/v1/mounts/m", `{"owner":null,"mode":null,"sync_interval":null,"persist_delay":null,"write_type":null,"read_type":null,
 		"replication_min":null,"load_type":null,"access":null,"group":"staff","options":{"region":null,"path_style":"true"}}`)
 	empty, mode, low, write, access, staff := "", uint32(0), core.DefaultCopies, core.WriteType(""), core.AccessWrite, "staff"
 	want := core.MountEdit{DefaultSyncInterval: true, DefaultPersistDelay: true, Access: &access, MountChange: core.MountChange{
-		Owner: &empty, Group: &staff, Mode: &mode, WriteType: &write, ReplicationMin: &low, LoadType: new(core.LoadType), Options: map[string]string{"region": "", "path_style": "true"},
+		Owner: &empty, Group: &staff, Mode: &mode, WriteType: &write, ReadType: new(core.ReadType), ReplicationMin: &low, LoadType: new(core.LoadType), Options: map[string]string{"region": "", "path_style": "true"},
 	}}
 	if diff := cmp.Diff(want, e.mounts.edit); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
