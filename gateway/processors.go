@@ -3,7 +3,11 @@ package gateway
 import (
 	"context"
 	"os"
+	"path"
+	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -14,9 +18,9 @@ import (
 // disks. A goroutine in fsync(2) keeps a processor of the runtime from the goroutines that could run until the runtime's monitor
 // takes it away, which looks every 20 µs to 10 ms. Where many wait hardly anybody runs: on two processors small durable puts are a
 // third faster with eight. Small reads take a tenth more of the real processors then, so that there are more only meanwhile. Nor are there
-// more where the process may use less than the machine has: a container that does so is stopped for the rest of its period.
+// more where the process has a quota: it would be used up at once, and the process stopped for the rest of the period.
 type processors struct {
-	count  func() (used, there int)
+	count  func() (own int, limited bool)
 	set    func(n int)
 	unset  func()
 	waited atomic.Int64 // ns that calls took since it was looked
@@ -36,8 +40,45 @@ func newProcessors() *processors {
 	if os.Getenv("GOMAXPROCS") != "" {
 		return nil
 	}
-	return &processors{count: func() (int, int) { return runtime.GOMAXPROCS(0), runtime.NumCPU() },
-		set: func(n int) { runtime.GOMAXPROCS(n) }, unset: runtime.SetDefaultGOMAXPROCS, wake: make(chan struct{}, 1)}
+	count := func() (int, bool) {
+		own := runtime.GOMAXPROCS(0)
+		return own, own < runtime.NumCPU() || hasQuota("/")
+	}
+	return &processors{count: count, set: func(n int) { runtime.GOMAXPROCS(n) }, unset: runtime.SetDefaultGOMAXPROCS, wake: make(chan struct{}, 1)}
+}
+
+// hasQuota reports whether a control group that this process is in has a quota of processor time. root is where /proc and /sys are found.
+// The runtime looks at quotas too, but never takes one for less than two processors.
+// Source: https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max) and /scheduler/sched-bwc.html (cpu.cfs_quota_us).
+func hasQuota(root string) bool {
+	groups, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup"))
+	if err != nil {
+		return false // no control groups
+	}
+	for line := range strings.Lines(string(groups)) {
+		hierarchy, group, ok := strings.Cut(strings.TrimSpace(line), ":") // hierarchy:controllers:group
+		controllers, group, ok2 := strings.Cut(group, ":")
+		if !ok || !ok2 {
+			continue
+		}
+		dir, file := "sys/fs/cgroup", "cpu.max"
+		if hierarchy != "0" {
+			if !slices.Contains(strings.Split(controllers, ","), "cpu") {
+				continue
+			}
+			dir, file = "sys/fs/cgroup/cpu", "cpu.cfs_quota_us"
+		}
+		for at := path.Join("/", group); ; at = path.Dir(at) { // a container may see its own group as the root
+			quota, err := os.ReadFile(filepath.Join(root, dir, at, file))
+			if text := string(quota); err == nil && !strings.HasPrefix(text, "max") && !strings.HasPrefix(text, "-1") {
+				return true
+			}
+			if at == "/" {
+				break
+			}
+		}
+	}
+	return false
 }
 
 // called notes a call of a local store. Parts of uploads are left out: they come at their clients' pace.
@@ -47,13 +88,15 @@ func (p *processors) called(e wrap.Event) {
 	default:
 		return
 	}
-	p.waited.Add(int64(min(e.Duration, waitLong))) // it is told of when it ends
+	window := waitLong
 	if !p.more.Load() {
+		window = waitShort
 		select {
 		case p.wake <- struct{}{}:
 		default:
 		}
 	}
+	p.waited.Add(int64(min(e.Duration, window))) // it is told of when it has ended, and most of it may have been before
 }
 
 // run has it that there are more processors when they are of use, until ctx ends.
@@ -64,8 +107,8 @@ func (p *processors) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		own, there := p.count()
-		if own != there {
+		own, limited := p.count()
+		if limited {
 			p.waits(ctx, waitLong, own) // that may change
 			continue
 		}
@@ -74,7 +117,8 @@ func (p *processors) run(ctx context.Context) {
 		}
 		p.more.Store(true)
 		p.set(min(perOwn*own, own+maxMore))
-		for p.waits(ctx, waitLong, own) {
+		for !limited && p.waits(ctx, waitLong, own) {
+			_, limited = p.count()
 		}
 		p.unset()
 		p.more.Store(false)

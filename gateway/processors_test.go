@@ -2,8 +2,12 @@ package gateway
 
 import (
 	"context"
+	"errors"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,8 +19,10 @@ import (
 func TestProcessors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var did []int
-		there := 2
-		p := &processors{count: func() (int, int) { return 2, there }, set: func(n int) { did = append(did, n) }, unset: func() { did = append(did, 0) }, wake: make(chan struct{}, 1)}
+		var own atomic.Int64
+		var limited atomic.Bool
+		own.Store(2)
+		p := &processors{count: func() (int, bool) { return int(own.Load()), limited.Load() }, set: func(n int) { did = append(did, n) }, unset: func() { did = append(did, 0) }, wake: make(chan struct{}, 1)}
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { p.run(ctx); close(ended) }()
@@ -48,20 +54,31 @@ func TestProcessors(t *testing.T) {
 		want("writes", 8, 0, 8)
 		calls(wrap.PutPart, 100, 11*time.Second)
 		want("parts", 8, 0, 8, 0)
-		there = 64
+		limited.Store(true)
 		calls(wrap.Write, 4, time.Second)
-		want("writes of a process that may use less than there is", 8, 0, 8, 0)
-		there = 2
+		want("writes of a process that has a quota", 8, 0, 8, 0)
+		limited.Store(false)
+		<-time.After(waitLong)
+		own.Store(4)
+		calls(wrap.Write, 4, time.Second)
+		want("writes again", 8, 0, 8, 0, 16)
+		limited.Store(true)
+		calls(wrap.Write, 4, 2*waitLong)
+		want("a quota that came meanwhile", 8, 0, 8, 0, 16, 0)
+		limited.Store(false)
 		<-time.After(waitLong)
 		synctest.Wait()
+		p.called(wrap.Event{Op: wrap.Commit, Duration: time.Millisecond})
+		<-time.After(waitShort / 2)
 		p.called(wrap.Event{Op: wrap.Commit, Duration: time.Hour})
-		calls(wrap.Commit, 0.5, time.Second)
-		want("an hour's commit that has ended", 8, 0, 8, 0)
+		<-time.After(waitShort)
+		synctest.Wait()
+		want("one commit of an hour has ended", 8, 0, 8, 0, 16, 0)
 		calls(wrap.Write, 4, time.Second)
-		want("writes again", 8, 0, 8, 0, 8)
+		want("more writes", 8, 0, 8, 0, 16, 0, 16)
 		stop()
 		<-ended
-		want("the end", 8, 0, 8, 0, 8, 0)
+		want("the end", 8, 0, 8, 0, 16, 0, 16, 0)
 	})
 	t.Setenv("GOMAXPROCS", "3")
 	if p := newProcessors(); p != nil {
@@ -75,8 +92,8 @@ func TestProcessorsAreGivenBack(t *testing.T) {
 	runtime.SetDefaultGOMAXPROCS() // the tests may run with others
 	before := runtime.GOMAXPROCS(0)
 	p := newProcessors()
-	if own, there := p.count(); own != there {
-		t.Skipf("of %d processors the tests may use %d", there, own)
+	if _, limited := p.count(); limited {
+		t.Skip("the tests have a quota of processor time")
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
@@ -92,5 +109,42 @@ func TestProcessorsAreGivenBack(t *testing.T) {
 	<-ended
 	if after := runtime.GOMAXPROCS(0); after != before {
 		t.Errorf("there are %d processors at the end, and were %d", after, before)
+	}
+}
+
+// TestHasQuota finds quotas of control groups of both versions.
+func TestHasQuota(t *testing.T) {
+	for _, c := range []struct {
+		name, groups string
+		files        map[string]string
+		want         bool
+	}{
+		{name: "no groups"},
+		{name: "none", groups: "0::/\n", files: map[string]string{"cpu.max": "max 100000\n"}},
+		{name: "of a container", groups: "0::/\n", files: map[string]string{"cpu.max": "50000 100000\n"}, want: true},
+		{name: "of a service", groups: "0::/a/b\n", files: map[string]string{"a/b/cpu.max": "300000 100000\n"}, want: true},
+		{name: "of what a service is in", groups: "0::/a/b\n", files: map[string]string{"a/cpu.max": "300000 100000\n", "a/b/cpu.max": "max 100000\n"}, want: true},
+		{name: "a group that is not seen", groups: "0::/docker/x\n", files: map[string]string{"cpu.max": "50000 100000\n"}, want: true},
+		{name: "of others", groups: "0::/a\n", files: map[string]string{"b/cpu.max": "50000 100000\n"}},
+		{name: "version 1", groups: "4:cpu,cpuacct:/x\n2:memory:/y\n", files: map[string]string{"cpu/x/cpu.cfs_quota_us": "150000\n"}, want: true},
+		{name: "version 1, none", groups: "4:cpu,cpuacct:/x\n", files: map[string]string{"cpu/x/cpu.cfs_quota_us": "-1\n"}},
+		{name: "nonsense", groups: "x\n:\n0:\n"},
+	} {
+		root := t.TempDir()
+		write := func(name, text string) {
+			name = filepath.Join(root, name)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(text), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c.groups != "" {
+			write("proc/self/cgroup", c.groups)
+		}
+		for name, text := range c.files {
+			write("sys/fs/cgroup/"+name, text)
+		}
+		if got := hasQuota(root); got != c.want {
+			t.Errorf("%s: hasQuota is %v", c.name, got)
+		}
 	}
 }
