@@ -297,7 +297,7 @@ func TestBehind(t *testing.T) {
 		name string
 		make func(t *testing.T) *behindStore
 	}{{"local", directoryBehind}, {"versitygw", bucketBehind}} {
-		t.Run(x.name, func(t *testing.T) {
+		s.part(t, x.name, func(t *testing.T) {
 			(&etl{suite: s, store: x.make(t), before: map[string]behindFile{}, versions: map[string][]behindFile{}}).all(t, plan)
 		})
 	}

@@ -26,14 +26,32 @@ import (
 type suite struct {
 	name  string
 	cases atomic.Int64
+	lacks atomic.Bool // a part was skipped for a tool that is not here
 }
 
-// newSuite returns a suite whose count is judged at the end of the test.
+// newSuite returns a suite whose count is judged at the end of the test: always where every tool is required, else if none was missing.
 func newSuite(t *testing.T, name string) *suite {
 	t.Helper()
 	s := &suite{name: name}
-	t.Cleanup(func() { Minimum(t, name, int(s.cases.Load())) })
+	t.Cleanup(func() {
+		if lacks := s.lacks.Load() || t.Skipped(); !lacks || os.Getenv("SLUICE_REQUIRE") != "" {
+			Minimum(t, name, int(s.cases.Load()))
+		}
+	})
 	return s
+}
+
+// part runs a part of the suite that may be skipped by itself.
+func (s *suite) part(t *testing.T, name string, f func(t *testing.T)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		t.Cleanup(func() {
+			if t.Skipped() {
+				s.lacks.Store(true)
+			}
+		})
+		f(t)
+	})
 }
 
 // run runs one case. A case that ended before its end does not count.
